@@ -6,7 +6,7 @@
 __all__ = ['StudyError', 'did_you_mean', 'Registry', 'data_root', 'cache_root', 'runs_root', 'atomic_dir', 'seed_everything',
            'has_native_bf16', 'choose_precision', 'git_commit', 'cpu_name', 'version', 'environment']
 
-# %% ../nbs/00_core.ipynb #ba616d32
+# %% ../nbs/00_core.ipynb #85debe1b
 import os, difflib, platform, random, shutil, subprocess, uuid, warnings
 from contextlib import contextmanager
 from importlib import metadata
@@ -19,12 +19,12 @@ from fastai.data.external import fastai_path
 from fastai.torch_core import default_device, set_seed
 from platformdirs import user_cache_dir
 
-# %% ../nbs/00_core.ipynb #22d3c4f9
+# %% ../nbs/00_core.ipynb #9095e4c5
 class StudyError(ValueError):
     "A mistake that the reader can mend; its message is one paragraph that names the fix."
     def _render_traceback_(self): return [f'{type(self).__name__}: {self}']
 
-# %% ../nbs/00_core.ipynb #99e16d53
+# %% ../nbs/00_core.ipynb #d98463a6
 def did_you_mean(
     kind:str, # what is named: 'model', 'dataset', 'parameter'
     name:str, # what the reader wrote
@@ -37,7 +37,7 @@ def did_you_mean(
     known = ', '.join(valid[:30]) + (', ...' if len(valid) > 30 else '')
     return f"There is no {kind} {name!r}. {hint}Known: {known}."
 
-# %% ../nbs/00_core.ipynb #372357c1
+# %% ../nbs/00_core.ipynb #57991a3e
 class Registry(dict):
     "A dictionary of named `kind`s; a missing name raises `StudyError` with the nearest ones."
     def __init__(self, kind): self.kind = kind
@@ -47,7 +47,7 @@ class Registry(dict):
         if item.name in self: raise ValueError(f'{self.kind} {item.name!r} is registered twice')
         return self.setdefault(item.name, item)
 
-# %% ../nbs/00_core.ipynb #48d715b1
+# %% ../nbs/00_core.ipynb #175e3b8c
 def data_root() -> Path:
     "Where datasets are looked for: `IMGSTUDY_DATA`, else fastai's configured data folder."
     return Path(os.environ.get('IMGSTUDY_DATA') or fastai_path('data')).expanduser()
@@ -62,10 +62,11 @@ def runs_root() -> Path:
     here = Path.cwd()
     return next((p for p in (here, *here.parents) if (p/'settings.ini').exists() and (p/'nbs').is_dir()), here)/'runs'
 
-# %% ../nbs/00_core.ipynb #d519c77d
+# %% ../nbs/00_core.ipynb #3ddbbedb
 @contextmanager
 def atomic_dir(
-    dest, # the folder that shall appear; replaced if it exists
+    dest,              # the folder that shall appear
+    replace:bool=True, # if it exists by then: replace it, or keep it and drop the new one
 ):
     "A temporary folder beside `dest` that takes its place when the block ends without an error."
     dest = Path(dest)
@@ -73,12 +74,15 @@ def atomic_dir(
     tmp.mkdir(parents=True)
     try:
         yield tmp
+        if dest.exists() and not replace: return
         if dest.exists(): dest.rename(old)
         tmp.rename(dest)
+    except OSError:
+        if replace or not dest.exists(): raise # another process was first
     finally:
         for p in (tmp, old): shutil.rmtree(p, ignore_errors=True)
 
-# %% ../nbs/00_core.ipynb #49327ba2
+# %% ../nbs/00_core.ipynb #97f7c659
 def seed_everything(
     seed:int, # any whole number from 0 on
 ):
@@ -88,7 +92,7 @@ def seed_everything(
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8') # cuBLAS is ordered only with a fixed workspace
         torch.use_deterministic_algorithms(True, warn_only=True)
 
-# %% ../nbs/00_core.ipynb #051915b4
+# %% ../nbs/00_core.ipynb #782d83f0
 def has_native_bf16(device) -> bool:
     "Whether `device` multiplies bfloat16 in hardware."
     device = torch.device(device)
@@ -107,7 +111,7 @@ def choose_precision(
     pays = has_native_bf16(device) and (device.type == 'cuda' or not depthwise)
     return 'bf16' if pays else 'fp32'
 
-# %% ../nbs/00_core.ipynb #b45e6f81
+# %% ../nbs/00_core.ipynb #d8b2a7fd
 def git_commit() -> str|None:
     "The commit of imgstudy's own checkout, with a + if its files have changed; None if it is installed otherwise."
     spec = find_spec('imgstudy')
@@ -123,7 +127,7 @@ def cpu_name() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     return next((l.split(':')[1].strip() for l in lines if l.startswith('model name')), platform.processor())
 
-# %% ../nbs/00_core.ipynb #545f67bd
+# %% ../nbs/00_core.ipynb #84c649b6
 _packages = 'imgstudy torch torchvision fastai fastcore timm numpy pandas scikit-learn pillow'.split()
 
 def version(name) -> str|None:
