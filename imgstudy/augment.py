@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['augment_levels', 'Augment', 'get_augment']
 
-# %% ../nbs/12_augment.ipynb #93afc393
+# %% ../nbs/12_augment.ipynb #877a85e9
+from .core import *
 from dataclasses import dataclass
 from fastai.vision.augment import Flip, aug_transforms
 from typing import Callable
-from .core import *
 
-# %% ../nbs/12_augment.ipynb #be4e827b
+# %% ../nbs/12_augment.ipynb #26550e8d
 @dataclass(frozen=True)
 class Augment:
     "A named augmentation level."
@@ -21,7 +21,7 @@ class Augment:
 
 augment_levels = Registry('augmentation level')
 
-# %% ../nbs/12_augment.ipynb #d37de9df
+# %% ../nbs/12_augment.ipynb #3ec4e931
 augment_levels.add(Augment('none', 'the images as they are', lambda: []))
 augment_levels.add(Augment('flip', 'mirrored left to right with probability 0.5', lambda: [Flip()]))
 augment_levels.add(Augment('affine', 'turned by up to 10 degrees, zoomed by 0.9 to 1.1 about a random point', lambda: aug_transforms(

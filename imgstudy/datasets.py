@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['datasets', 'Dataset', 'get_dataset', 'datasets_table', 'unpack', 'find_dataset', 'list_images']
 
-# %% ../nbs/11_datasets.ipynb #41d0d65a
+# %% ../nbs/11_datasets.ipynb #a5496a62
+from .core import *
 import re, shutil, socket, tarfile, zipfile
 import numpy as np, pandas as pd
 from contextlib import contextmanager
@@ -15,9 +16,8 @@ from pathlib import Path
 from PIL import Image
 from sklearn.datasets import load_digits
 from typing import Callable
-from .core import *
 
-# %% ../nbs/11_datasets.ipynb #ca35adec
+# %% ../nbs/11_datasets.ipynb #d64118e3
 @dataclass(frozen=True)
 class Dataset:
     "A data set: what it is, where it comes from, and how to say so."
@@ -37,7 +37,7 @@ class Dataset:
 
 datasets = Registry('dataset')
 
-# %% ../nbs/11_datasets.ipynb #02367f60
+# %% ../nbs/11_datasets.ipynb #ae8073da
 def _make_digits(
     path, # an empty folder
 ):
@@ -52,13 +52,13 @@ datasets.add(Dataset('digits', 'UCI handwritten digits', '8x8, grey', 32, 'none;
     'https://archive.ics.uci.edu/dataset/80', classes=10, augment='affine', make=_make_digits,
     note='8x8 images, enlarged to the size that the models want.'))
 
-# %% ../nbs/11_datasets.ipynb #0daf8266
+# %% ../nbs/11_datasets.ipynb #434aeab2
 datasets.add(Dataset('cifar10', 'CIFAR-10', '32x32', 32, 'train 50,000, test 10,000', 'not stated; research use',
     'Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images', 'https://www.cs.toronto.edu/~kriz/cifar.html',
     classes=10, url=URLs.CIFAR,
     note='The test set holds near-duplicates of training images (Barz & Denzler 2020). Copies in JPEG are not the original pixels.'))
 
-# %% ../nbs/11_datasets.ipynb #2c9b7ca7
+# %% ../nbs/11_datasets.ipynb #7041789a
 def get_dataset(
     name:str, # a registered name, or folder:PATH
 ) -> Dataset:
@@ -72,7 +72,7 @@ def datasets_table() -> pd.DataFrame:
     cols = ['title', 'classes', 'native', 'splits', 'licence', 'citation']
     return pd.DataFrame([dict(name=d.name, **{c: getattr(d, c) for c in cols}) for d in datasets.values()]).set_index('name')
 
-# %% ../nbs/11_datasets.ipynb #66936176
+# %% ../nbs/11_datasets.ipynb #ae7306ff
 _archive_types = ('.tar.xz', '.tar.gz', '.tgz', '.tar.bz2', '.tar', '.zip')
 
 def _check_zip(path):
@@ -93,7 +93,7 @@ def _unpack_into(archive, folder):
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as e:
         raise StudyError(f'{archive.name} cannot be unpacked ({e}): download or copy it again.')
 
-# %% ../nbs/11_datasets.ipynb #ad7164ad
+# %% ../nbs/11_datasets.ipynb #b1b11594
 def unpack(
     archive, # a tar or zip file
     name,    # the folder it should hold
@@ -108,7 +108,7 @@ def unpack(
     inner = [p for p in dest.iterdir() if not p.name.startswith(('.', '__MACOSX'))]
     return next((p for p in inner if p.name == name), inner[0] if len(inner) == 1 and inner[0].is_dir() else dest)
 
-# %% ../nbs/11_datasets.ipynb #87cd1025
+# %% ../nbs/11_datasets.ipynb #059027a0
 @contextmanager
 def _timeout(seconds):
     "Give up on a silent network after `seconds`."
@@ -127,7 +127,7 @@ def _download(spec):
             f'{spec.name}/ (with train/CLASS/ and test/CLASS/) or an archive of it ({spec.name}.tar.xz, .tgz or .zip) '
             'there, or set IMGSTUDY_DATA to the folder that holds it.')
 
-# %% ../nbs/11_datasets.ipynb #2879122a
+# %% ../nbs/11_datasets.ipynb #6d18ba94
 def find_dataset(
     name:str, # a registered name, or folder:PATH
 ) -> Path: # the folder that holds the class folders or the splits
@@ -149,7 +149,7 @@ def _embedded(spec):
         with atomic_dir(dest, replace=False) as tmp: spec.make(tmp)
     return dest
 
-# %% ../nbs/11_datasets.ipynb #3d07873f
+# %% ../nbs/11_datasets.ipynb #986707a3
 _split_names = dict(train='train', training='train', valid='valid', val='valid', validation='valid', test='test', testing='test')
 
 def _visible(path, folders): return sorted(p for p in path.iterdir() if p.is_dir() == folders and not p.name.startswith(('.', '__MACOSX')))
@@ -167,7 +167,7 @@ def _splits(root) -> dict: # split -> folder
     if 'test' not in found and 'valid' in found: found['test'] = found.pop('valid')
     return found
 
-# %% ../nbs/11_datasets.ipynb #d2137b3d
+# %% ../nbs/11_datasets.ipynb #1270a579
 def list_images(
     root, # a folder of class folders, or of train/, test/ and perhaps valid/
 ) -> pd.DataFrame: # path (relative to root), label, split ('' where none is given)
@@ -179,7 +179,7 @@ def list_images(
     for split in ('valid', 'test'): _check_labels(items, split)
     return items
 
-# %% ../nbs/11_datasets.ipynb #80092591
+# %% ../nbs/11_datasets.ipynb #87e35631
 def _check_classes(folder):
     "Raise `StudyError` unless `folder` holds at least two class folders with files."
     classes = _visible(folder, folders=True)

@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['create_schedule', 'plot_schedule', 'History', 'StopOnNaN', 'fit', 'find_lr']
 
-# %% ../nbs/31_fit.ipynb #a573c6c8
+# %% ../nbs/31_fit.ipynb #08ed9e15
+from .core import *
 import math, tempfile, time
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
 import fastai.callback.progress # gives Learner its no_bar
 from fastai.callback.schedule import ParamScheduler, SchedCos, SchedNo, combined_cos, lr_find # lr_find patches Learner
-from fastai.basics import Callback, Learner
-from .core import *
+from fastai.basics import Callback, CancelFitException, Learner
 from .runs import *
 from .learner import *
 
-# %% ../nbs/31_fit.ipynb #9f264703
+# %% ../nbs/31_fit.ipynb #89cea210
 _schedules = dict(
     one_cycle=lambda lr: dict(lr=combined_cos(0.25, lr/25, lr, lr/1e5), mom=combined_cos(0.25, 0.95, 0.85, 0.95)),
     cosine=lambda lr: dict(lr=SchedCos(lr, 0)),
@@ -25,7 +25,7 @@ def create_schedule(recipe:Recipe) -> dict: # 'lr' and perhaps 'mom' -> a functi
     "The schedule of `recipe`."
     return _schedules[recipe.schedule](recipe.lr)
 
-# %% ../nbs/31_fit.ipynb #271e7ef9
+# %% ../nbs/31_fit.ipynb #b1ab2cd4
 def plot_schedule(
     recipe:Recipe,
     n_steps:int=200, # over the whole training
@@ -40,7 +40,7 @@ def plot_schedule(
         axis.set_ylabel('learning rate' if name == 'lr' else 'momentum (dashed)')
     ax.set(xlabel='epoch', title=recipe.schedule)
 
-# %% ../nbs/31_fit.ipynb #a8b016ad
+# %% ../nbs/31_fit.ipynb #aadc79bb
 class History(Callback):
     "Collect a row an epoch in `rows`, and print about `lines` of them."
     order = 70 # after the Recorder
@@ -67,16 +67,18 @@ class History(Callback):
         if row['epoch'] % math.ceil(self.n_epoch/self.lines) == 0 or row['epoch'] == self.n_epoch:
             self.say('train loss {train_loss:.4f}, valid loss {valid_loss:.4f}, valid accuracy {valid_accuracy:.4f}, {seconds:.1f} s'.format(**row))
 
-# %% ../nbs/31_fit.ipynb #362b6fca
+# %% ../nbs/31_fit.ipynb #64ab0531
 class StopOnNaN(Callback):
-    "Stop with a `StudyError` at the first training loss that is not finite."
+    "Stop at the first training loss that is not finite; `reason` says where that was."
+    reason = None
     def after_loss(self):
         if not self.training or torch.isfinite(self.loss): return
         lr = self.opt.hypers[0]['lr']
-        raise StudyError(f'The loss became {self.loss.item()} at step {self.train_iter + 1} (epoch {self.epoch + 1} of {self.n_epoch}) with a learning '
-                         f'rate of {lr:.3g}. Lower the peak rate, for example to lr={self.learn.lr/10:.3g}, or look at the images.')
+        self.reason = (f'The loss became {self.loss.item()} at step {self.train_iter + 1} (epoch {self.epoch + 1} of {self.n_epoch}) with a learning '
+                       f'rate of {lr:.3g}. Lower the peak rate, for example to lr={self.learn.lr/10:.3g}, or look at the images.')
+        raise CancelFitException
 
-# %% ../nbs/31_fit.ipynb #f9458c9f
+# %% ../nbs/31_fit.ipynb #1b5b4f05
 def fit(
     learn:Learner, # as from `create_learner`
     recipe:Recipe, # how long and how fast
@@ -84,12 +86,12 @@ def fit(
     lines:int=10,  # how many epochs to print
 ) -> History: # its `rows` hold an epoch each
     "Train `learn` as `recipe` says."
-    history = History(label, lines)
-    with learn.no_bar(), learn.no_logging():
-        learn.fit(recipe.epochs, lr=recipe.lr, wd=group_decay(recipe), cbs=[ParamScheduler(create_schedule(recipe)), StopOnNaN(), history])
+    history, stop, sched = History(label, lines), StopOnNaN(), ParamScheduler(create_schedule(recipe))
+    with learn.no_bar(), learn.no_logging(): learn.fit(recipe.epochs, lr=recipe.lr, wd=group_decay(recipe), cbs=[sched, stop, history])
+    if stop.reason: raise StudyError(stop.reason)
     return history
 
-# %% ../nbs/31_fit.ipynb #a950a163
+# %% ../nbs/31_fit.ipynb #cce1ed60
 def find_lr(
     learn:Learner, # one that is not used for training
 ) -> float: # a suggestion

@@ -5,16 +5,16 @@
 # %% auto #0
 __all__ = ['to_rgb', 'StudyImage', 'check_image', 'check_images', 'fingerprint']
 
-# %% ../nbs/10_images.ipynb #10c64400
+# %% ../nbs/10_images.ipynb #10ecd5ac
+from .core import *
 import hashlib, os
 import numpy as np, pandas as pd
 from fastai.vision.core import PILImage
 from fastcore.parallel import parallel
 from pathlib import Path
 from PIL import Image, ImageOps, ImageStat
-from .core import *
 
-# %% ../nbs/10_images.ipynb #e4772124
+# %% ../nbs/10_images.ipynb #c9b5a813
 def _to_8bit(
     im, # an image of mode I;16, I or F
 ):
@@ -34,7 +34,7 @@ def to_rgb(
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
     return im.convert('RGB')
 
-# %% ../nbs/10_images.ipynb #29034342
+# %% ../nbs/10_images.ipynb #b7ea9cf8
 class StudyImage(PILImage):
     "A `PILImage` opened as upright 8-bit RGB, whatever the file's mode."
     @classmethod
@@ -44,7 +44,7 @@ class StudyImage(PILImage):
     ): # StudyImage
         with Image.open(fn) as im: return cls(to_rgb(ImageOps.exif_transpose(im)))
 
-# %% ../nbs/10_images.ipynb #f662cdbb
+# %% ../nbs/10_images.ipynb #7409348b
 _stats = ['r', 'g', 'b', 'r2', 'g2', 'b2']
 
 def check_image(
@@ -62,7 +62,7 @@ def check_image(
     except Exception as e: # Pillow raises a dozen kinds on broken files; each means: not readable
         return dict(error=f'{type(e).__name__}: {e}'.split('\n')[0].replace(str(path), Path(path).name)[:120])
 
-# %% ../nbs/10_images.ipynb #9364bee9
+# %% ../nbs/10_images.ipynb #328c4214
 def _listing_key(root, paths) -> str:
     "A key that changes when a file is added, removed, resized or touched."
     stats = ((p, os.stat(Path(root)/p)) for p in paths)
@@ -78,7 +78,7 @@ def _check_all(root, paths):
     return pd.DataFrame([dict(path=p, **row) for p, row in zip(paths, rows)],
                         columns=['path', 'digest', 'width', 'height', 'mode', *_stats, 'error'])
 
-# %% ../nbs/10_images.ipynb #c9c28a17
+# %% ../nbs/10_images.ipynb #8e7880fb
 def check_images(
     root,  # the folder that `paths` are relative to
     paths, # files
@@ -92,7 +92,7 @@ def check_images(
         tmp.replace(cached)
     return pd.read_csv(cached, dtype={'path': str, 'digest': str, 'mode': str, 'error': str})
 
-# %% ../nbs/10_images.ipynb #7cb5340f
+# %% ../nbs/10_images.ipynb #e8f93ffc
 def fingerprint(
     checks:pd.DataFrame, # columns path and digest, as from `check_images`
 ) -> str: # 16 hex digits

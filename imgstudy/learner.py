@@ -5,25 +5,25 @@
 # %% auto #0
 __all__ = ['create_opt_func', 'decay_splitter', 'group_decay', 'use_autocast', 'create_learner']
 
-# %% ../nbs/30_learner.ipynb #e8c91a37
+# %% ../nbs/30_learner.ipynb #96ba3721
+from .core import *
 import torch
 from functools import partial
 from fastai.basics import Learner, OptimWrapper, accuracy
 from fastai.losses import CrossEntropyLossFlat
 from torch import nn
-from .core import *
 from .runs import *
 from .models import *
 from . import zoo # registers every model
 
-# %% ../nbs/30_learner.ipynb #e7b6c8ce
+# %% ../nbs/30_learner.ipynb #7965e371
 _optimisers = dict(adamw=torch.optim.AdamW, adam=torch.optim.Adam, sgd=partial(torch.optim.SGD, momentum=0.9))
 
 def create_opt_func(recipe:Recipe):
     "The optimiser of `recipe`, as fastai wants it."
     return partial(OptimWrapper, opt=partial(_optimisers[recipe.opt], fused=True))
 
-# %% ../nbs/30_learner.ipynb #ccd89b7c
+# %% ../nbs/30_learner.ipynb #00aecb60
 def decay_splitter(
     model:nn.Module,
 ) -> list: # two lists of parameters: with weight decay, without
@@ -35,7 +35,7 @@ def group_decay(recipe:Recipe) -> list:
     "The weight decay of each group of `decay_splitter`."
     return [recipe.wd, 0.]
 
-# %% ../nbs/30_learner.ipynb #c8d4baa6
+# %% ../nbs/30_learner.ipynb #8741c53f
 def use_autocast(
     model:nn.Module,
     device:str='cpu', # device type
@@ -52,7 +52,7 @@ def use_autocast(
     model.register_forward_hook(leave, always_call=True)
     return model
 
-# %% ../nbs/30_learner.ipynb #3a377928
+# %% ../nbs/30_learner.ipynb #31777fdb
 def create_learner(
     run:Run,  # says model, recipe, size and precision
     dls,      # as from `create_dls`

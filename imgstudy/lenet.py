@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['lenet5']
 
-# %% ../nbs/22_lenet.ipynb #43b9d96c
+# %% ../nbs/22_lenet.ipynb #91df3a40
+from .core import *
 from collections import OrderedDict
 from torch import nn
-from .core import *
 from .models import *
 
-# %% ../nbs/22_lenet.ipynb #14711334
+# %% ../nbs/22_lenet.ipynb #390c9a94
 def _side(size): # image side -> side of S4's maps
     "Two 5x5 convolutions without padding, each halved by pooling."
     return ((size - 4)//2 - 4)//2

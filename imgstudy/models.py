@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['models', 'Model', 'register_model', 'create_model', 'count_params', 'count_flops', 'stages_table']
 
-# %% ../nbs/20_models.ipynb #45d92c37
+# %% ../nbs/20_models.ipynb #ee2c878e
+from .core import *
 import pandas as pd, torch
 from dataclasses import dataclass, field
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from typing import Callable
-from .core import *
 
-# %% ../nbs/20_models.ipynb #1b4ef24a
+# %% ../nbs/20_models.ipynb #94dc04cd
 @dataclass(frozen=True)
 class Model:
     "A registered model: how to build it and what suits it."
@@ -35,7 +35,7 @@ def register_model(name, **kwargs):
         return make
     return register
 
-# %% ../nbs/20_models.ipynb #96e26719
+# %% ../nbs/20_models.ipynb #0d8ed43a
 def create_model(
     name:str,       # a registered model
     n_out:int,      # classes
@@ -49,7 +49,7 @@ def create_model(
         raise StudyError(f'{name} needs images of at least {spec.min_size} pixels, not {size}: set size={spec.size}, for which it was designed.')
     return spec.make(n_out, n_in, size)
 
-# %% ../nbs/20_models.ipynb #4785393d
+# %% ../nbs/20_models.ipynb #52e49c76
 def count_params(model) -> int:
     "Trainable parameters."
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -65,7 +65,7 @@ def count_flops(
     model.train(training)
     return counter.get_total_flops()
 
-# %% ../nbs/20_models.ipynb #96503667
+# %% ../nbs/20_models.ipynb #c3e7e820
 def stages_table(
     model,      # a module whose children are its stages, in order
     size:int,   # image side in pixels

@@ -6,14 +6,14 @@
 __all__ = ['run_parameters', 'checked', 'Recipe', 'Run', 'fields_of', 'make_run', 'run_to_dict', 'run_from_dict', 'run_id',
            'seed_runs']
 
-# %% ../nbs/01_runs.ipynb #9859c58b
+# %% ../nbs/01_runs.ipynb #47d16887
+from .core import *
 import dataclasses, hashlib, json, re
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 from typing import Literal
-from .core import *
 
-# %% ../nbs/01_runs.ipynb #4e6bcd03
+# %% ../nbs/01_runs.ipynb #5bccc354
 _strict = ConfigDict(strict=True, extra='forbid', allow_inf_nan=False)
 
 def _default(cls, name):
@@ -38,7 +38,7 @@ def checked(cls, **kwargs):
     except ValidationError as e: errors = {err['loc'][0]: err for err in e.errors()} # one a parameter is enough
     raise StudyError(' '.join(_sentence(cls, err) for err in errors.values()))
 
-# %% ../nbs/01_runs.ipynb #e6d5d642
+# %% ../nbs/01_runs.ipynb #8dc4bac4
 @dataclass(frozen=True, config=_strict)
 class Recipe:
     "How a model is trained."
@@ -49,7 +49,7 @@ class Recipe:
     opt: Literal['adamw', 'adam', 'sgd'] = 'adamw'                     # optimiser; sgd with momentum 0.9
     schedule: Literal['one_cycle', 'cosine', 'flat'] = 'one_cycle'     # how the rate moves over the training
 
-# %% ../nbs/01_runs.ipynb #f76fdbcc
+# %% ../nbs/01_runs.ipynb #14fd4dae
 @dataclass(frozen=True, config=_strict)
 class Run:
     "One training: which images, which model, which recipe, which seed."
@@ -64,7 +64,7 @@ class Run:
     seed: int = Field(0, ge=0)                               # draws weights, batches and augmentation
     precision: Literal['auto', 'bf16', 'fp32'] = 'auto'      # 'auto': what pays on this device
 
-# %% ../nbs/01_runs.ipynb #9757e7cb
+# %% ../nbs/01_runs.ipynb #e4acb69f
 def fields_of(cls) -> set: return {f.name for f in dataclasses.fields(cls)}
 run_parameters = (fields_of(Run) | fields_of(Recipe)) - {'recipe'}
 
@@ -75,7 +75,7 @@ def make_run(**params) -> Run:
     recipe = {k: params.pop(k) for k in fields_of(Recipe) & set(params)}
     return checked(Run, recipe=checked(Recipe, **recipe), **params)
 
-# %% ../nbs/01_runs.ipynb #f92b405e
+# %% ../nbs/01_runs.ipynb #8cfbc55c
 def run_to_dict(run:Run) -> dict: return dataclasses.asdict(run)
 
 def run_from_dict(d:dict) -> Run:
@@ -89,7 +89,7 @@ def run_id(run:Run) -> str:
     slug = lambda s: re.sub(r'[^\w.]+', '_', s.rstrip('/').split('/')[-1])[:40]
     return f'{slug(run.dataset)}-{slug(run.model)}-s{run.seed}-{digest}'
 
-# %% ../nbs/01_runs.ipynb #d3a857f2
+# %% ../nbs/01_runs.ipynb #79c2ed92
 def seed_runs(
     run:Run, # what to train
     seeds,   # how many (from 0 on), or a list of seeds
