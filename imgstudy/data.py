@@ -6,7 +6,7 @@
 __all__ = ['drop_unreadable', 'split_items', 'take_subset', 'StudyData', 'channel_stats', 'load_data', 'OpenImage',
            'create_block', 'create_dls', 'create_test_dl']
 
-# %% ../nbs/13_data.ipynb #0ee962a8
+# %% ../nbs/13_data.ipynb #65309834
 from .core import *
 import os
 import pandas as pd
@@ -21,7 +21,7 @@ from .images import *
 from .datasets import *
 from .augment import *
 
-# %% ../nbs/13_data.ipynb #3b2e7824
+# %% ../nbs/13_data.ipynb #509ebe7c
 def drop_unreadable(
     items:pd.DataFrame,  # path, label, split
     checks:pd.DataFrame, # what `check_images` said of the same paths
@@ -37,7 +37,7 @@ def drop_unreadable(
             f'is {first.path} ({first.error}). Repair the files, or move what is not an image out of the class folders.')
     return items[items.error.isna()].drop(columns='error').reset_index(drop=True), bad[['path', 'error']].to_dict('records')
 
-# %% ../nbs/13_data.ipynb #72ad44cf
+# %% ../nbs/13_data.ipynb #a93456a2
 def _draw(items, fraction, seed):
     "The index of a stratified draw of `fraction` of `items`, at least one a class."
     n = max(round(fraction*len(items)), items.label.nunique())
@@ -58,7 +58,7 @@ def split_items(
     for split in missing: items.loc[_draw(items[items.split == 'train'], fraction, seed), 'split'] = split
     return items
 
-# %% ../nbs/13_data.ipynb #f9e27e78
+# %% ../nbs/13_data.ipynb #73321d2e
 def take_subset(
     items:pd.DataFrame, # with column split
     subset,             # a number of training images, a fraction of them, or None for all
@@ -74,7 +74,7 @@ def take_subset(
     keep = train.index if n == len(train) else _draw(train, n/len(train), seed)
     return items[(items.split != 'train') | items.index.isin(keep)].reset_index(drop=True)
 
-# %% ../nbs/13_data.ipynb #f344cadf
+# %% ../nbs/13_data.ipynb #2edc4740
 @dataclass
 class StudyData:
     "The images of a run: a table of files and what is known of them."
@@ -95,7 +95,7 @@ def channel_stats(items) -> tuple: # means, standard deviations: three floats in
     mean, sq = items[['r', 'g', 'b']].mean().to_numpy(), items[['r2', 'g2', 'b2']].mean().to_numpy()
     return mean.tolist(), ((sq - mean**2)**.5).clip(1e-3).tolist() # a channel that never varies must not divide by 0
 
-# %% ../nbs/13_data.ipynb #094b1795
+# %% ../nbs/13_data.ipynb #20f699df
 def load_data(
     run:Run, # says dataset, subset and split_seed
 ) -> StudyData:
@@ -103,11 +103,13 @@ def load_data(
     root = find_dataset(run.dataset)
     found = list_images(root)
     items, skipped = drop_unreadable(found, check_images(root, found.path), root=root)
+    lost = sorted(set(found.label) - set(items.label))
+    if lost: raise StudyError(f'The class {lost[0]!r} has no readable images in {root}: put some in, or remove its folder.')
     split = take_subset(split_items(items, run.split_seed), run.subset, run.split_seed)
     mean, std = channel_stats(split[split.split == 'train'])
     return StudyData(get_dataset(run.dataset), root, split, skipped, fingerprint(items), sorted(set(items.label)), mean, std)
 
-# %% ../nbs/13_data.ipynb #5d7b46b0
+# %% ../nbs/13_data.ipynb #a5960e7f
 class OpenImage:
     "Open a file as a `StudyImage` of `size` by `size` pixels, and keep it if told to."
     def __init__(self,
@@ -121,7 +123,7 @@ class OpenImage:
         if path not in self.kept: self.kept[path] = self.open(path)
         return self.kept[path]
 
-# %% ../nbs/13_data.ipynb #9eedaf0d
+# %% ../nbs/13_data.ipynb #7f17899b
 def create_block(
     data:StudyData,      # says classes, mean and std
     size:int,            # image side in pixels
@@ -136,7 +138,7 @@ def create_block(
 
 def _pairs(data, rows): return list(zip((str(data.root/p) for p in rows.path), rows.label))
 
-# %% ../nbs/13_data.ipynb #60024c72
+# %% ../nbs/13_data.ipynb #b8723a8c
 def create_dls(
     run:Run,         # says size, augment and recipe.bs
     data:StudyData,  # as `load_data` gives it
@@ -150,7 +152,7 @@ def create_dls(
     return block.dataloaders(_pairs(data, train) + _pairs(data, valid), bs=min(run.recipe.bs, len(train)), val_bs=256,
                              **{'num_workers': workers, **kwargs})
 
-# %% ../nbs/13_data.ipynb #f50c2da4
+# %% ../nbs/13_data.ipynb #1f6a63b3
 def create_test_dl(dls, data):
     "The test images of `data` in the order of `data.of('test')`, prepared as for validation."
     return dls.test_dl(_pairs(data, data.of('test')), with_labels=True)

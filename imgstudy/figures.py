@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['plot_counts', 'plot_curves', 'mean_confusion', 'plot_confusion', 'plot_classwise', 'mistakes_table', 'plot_mistakes']
 
-# %% ../nbs/51_figures.ipynb #fa9e333e
+# %% ../nbs/51_figures.ipynb #14e45346
 from .core import *
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
 from .data import *
 from .metrics import *
 from .records import *
 
-# %% ../nbs/51_figures.ipynb #08eb2033
+# %% ../nbs/51_figures.ipynb #113034e9
 def plot_counts(
     data:StudyData,
 ): # Axes
@@ -24,7 +24,7 @@ def plot_counts(
     if len(counts) > 40: ax.set_xticks([])
     return ax
 
-# %% ../nbs/51_figures.ipynb #6bb26598
+# %% ../nbs/51_figures.ipynb #c87f96f5
 def plot_curves(
     records, # finished ones that differ in seed only
 ): # two Axes
@@ -38,7 +38,7 @@ def plot_curves(
         ax.set_ylabel(cols[-1].split('_')[1]); ax.legend(frameon=False)
     return axs
 
-# %% ../nbs/51_figures.ipynb #231dfbe2
+# %% ../nbs/51_figures.ipynb #2aaac3e3
 def mean_confusion(records) -> np.ndarray: # [n_out, n_out]
     "Counts of the confusion matrix, averaged over records of the same test images."
     return np.mean([confusion(r.predictions['target'], r.predictions['pred'], r.predictions['log_probs'].shape[1]) for r in records], axis=0)
@@ -56,7 +56,7 @@ def plot_confusion(
     ax.set(xlabel='predicted', ylabel='true', title='% of each true class')
     return ax
 
-# %% ../nbs/51_figures.ipynb #08d2cf07
+# %% ../nbs/51_figures.ipynb #8c8290a1
 def plot_classwise(
     record:Record,
     most:int=25, # bars
@@ -71,7 +71,7 @@ def plot_classwise(
     ax.invert_yaxis(); ax.set(xlabel='test accuracy', xlim=(0, 1)); ax.tick_params(axis='y', labelsize=8)
     return ax
 
-# %% ../nbs/51_figures.ipynb #6a8b3c98
+# %% ../nbs/51_figures.ipynb #886418ac
 def mistakes_table(
     record:Record,
 ) -> pd.DataFrame: # path, true, predicted, probability: a row a wrong image, the surest first

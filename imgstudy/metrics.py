@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['wilson_interval', 'confusion', 'macro_f1', 'macro_f1_interval', 'classwise_table', 'compute_metrics', 't_interval']
 
-# %% ../nbs/35_metrics.ipynb #718cf493
+# %% ../nbs/35_metrics.ipynb #4d01f369
 from .core import *
 import numpy as np, pandas as pd
 from scipy import stats
 from sklearn.metrics import confusion_matrix
 
-# %% ../nbs/35_metrics.ipynb #64652a2c
+# %% ../nbs/35_metrics.ipynb #5bc54d67
 def wilson_interval(
     k:int, # right
     n:int, # of so many
@@ -21,7 +21,7 @@ def wilson_interval(
     ci = stats.binomtest(int(k), int(n)).proportion_ci(method='wilson')
     return (float(ci.low), float(ci.high))
 
-# %% ../nbs/35_metrics.ipynb #01eab39e
+# %% ../nbs/35_metrics.ipynb #b4ce3c66
 def confusion(
     target,    # class numbers, [n]
     pred,      # class numbers, [n]
@@ -39,7 +39,7 @@ def macro_f1(
     f1 = np.divide(2*tp, total, out=np.zeros(total.shape), where=total > 0)
     return f1.sum(-1)/(total > 0).sum(-1)
 
-# %% ../nbs/35_metrics.ipynb #87ef743b
+# %% ../nbs/35_metrics.ipynb #044d175f
 def macro_f1_interval(
     cm,        # counts, [n_out, n_out]
     n:int=1000, # draws
@@ -50,7 +50,7 @@ def macro_f1_interval(
     for _ in range(0, n, 100): draws.append(macro_f1(rng.multinomial(size, cm.ravel()/size, size=100).reshape(-1, *cm.shape)))
     return tuple(np.quantile(np.concatenate(draws), [.025, .975]).tolist())
 
-# %% ../nbs/35_metrics.ipynb #6e2598d2
+# %% ../nbs/35_metrics.ipynb #c96d86df
 def classwise_table(
     cm,      # counts, [n_out, n_out]
     classes, # names
@@ -61,7 +61,7 @@ def classwise_table(
     low, high = zip(*(wilson_interval(k, m) for k, m in zip(right, n)))
     return pd.DataFrame(dict(n=n, accuracy=acc, low=low, high=high), index=pd.Index(classes, name='class'))
 
-# %% ../nbs/35_metrics.ipynb #87d7d591
+# %% ../nbs/35_metrics.ipynb #87115524
 def compute_metrics(
     target,    # class numbers, [n]
     pred,      # class numbers, [n]
@@ -75,13 +75,13 @@ def compute_metrics(
                 macro_f1=float(macro_f1(cm)), macro_f1_interval=list(macro_f1_interval(cm)),
                 log_loss=float(-np.asarray(log_probs, dtype=np.float64)[np.arange(n), target].mean()))
 
-# %% ../nbs/35_metrics.ipynb #0f991ea9
+# %% ../nbs/35_metrics.ipynb #4ddc7cc5
 def t_interval(
     values, # one a seed
-) -> tuple: # mean, low end, high end; the ends are nan for a single value
+) -> tuple: # mean, low end, high end; the ends are nan where the values have no spread
     "Mean and 95 % t-interval."
     values = np.asarray(values, dtype=float)
     mean, n = float(values.mean()), len(values)
-    if n < 2: return mean, np.nan, np.nan
+    if n < 2 or np.ptp(values) == 0: return mean, np.nan, np.nan
     half = float(stats.t.ppf(.975, n - 1)*values.std(ddof=1)/n**.5)
     return mean, mean - half, mean + half

@@ -6,7 +6,7 @@
 __all__ = ['Record', 'pack_predictions', 'write_record', 'is_finished', 'read_record', 'load_model', 'verify_record',
            'records_table', 'seeds_table']
 
-# %% ../nbs/40_records.ipynb #fd61db7c
+# %% ../nbs/40_records.ipynb #ad145f5b
 from .core import *
 import json
 import numpy as np, pandas as pd
@@ -18,7 +18,7 @@ from .runs import *
 from .models import *
 from .metrics import *
 
-# %% ../nbs/40_records.ipynb #16ba3646
+# %% ../nbs/40_records.ipynb #d4a85773
 @dataclass
 class Record:
     "What one run produced, or how it failed."
@@ -34,7 +34,7 @@ class Record:
     @property
     def id(self): return run_id(self.run)
 
-# %% ../nbs/40_records.ipynb #14d7bf01
+# %% ../nbs/40_records.ipynb #5c4334b7
 def pack_predictions(
     paths,     # of the test images, [n]
     target,    # class numbers, [n]
@@ -45,7 +45,7 @@ def pack_predictions(
     return dict(path=np.asarray(paths, dtype=str), target=np.asarray(target, dtype=np.int16), pred=log_probs.argmax(1).astype(np.int16),
                 log_probs=log_probs.clip(-65000, 0).astype(np.float16)) # the largest half-precision number is 65504
 
-# %% ../nbs/40_records.ipynb #4a60d49f
+# %% ../nbs/40_records.ipynb #8253f116
 def write_record(
     record:Record,
     weights:dict=None, # a state dict
@@ -69,7 +69,7 @@ def is_finished(path) -> bool:
     path = Path(path)/'record.json'
     return path.exists() and json.loads(path.read_text())['outcome'] == 'finished'
 
-# %% ../nbs/40_records.ipynb #80b5b079
+# %% ../nbs/40_records.ipynb #80572be6
 def read_record(
     path, # the record's folder, or its id under `runs_root()`
 ) -> Record:
@@ -89,7 +89,7 @@ def load_model(record:Record):
     model.load_state_dict(load_file(record.path/'weights.safetensors'))
     return model.eval()
 
-# %% ../nbs/40_records.ipynb #85435bc5
+# %% ../nbs/40_records.ipynb #0c09f36c
 def verify_record(record:Record):
     "Raise `StudyError` unless the metrics of a finished `record` follow from its predictions."
     p = record.predictions
@@ -98,7 +98,7 @@ def verify_record(record:Record):
     if wrong: raise StudyError(f'{record.id}: {wrong[0]} is recorded as {record.metrics.get(wrong[0])}, but the predictions give {again[wrong[0]]}. '
                                'The record was changed, or written by another version: run it again.')
 
-# %% ../nbs/40_records.ipynb #2fc02501
+# %% ../nbs/40_records.ipynb #f7585e02
 _shown = ['accuracy', 'zero_one_loss', 'macro_f1']
 
 def records_table(
@@ -115,7 +115,7 @@ def records_table(
 def seeds_table(
     records, # finished ones that differ in seed only
 ) -> pd.DataFrame: # seeds, mean, low, high: a row a metric
-    "Mean of each metric over seeds, with a 95 % t-interval; nan where one seed cannot have one."
+    "Mean of each metric over seeds, with a 95 % t-interval; nan where seeds have no spread."
     rows = [dict(metric=m, seeds=len(records), **dict(zip(('mean', 'low', 'high'), t_interval([r.metrics[m] for r in records]))))
             for m in _shown + ['log_loss']]
     return pd.DataFrame(rows).set_index('metric')

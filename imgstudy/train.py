@@ -6,7 +6,7 @@
 __all__ = ['study_parameters', 'create_run', 'notebook_params', 'predict_test', 'describe_data', 'describe_cost',
            'describe_model', 'train']
 
-# %% ../nbs/41_train.ipynb #2f25054f
+# %% ../nbs/41_train.ipynb #b4140c83
 from .core import *
 import dataclasses, time
 import numpy as np, pandas as pd, torch
@@ -22,7 +22,7 @@ from .fit import *
 from .metrics import *
 from .records import *
 
-# %% ../nbs/41_train.ipynb #0bc4c8a5
+# %% ../nbs/41_train.ipynb #1820d30a
 def create_run(
     **params, # fields of `Run` and `Recipe`; None stands for the default
 ) -> Run: # every field that a training needs is filled in
@@ -36,7 +36,7 @@ def create_run(
     create_model(run.model, 2, size=run.size) # is the image large enough?
     return run
 
-# %% ../nbs/41_train.ipynb #de299425
+# %% ../nbs/41_train.ipynb #e392c6f2
 study_parameters = (run_parameters - {'seed'}) | {'seeds', 'find_lr'}
 
 def notebook_params(
@@ -51,7 +51,7 @@ def notebook_params(
     names['_params_checked'] = True
     return {k: v for k, v in literal.items() if k in study_parameters}
 
-# %% ../nbs/41_train.ipynb #910001bd
+# %% ../nbs/41_train.ipynb #4191a7ef
 def predict_test(
     learn:Learner,
     data:StudyData,
@@ -60,7 +60,7 @@ def predict_test(
     with learn.no_bar(): preds, target = learn.get_preds(dl=create_test_dl(learn.dls, data), act=lambda x: x.float().log_softmax(1))
     return pack_predictions(data.of('test').path, target.numpy(), preds.numpy())
 
-# %% ../nbs/41_train.ipynb #eb59aa7d
+# %% ../nbs/41_train.ipynb #0dffdf7c
 def describe_data(data:StudyData) -> dict:
     "What the record says of the images."
     counts = data.items.split.value_counts()
@@ -76,7 +76,7 @@ def describe_model(learn:Learner, run:Run) -> dict:
     "Size and work of the model, and how it was computed."
     return dict(parameters=count_params(learn.model), flops=count_flops(learn.model, run.size), precision=learn.precision, channels_last=True)
 
-# %% ../nbs/41_train.ipynb #8f17d80a
+# %% ../nbs/41_train.ipynb #4b3753f2
 def train(
     run:Run,             # complete, as from `create_run`
     data:StudyData=None, # the images of `run`, if they are loaded already

@@ -1,0 +1,41 @@
+# Every target sets up .venv by itself; a second call finds it ready.
+# PYTHON picks the interpreter, any parameter of the study goes into ARGS: make study ARGS="-p epochs 3 -p seeds 1"
+PYTHON  ?= python3
+MODEL   ?= convnext
+DATASET ?= digits
+ARGS    ?=
+BIN     := .venv/bin
+READY   := .venv/.ready
+slug     = $(subst :,_,$(subst /,_,$(DATASET)))
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# cells and tests that need real data run only where there is some
+FLAGS   := $(if $(IMGSTUDY_DATA),data)
+
+.PHONY: study test check lab help
+
+help:
+	@echo "make study   train and test MODEL=$(MODEL) on DATASET=$(DATASET); parameters in ARGS=\"-p NAME VALUE\""
+	@echo "make test    exported code in step, notebooks clean, nbdev_test, pytest"
+	@echo "make lab     JupyterLab on nbs/"
+
+$(READY): settings.ini setup.py pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "imgstudy needs Python 3.10 or newer: make PYTHON=python3.11 ..."; exit 1; }
+	$(PYTHON) -m venv .venv || { echo "No virtual environment could be made; on Debian or Ubuntu: apt install python3-venv"; exit 1; }
+	$(BIN)/python -m pip install --quiet --progress-bar off --editable '.[dev]'
+	@touch $@
+
+study: $(READY)
+	@mkdir -p runs
+	papermill nbs/run_study.ipynb 'runs/$(slug)-$(MODEL).ipynb' -p model '$(MODEL)' -p dataset '$(DATASET)' $(ARGS) --log-output
+	@echo "The executed notebook is runs/$(slug)-$(MODEL).ipynb, the records are the folders beside it."
+
+test: check
+	nbdev_test --n_workers 2 --timing --flags '$(FLAGS)'
+	pytest tests
+
+check: $(READY)
+	pytest tests/test_sync.py
+
+lab: $(READY)
+	cd nbs && jupyter lab
