@@ -6,7 +6,7 @@
 __all__ = ['StudyError', 'did_you_mean', 'Registry', 'data_root', 'cache_root', 'runs_root', 'atomic_dir', 'seed_everything',
            'has_native_bf16', 'choose_precision', 'git_commit', 'cpu_name', 'version', 'environment']
 
-# %% ../nbs/00_core.ipynb #937617ea
+# %% ../nbs/00_core.ipynb #66d069d6
 import os, difflib, platform, random, shutil, subprocess, uuid, warnings
 from contextlib import contextmanager
 from importlib import metadata
@@ -20,12 +20,12 @@ from fastai.data.external import fastai_path
 from fastai.torch_core import default_device, set_seed
 from platformdirs import user_cache_dir
 
-# %% ../nbs/00_core.ipynb #36217412
+# %% ../nbs/00_core.ipynb #08f04161
 class StudyError(ValueError):
     "A mistake that the reader can mend; its message is one paragraph that names the fix."
     def _render_traceback_(self): return [f'{type(self).__name__}: {self}']
 
-# %% ../nbs/00_core.ipynb #cc5da48e
+# %% ../nbs/00_core.ipynb #9cb91a10
 def did_you_mean(
     kind:str, # what is named: 'model', 'dataset', 'parameter'
     name:str, # what the reader wrote
@@ -38,17 +38,17 @@ def did_you_mean(
     known = ', '.join(valid[:30]) + (', ...' if len(valid) > 30 else '')
     return f"There is no {kind} {name!r}. {hint}Known: {known}."
 
-# %% ../nbs/00_core.ipynb #af748ca1
+# %% ../nbs/00_core.ipynb #9304d033
 class Registry(dict):
     "A dictionary of named `kind`s; a missing name raises `StudyError` with the nearest ones."
     def __init__(self, kind): self.kind = kind
     def __missing__(self, name): raise StudyError(did_you_mean(self.kind, name, self))
     def add(self, item):
         "Register `item` under its own `name`, and return it."
-        if item.name in self: raise ValueError(f'{self.kind} {item.name!r} is registered twice')
-        return self.setdefault(item.name, item)
+        self[item.name] = item
+        return item
 
-# %% ../nbs/00_core.ipynb #4a7b7d0c
+# %% ../nbs/00_core.ipynb #ae02fabb
 def data_root() -> Path:
     "Where datasets are looked for: `IMGSTUDY_DATA`, else fastai's configured data folder."
     return Path(os.environ.get('IMGSTUDY_DATA') or fastai_path('data')).expanduser()
@@ -63,7 +63,7 @@ def runs_root() -> Path:
     here = Path.cwd()
     return next((p for p in (here, *here.parents) if (p/'settings.ini').exists() and (p/'nbs').is_dir()), here)/'runs'
 
-# %% ../nbs/00_core.ipynb #ed8c79c5
+# %% ../nbs/00_core.ipynb #58a75da7
 @contextmanager
 def atomic_dir(
     dest,              # the folder that shall appear
@@ -83,7 +83,7 @@ def atomic_dir(
     finally:
         for p in (tmp, old): shutil.rmtree(p, ignore_errors=True)
 
-# %% ../nbs/00_core.ipynb #55d9e1b0
+# %% ../nbs/00_core.ipynb #36a28043
 def seed_everything(
     seed:int, # any whole number from 0 on
 ):
@@ -93,7 +93,7 @@ def seed_everything(
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8') # cuBLAS is ordered only with a fixed workspace
         torch.use_deterministic_algorithms(True, warn_only=True)
 
-# %% ../nbs/00_core.ipynb #39afbbb0
+# %% ../nbs/00_core.ipynb #44e80362
 def has_native_bf16(device) -> bool:
     "Whether `device` multiplies bfloat16 in hardware."
     device = torch.device(device)
@@ -112,7 +112,7 @@ def choose_precision(
     pays = has_native_bf16(device) and (device.type == 'cuda' or not depthwise)
     return 'bf16' if pays else 'fp32'
 
-# %% ../nbs/00_core.ipynb #0bb68f53
+# %% ../nbs/00_core.ipynb #9b869a67
 def git_commit() -> str|None:
     "The commit of imgstudy's own checkout, with a + if its files have changed; None if it is installed otherwise."
     spec = find_spec('imgstudy')
@@ -128,7 +128,7 @@ def cpu_name() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     return next((l.split(':')[1].strip() for l in lines if l.startswith('model name')), platform.processor())
 
-# %% ../nbs/00_core.ipynb #d5aa1157
+# %% ../nbs/00_core.ipynb #735edff2
 _packages = 'imgstudy torch torchvision fastai fastcore timm numpy pandas scikit-learn pillow'.split()
 
 def version(name) -> str|None:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['datasets', 'Dataset', 'get_dataset', 'datasets_table', 'unpack', 'find_dataset', 'list_images']
 
-# %% ../nbs/11_datasets.ipynb #a5496a62
+# %% ../nbs/11_datasets.ipynb #18ee5c9a
 from .core import *
 import re, shutil, socket, tarfile, zipfile
 import numpy as np, pandas as pd
@@ -17,7 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from typing import Callable
 
-# %% ../nbs/11_datasets.ipynb #d64118e3
+# %% ../nbs/11_datasets.ipynb #a8dc0d7b
 @dataclass(frozen=True)
 class Dataset:
     "A data set: what it is, where it comes from, and how to say so."
@@ -37,7 +37,7 @@ class Dataset:
 
 datasets = Registry('dataset')
 
-# %% ../nbs/11_datasets.ipynb #ae8073da
+# %% ../nbs/11_datasets.ipynb #904c6b6c
 def _make_digits(
     path, # an empty folder
 ):
@@ -52,13 +52,13 @@ datasets.add(Dataset('digits', 'UCI handwritten digits', '8x8, grey', 32, 'none;
     'https://archive.ics.uci.edu/dataset/80', classes=10, augment='affine', make=_make_digits,
     note='8x8 images, enlarged to the size that the models want.'))
 
-# %% ../nbs/11_datasets.ipynb #434aeab2
+# %% ../nbs/11_datasets.ipynb #2765fc50
 datasets.add(Dataset('cifar10', 'CIFAR-10', '32x32', 32, 'train 50,000, test 10,000', 'not stated; research use',
     'Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images', 'https://www.cs.toronto.edu/~kriz/cifar.html',
     classes=10, url=URLs.CIFAR,
     note='The test set holds near-duplicates of training images (Barz & Denzler 2020). Copies in JPEG are not the original pixels.'))
 
-# %% ../nbs/11_datasets.ipynb #7041789a
+# %% ../nbs/11_datasets.ipynb #f8fe6710
 def get_dataset(
     name:str, # a registered name, or folder:PATH
 ) -> Dataset:
@@ -72,7 +72,7 @@ def datasets_table() -> pd.DataFrame:
     cols = ['title', 'classes', 'native', 'splits', 'licence', 'citation']
     return pd.DataFrame([dict(name=d.name, **{c: getattr(d, c) for c in cols}) for d in datasets.values()]).set_index('name')
 
-# %% ../nbs/11_datasets.ipynb #ae7306ff
+# %% ../nbs/11_datasets.ipynb #65e27493
 _archive_types = ('.tar.xz', '.tar.gz', '.tgz', '.tar.bz2', '.tar', '.zip')
 
 def _check_zip(path):
@@ -93,7 +93,7 @@ def _unpack_into(archive, folder):
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as e:
         raise StudyError(f'{archive.name} cannot be unpacked ({e}): download or copy it again.')
 
-# %% ../nbs/11_datasets.ipynb #b1b11594
+# %% ../nbs/11_datasets.ipynb #ec1c56f8
 def unpack(
     archive, # a tar or zip file
     name,    # the folder it should hold
@@ -108,7 +108,7 @@ def unpack(
     inner = [p for p in dest.iterdir() if not p.name.startswith(('.', '__MACOSX'))]
     return next((p for p in inner if p.name == name), inner[0] if len(inner) == 1 and inner[0].is_dir() else dest)
 
-# %% ../nbs/11_datasets.ipynb #059027a0
+# %% ../nbs/11_datasets.ipynb #40fcc32b
 @contextmanager
 def _timeout(seconds):
     "Give up on a silent network after `seconds`."
@@ -127,7 +127,7 @@ def _download(spec):
             f'{spec.name}/ (with train/CLASS/ and test/CLASS/) or an archive of it ({spec.name}.tar.xz, .tgz or .zip) '
             'there, or set IMGSTUDY_DATA to the folder that holds it.')
 
-# %% ../nbs/11_datasets.ipynb #6d18ba94
+# %% ../nbs/11_datasets.ipynb #61878790
 def find_dataset(
     name:str, # a registered name, or folder:PATH
 ) -> Path: # the folder that holds the class folders or the splits
@@ -149,7 +149,7 @@ def _embedded(spec):
         with atomic_dir(dest, replace=False) as tmp: spec.make(tmp)
     return dest
 
-# %% ../nbs/11_datasets.ipynb #986707a3
+# %% ../nbs/11_datasets.ipynb #162e7461
 _split_names = dict(train='train', training='train', valid='valid', val='valid', validation='valid', test='test', testing='test')
 
 def _visible(path, folders): return sorted(p for p in path.iterdir() if p.is_dir() == folders and not p.name.startswith(('.', '__MACOSX')))
@@ -167,7 +167,7 @@ def _splits(root) -> dict: # split -> folder
     if 'test' not in found and 'valid' in found: found['test'] = found.pop('valid')
     return found
 
-# %% ../nbs/11_datasets.ipynb #1270a579
+# %% ../nbs/11_datasets.ipynb #75d6b578
 def list_images(
     root, # a folder of class folders, or of train/, test/ and perhaps valid/
 ) -> pd.DataFrame: # path (relative to root), label, split ('' where none is given)
@@ -179,7 +179,7 @@ def list_images(
     for split in ('valid', 'test'): _check_labels(items, split)
     return items
 
-# %% ../nbs/11_datasets.ipynb #87e35631
+# %% ../nbs/11_datasets.ipynb #8f43b3e4
 def _check_classes(folder):
     "Raise `StudyError` unless `folder` holds at least two class folders with files."
     classes = _visible(folder, folders=True)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['models', 'Model', 'register_model', 'create_model', 'count_params', 'count_flops', 'stages_table']
 
-# %% ../nbs/20_models.ipynb #ee2c878e
+# %% ../nbs/20_models.ipynb #4c037ac4
 from .core import *
 import pandas as pd, torch
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from typing import Callable
 
-# %% ../nbs/20_models.ipynb #94dc04cd
+# %% ../nbs/20_models.ipynb #cc73b077
 @dataclass(frozen=True)
 class Model:
     "A registered model: how to build it and what suits it."
@@ -35,7 +35,7 @@ def register_model(name, **kwargs):
         return make
     return register
 
-# %% ../nbs/20_models.ipynb #0d8ed43a
+# %% ../nbs/20_models.ipynb #ceff55b5
 def create_model(
     name:str,       # a registered model
     n_out:int,      # classes
@@ -49,7 +49,7 @@ def create_model(
         raise StudyError(f'{name} needs images of at least {spec.min_size} pixels, not {size}: set size={spec.size}, for which it was designed.')
     return spec.make(n_out, n_in, size)
 
-# %% ../nbs/20_models.ipynb #52e49c76
+# %% ../nbs/20_models.ipynb #145f83b3
 def count_params(model) -> int:
     "Trainable parameters."
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -65,7 +65,7 @@ def count_flops(
     model.train(training)
     return counter.get_total_flops()
 
-# %% ../nbs/20_models.ipynb #c3e7e820
+# %% ../nbs/20_models.ipynb #596cf917
 def stages_table(
     model,      # a module whose children are its stages, in order
     size:int,   # image side in pixels
