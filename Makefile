@@ -31,7 +31,7 @@ study: $(READY)
 	@echo "The executed notebook is runs/$(slug)-$(MODEL).ipynb, the records are the folders beside it."
 
 test: check
-	nbdev_test --n_workers 2 --timing --flags '$(FLAGS)'
+	OMP_NUM_THREADS=1 nbdev_test --timing --flags '$(FLAGS)'  # one process a core, one thread a process
 	pytest tests
 
 check: $(READY)
