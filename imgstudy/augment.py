@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['augment_levels', 'Augment', 'get_augment']
 
-# %% ../nbs/12_augment.ipynb #877a85e9
+# %% ../nbs/12_augment.ipynb #60c818d0
 from .core import *
 from dataclasses import dataclass
 from fastai.vision.augment import Flip, aug_transforms
 from typing import Callable
 
-# %% ../nbs/12_augment.ipynb #26550e8d
+# %% ../nbs/12_augment.ipynb #b18cc471
 @dataclass(frozen=True)
 class Augment:
     "A named augmentation level."
@@ -21,11 +21,12 @@ class Augment:
 
 augment_levels = Registry('augmentation level')
 
-# %% ../nbs/12_augment.ipynb #3ec4e931
+# %% ../nbs/12_augment.ipynb #5e08c6b4
 augment_levels.add(Augment('none', 'the images as they are', lambda: []))
 augment_levels.add(Augment('flip', 'mirrored left to right with probability 0.5', lambda: [Flip()]))
-augment_levels.add(Augment('affine', 'turned by up to 10 degrees, zoomed by 0.9 to 1.1 about a random point', lambda: aug_transforms(
-    do_flip=False, max_rotate=10, min_zoom=0.9, max_zoom=1.1, max_warp=0, max_lighting=0, p_affine=1, pad_mode='border')))
+augment_levels.add(Augment('affine', 'turned by up to 10 degrees, zoomed by 0.9 to 1.1 about a random point',
+    lambda: aug_transforms(do_flip=False, max_rotate=10, min_zoom=0.9, max_zoom=1.1, max_warp=0, max_lighting=0,
+                           p_affine=1, pad_mode='border')))
 
 def get_augment(name:str) -> list:
     "The batch transforms of the level called `name`."

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['convnext_sizes', 'ChannelNorm', 'ConvNeXtBlock', 'convnext', 'from_timm']
 
-# %% ../nbs/25_convnext.ipynb #06fa9a18
+# %% ../nbs/25_convnext.ipynb #16ae2468
 from .core import *
 import re, torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from timm.layers import DropPath
 from torch import nn
 from .models import *
 
-# %% ../nbs/25_convnext.ipynb #a0322a15
+# %% ../nbs/25_convnext.ipynb #debd3192
 class ChannelNorm(nn.LayerNorm):
     "LayerNorm over the channels of `[n, c, h, w]`, epsilon 1e-6."
     def __init__(self, dim): super().__init__(dim, eps=1e-6)
@@ -23,7 +23,7 @@ class ChannelNorm(nn.LayerNorm):
         x = super().forward(x.permute(0, 2, 3, 1)) # [n, h, w, c]
         return x.permute(0, 3, 1, 2)               # [n, c, h, w]
 
-# %% ../nbs/25_convnext.ipynb #c58b1d82
+# %% ../nbs/25_convnext.ipynb #f04a9268
 class ConvNeXtBlock(nn.Module):
     "x + drop(gamma * mlp(norm(depthwise 7x7(x))))."
     def __init__(self,
@@ -42,7 +42,7 @@ class ConvNeXtBlock(nn.Module):
         y = self.fc2(F.gelu(self.fc1(self.norm(y))))   # 4c inside
         return x + self.drop((self.gamma*y).permute(0, 3, 1, 2))  # [n, c, h, w]
 
-# %% ../nbs/25_convnext.ipynb #7b83465a
+# %% ../nbs/25_convnext.ipynb #cd87a7b7
 def _stage(d_in, dim, drops, first):
     "Halve the side unless this is the first stage, then a block for each drop rate."
     down = [] if first else [ChannelNorm(d_in), nn.Conv2d(d_in, dim, 2, stride=2)]
@@ -66,10 +66,11 @@ def convnext(
     parts = OrderedDict(stem=nn.Sequential(nn.Conv2d(n_in, dims[0], patch, stride=patch), ChannelNorm(dims[0])))
     for i, (n, dim) in enumerate(zip(depths, dims)):
         parts[f'stage{i+1}'] = _stage(dims[max(i-1, 0)], dim, [drops.pop(0) for _ in range(n)], first=i == 0)
-    parts['head'] = nn.Sequential(nn.AdaptiveAvgPool2d(1), ChannelNorm(dims[-1]), nn.Flatten(), nn.Linear(dims[-1], n_out))
+    pool = [nn.AdaptiveAvgPool2d(1), ChannelNorm(dims[-1]), nn.Flatten()]   # [n, c]
+    parts['head'] = nn.Sequential(*pool, nn.Linear(dims[-1], n_out))
     return nn.Sequential(parts).apply(_init_weights)
 
-# %% ../nbs/25_convnext.ipynb #3c19f207
+# %% ../nbs/25_convnext.ipynb #d6f8ceff
 _paper = 'Liu et al. 2022, A ConvNet for the 2020s'
 convnext_sizes = dict(
     convnext      =dict(depths=(2,2,2,2),  dims=(16,32,64,128),     patch=2, drop_path=0.),
@@ -83,22 +84,23 @@ def _register(name, cfg):
     "Register one row of the size table; the image size changes nothing in it."
     small = cfg['patch'] == 2
     recipe = dict(lr=2e-3, wd=.05, bs=32, epochs=15) if small else dict(lr=1e-3, wd=.05)
-    source = {'convnext': 'imgstudy, after ' + _paper, 'convnext_atto': 'Wightman, timm, after ' + _paper}.get(name, _paper)
-    register_model(name, family='convnext', size=32 if small else 224, min_size=8*cfg['patch'], recipe=recipe, source=source,
-                   depthwise=True)(lambda n_out, n_in=3, size=None: convnext(n_out, n_in, **cfg))
+    by = {'convnext': 'imgstudy, after ', 'convnext_atto': 'Wightman, timm, after '}.get(name, '')
+    register_model(name, family='convnext', size=32 if small else 224, min_size=8*cfg['patch'], depthwise=True,
+                   recipe=recipe, source=by + _paper)(lambda n_out, n_in=3, size=None: convnext(n_out, n_in, **cfg))
 
 for name, cfg in convnext_sizes.items(): _register(name, cfg)
 
-# %% ../nbs/25_convnext.ipynb #bc51f5c8
-_keymap = [(r'^stages\.(\d+)\.', lambda m: f'stage{int(m[1]) + 1}.'), (r'\.downsample\.', '.'), (r'\.conv_dw\.', '.conv.'),
-           (r'\.mlp\.fc', '.fc'), (r'^head\.norm\.', 'head.1.'), (r'^head\.fc\.', 'head.3.')]
+# %% ../nbs/25_convnext.ipynb #2da335fa
+_keymap = [(r'^stages\.(\d+)\.', lambda m: f'stage{int(m[1]) + 1}.'), (r'\.downsample\.', '.'),
+           (r'\.conv_dw\.', '.conv.'), (r'\.mlp\.fc', '.fc'), (r'^head\.norm\.', 'head.1.'), (r'^head\.fc\.', 'head.3.')]
 
 def _rename(
     key:str, # timm's name of a tensor
 ) -> str:    # ours
     "timm's key as ours, but for the place of a block behind a downsampling layer."
     for pattern, new in _keymap: key = re.sub(pattern, new, key)
-    shift = lambda m: f'stage{m[1]}.{int(m[2]) + (0 if m[1] == "1" else 2)}.' # norm and convolution come first from stage 2 on
+    before = lambda stage: 0 if stage == '1' else 2 # a norm and a convolution come first from stage 2 on
+    shift = lambda m: f'stage{m[1]}.{int(m[2]) + before(m[1])}.'
     return re.sub(r'^stage(\d)\.blocks\.(\d+)\.', shift, key)
 
 def from_timm(

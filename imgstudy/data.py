@@ -6,12 +6,13 @@
 __all__ = ['drop_unreadable', 'split_items', 'take_subset', 'StudyData', 'channel_stats', 'load_data', 'OpenImage',
            'create_block', 'create_dls', 'create_test_dl']
 
-# %% ../nbs/13_data.ipynb #65309834
+# %% ../nbs/13_data.ipynb #8e34a745
 from .core import *
 import os
 import pandas as pd
 from dataclasses import dataclass
-from fastai.data.all import CategoryBlock, DataBlock, DataLoaders, IndexSplitter, ItemGetter, Normalize, ToTensor, TransformBlock
+from fastai.data.all import CategoryBlock, DataBlock, DataLoaders, TransformBlock
+from fastai.data.all import IndexSplitter, ItemGetter, Normalize, ToTensor
 from fastai.data.transforms import IntToFloatTensor
 from pathlib import Path
 from PIL import Image
@@ -21,7 +22,7 @@ from .images import *
 from .datasets import *
 from .augment import *
 
-# %% ../nbs/13_data.ipynb #509ebe7c
+# %% ../nbs/13_data.ipynb #c2a31227
 def drop_unreadable(
     items:pd.DataFrame,  # path, label, split
     checks:pd.DataFrame, # what `check_images` said of the same paths
@@ -33,11 +34,13 @@ def drop_unreadable(
     bad = items[items.error.notna()]
     if len(bad) > limit*len(items):
         first = bad.iloc[0]
-        raise StudyError(f'{len(bad)} of {len(items)} files in {root} cannot be read as images, more than {limit:.0%}. The first '
-            f'is {first.path} ({first.error}). Repair the files, or move what is not an image out of the class folders.')
-    return items[items.error.isna()].drop(columns='error').reset_index(drop=True), bad[['path', 'error']].to_dict('records')
+        raise StudyError(f'{len(bad)} of {len(items)} files in {root} cannot be read as images, more than {limit:.0%}. '
+                         f'The first is {first.path} ({first.error}). Repair the files, or move what is not an image '
+                         'out of the class folders.')
+    good = items[items.error.isna()].drop(columns='error').reset_index(drop=True)
+    return good, bad[['path', 'error']].to_dict('records')
 
-# %% ../nbs/13_data.ipynb #a93456a2
+# %% ../nbs/13_data.ipynb #7553e4c7
 def _draw(items, fraction, seed):
     "The index of a stratified draw of `fraction` of `items`, at least one a class."
     n = max(round(fraction*len(items)), items.label.nunique())
@@ -53,12 +56,12 @@ def split_items(
     missing = [s for s in ('test', 'valid') if s not in set(items.split)]
     few = items[items.split == 'train'].label.value_counts()
     if missing and few.min() <= len(missing):
-        raise StudyError(f'The class {few.idxmin()!r} has only {few.min()} images to train on; at least {len(missing) + 1} are needed, '
-                         f"one for each of train, {', '.join(missing[::-1])}. Add images or remove the class.")
+        raise StudyError(f'The class {few.idxmin()!r} has only {few.min()} images to train on; at least {len(missing) + 1} '
+                         f"are needed, one for each of train, {', '.join(missing[::-1])}. Add images or remove the class.")
     for split in missing: items.loc[_draw(items[items.split == 'train'], fraction, seed), 'split'] = split
     return items
 
-# %% ../nbs/13_data.ipynb #73321d2e
+# %% ../nbs/13_data.ipynb #4d4441dc
 def take_subset(
     items:pd.DataFrame, # with column split
     subset,             # a number of training images, a fraction of them, or None for all
@@ -67,14 +70,14 @@ def take_subset(
     "Keep a stratified `subset` of the training rows, and every other row."
     train = items[items.split == 'train']
     if subset is None: return items
-    n = round(subset*len(train)) if isinstance(subset, float) and subset <= 1 else subset
-    if n != int(n) or not train.label.nunique() <= n <= len(train):
-        raise StudyError(f'`subset` must be a fraction of at most 1 or a whole number from {train.label.nunique()} (one a class) to {len(train)}, '
-                         f'not {subset!r}, which is {n:g} images.')
+    n, least = round(subset*len(train)) if isinstance(subset, float) and subset <= 1 else subset, train.label.nunique()
+    if n != int(n) or not least <= n <= len(train):
+        raise StudyError(f'`subset` must be a fraction of at most 1 or a whole number from {least} (one image a class) to '
+                         f'{len(train)} (all training images), not {subset!r}.')
     keep = train.index if n == len(train) else _draw(train, n/len(train), seed)
     return items[(items.split != 'train') | items.index.isin(keep)].reset_index(drop=True)
 
-# %% ../nbs/13_data.ipynb #2edc4740
+# %% ../nbs/13_data.ipynb #b8bdf4cb
 @dataclass
 class StudyData:
     "The images of a run: a table of files and what is known of them."
@@ -87,15 +90,20 @@ class StudyData:
     mean: list            # of the training images, a channel each, in [0, 1]
     std: list             # likewise
 
-    def of(self, split): return self.items[self.items.split == split].reset_index(drop=True)
-    def counts(self): return self.items.groupby(['label', 'split']).size().unstack(fill_value=0)[['train', 'valid', 'test']].loc[self.classes]
+    def of(self, split):
+        "The rows of one split, in order."
+        return self.items[self.items.split == split].reset_index(drop=True)
+    def counts(self):
+        "Images of each class (row) in each split (column)."
+        table = self.items.groupby(['label', 'split']).size().unstack(fill_value=0)
+        return table.loc[self.classes, ['train', 'valid', 'test']]
 
 def channel_stats(items) -> tuple: # means, standard deviations: three floats in [0, 1] each
     "Mean and standard deviation over all pixels, each image weighing the same."
     mean, sq = items[['r', 'g', 'b']].mean().to_numpy(), items[['r2', 'g2', 'b2']].mean().to_numpy()
     return mean.tolist(), ((sq - mean**2)**.5).clip(1e-3).tolist() # a channel that never varies must not divide by 0
 
-# %% ../nbs/13_data.ipynb #20f699df
+# %% ../nbs/13_data.ipynb #c21992b9
 def load_data(
     run:Run, # says dataset, subset and split_seed
 ) -> StudyData:
@@ -104,12 +112,13 @@ def load_data(
     found = list_images(root)
     items, skipped = drop_unreadable(found, check_images(root, found.path), root=root)
     lost = sorted(set(found.label) - set(items.label))
-    if lost: raise StudyError(f'The class {lost[0]!r} has no readable images in {root}: put some in, or remove its folder.')
+    if lost: raise StudyError(f'The class {lost[0]!r} has no readable images in {root}: put some in or remove it.')
     split = take_subset(split_items(items, run.split_seed), run.subset, run.split_seed)
     mean, std = channel_stats(split[split.split == 'train'])
-    return StudyData(get_dataset(run.dataset), root, split, skipped, fingerprint(items), sorted(set(items.label)), mean, std)
+    classes = sorted(set(items.label))
+    return StudyData(get_dataset(run.dataset), root, split, skipped, fingerprint(items), classes, mean, std)
 
-# %% ../nbs/13_data.ipynb #a5960e7f
+# %% ../nbs/13_data.ipynb #2bfb2baf
 class OpenImage:
     "Open a file as a `StudyImage` of `size` by `size` pixels, and keep it if told to."
     def __init__(self,
@@ -117,13 +126,14 @@ class OpenImage:
         keep:bool=False, # keep what was opened in memory?
     ): self.size, self.kept = size, {} if keep else None
     def open(self, path):
-        return StudyImage(StudyImage.create(path).resize((self.size, self.size), Image.Resampling.BILINEAR, reducing_gap=3))
+        im = StudyImage.create(path)
+        return StudyImage(im.resize((self.size, self.size), Image.Resampling.BILINEAR, reducing_gap=3))
     def __call__(self, path):
         if self.kept is None: return self.open(path)
         if path not in self.kept: self.kept[path] = self.open(path)
         return self.kept[path]
 
-# %% ../nbs/13_data.ipynb #7f17899b
+# %% ../nbs/13_data.ipynb #e7cd7ada
 def create_block(
     data:StudyData,      # says classes, mean and std
     size:int,            # image side in pixels
@@ -133,26 +143,26 @@ def create_block(
 ) -> DataBlock:
     "The DataBlock of `data`: an item is a path and a label."
     image = TransformBlock(type_tfms=OpenImage(size, keep), item_tfms=ToTensor, batch_tfms=IntToFloatTensor)
-    return DataBlock(blocks=(image, CategoryBlock(vocab=data.classes, sort=False)), getters=[ItemGetter(0), ItemGetter(1)],
-                     splitter=IndexSplitter(valid), batch_tfms=[*get_augment(augment), Normalize.from_stats(data.mean, data.std)])
+    label = CategoryBlock(vocab=data.classes, sort=False)
+    return DataBlock(blocks=(image, label), getters=[ItemGetter(0), ItemGetter(1)], splitter=IndexSplitter(valid),
+                     batch_tfms=[*get_augment(augment), Normalize.from_stats(data.mean, data.std)])
 
 def _pairs(data, rows): return list(zip((str(data.root/p) for p in rows.path), rows.label))
 
-# %% ../nbs/13_data.ipynb #b8723a8c
+# %% ../nbs/13_data.ipynb #53f46a0f
 def create_dls(
     run:Run,         # says size, augment and recipe.bs
     data:StudyData,  # as `load_data` gives it
     **kwargs,        # for fastai's DataLoaders, such as device
 ) -> DataLoaders:
     "DataLoaders of the training and validation images; call `seed_everything` first."
-    size, train, valid = run.size or data.spec.size, data.of('train'), data.of('valid')
-    small = len(data.items)*size**2*3 < 2**27 # bytes: 128 MB
-    workers = 0 if small and len(train) < 5000 else min(os.cpu_count(), 16)
-    block = create_block(data, size, run.augment or data.spec.augment, range(len(train), len(train) + len(valid)), keep=workers == 0)
-    return block.dataloaders(_pairs(data, train) + _pairs(data, valid), bs=min(run.recipe.bs, len(train)), val_bs=256,
-                             **{'num_workers': workers, **kwargs})
+    size, train, valid = run.size or data.spec.size, _pairs(data, data.of('train')), _pairs(data, data.of('valid'))
+    small = len(train) < 5000 and len(data.items)*size**2*3 < 2**27 # bytes: 128 MB
+    block = create_block(data, size, run.augment or data.spec.augment, range(len(train), len(train) + len(valid)), keep=small)
+    workers = 0 if small else min(os.cpu_count(), 16)
+    return block.dataloaders(train + valid, bs=min(run.recipe.bs, len(train)), val_bs=256, **{'num_workers': workers, **kwargs})
 
-# %% ../nbs/13_data.ipynb #1f6a63b3
+# %% ../nbs/13_data.ipynb #6d4b72dc
 def create_test_dl(dls, data):
     "The test images of `data` in the order of `data.of('test')`, prepared as for validation."
     return dls.test_dl(_pairs(data, data.of('test')), with_labels=True)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['datasets', 'Dataset', 'get_dataset', 'datasets_table', 'unpack', 'find_dataset', 'list_images']
 
-# %% ../nbs/11_datasets.ipynb #18ee5c9a
+# %% ../nbs/11_datasets.ipynb #fdf364a7
 from .core import *
 import re, shutil, socket, tarfile, zipfile
 import numpy as np, pandas as pd
@@ -17,7 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from typing import Callable
 
-# %% ../nbs/11_datasets.ipynb #a8dc0d7b
+# %% ../nbs/11_datasets.ipynb #1ce697ca
 @dataclass(frozen=True)
 class Dataset:
     "A data set: what it is, where it comes from, and how to say so."
@@ -37,7 +37,7 @@ class Dataset:
 
 datasets = Registry('dataset')
 
-# %% ../nbs/11_datasets.ipynb #904c6b6c
+# %% ../nbs/11_datasets.ipynb #00179ad1
 def _make_digits(
     path, # an empty folder
 ):
@@ -47,32 +47,39 @@ def _make_digits(
         (path/str(y)).mkdir(exist_ok=True)
         Image.fromarray((a*255/16).round().astype(np.uint8)).save(path/str(y)/f'{i:04}.png') # levels 0 to 16
 
-datasets.add(Dataset('digits', 'UCI handwritten digits', '8x8, grey', 32, 'none; drawn here, stratified, with a fixed seed',
-    'CC BY 4.0', 'Alpaydin & Kaynak 1998, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository',
-    'https://archive.ics.uci.edu/dataset/80', classes=10, augment='affine', make=_make_digits,
+datasets.add(Dataset(
+    name='digits', title='UCI handwritten digits', native='8x8, grey', size=32, classes=10, augment='affine',
+    splits='none; drawn here, stratified, with a fixed seed', licence='CC BY 4.0',
+    citation='Alpaydin & Kaynak 1998, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository',
+    homepage='https://archive.ics.uci.edu/dataset/80', make=_make_digits,
     note='8x8 images, enlarged to the size that the models want.'))
 
-# %% ../nbs/11_datasets.ipynb #2765fc50
-datasets.add(Dataset('cifar10', 'CIFAR-10', '32x32', 32, 'train 50,000, test 10,000', 'not stated; research use',
-    'Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images', 'https://www.cs.toronto.edu/~kriz/cifar.html',
-    classes=10, url=URLs.CIFAR,
-    note='The test set holds near-duplicates of training images (Barz & Denzler 2020). Copies in JPEG are not the original pixels.'))
+# %% ../nbs/11_datasets.ipynb #07d03ecc
+datasets.add(Dataset(
+    name='cifar10', title='CIFAR-10', native='32x32', size=32, classes=10, augment='flip',
+    splits='train 50,000, test 10,000', licence='not stated; research use',
+    citation='Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images',
+    homepage='https://www.cs.toronto.edu/~kriz/cifar.html', url=URLs.CIFAR,
+    note='The test set holds near-duplicates of training images (Barz & Denzler 2020). '
+         'Copies in JPEG are not the original pixels.'))
 
-# %% ../nbs/11_datasets.ipynb #f8fe6710
+# %% ../nbs/11_datasets.ipynb #c1a1bd67
 def get_dataset(
     name:str, # a registered name, or folder:PATH
 ) -> Dataset:
     "The data set called `name`."
     if not name.startswith('folder:'): return datasets[name]
     path = Path(name[7:])
-    return Dataset(name, path.name, 'as found', 64, 'as found, else drawn here, stratified, with a fixed seed', 'yours', 'yours')
+    return Dataset(name=name, title=path.name, native='as found', size=64, licence='yours', citation='yours',
+                   splits='as found, else drawn here, stratified, with a fixed seed')
 
 def datasets_table() -> pd.DataFrame:
     "Every registered data set, a row each."
     cols = ['title', 'classes', 'native', 'splits', 'licence', 'citation']
-    return pd.DataFrame([dict(name=d.name, **{c: getattr(d, c) for c in cols}) for d in datasets.values()]).set_index('name')
+    rows = [dict(name=d.name, **{c: getattr(d, c) for c in cols}) for d in datasets.values()]
+    return pd.DataFrame(rows).set_index('name')
 
-# %% ../nbs/11_datasets.ipynb #65e27493
+# %% ../nbs/11_datasets.ipynb #e5021f5c
 _archive_types = ('.tar.xz', '.tar.gz', '.tgz', '.tar.bz2', '.tar', '.zip')
 
 def _check_zip(path):
@@ -81,7 +88,8 @@ def _check_zip(path):
         for m in z.infolist():
             name, link = m.filename.replace('\\', '/'), (m.external_attr >> 16) & 0o170000 == 0o120000
             if name.startswith('/') or re.match('[A-Za-z]:', name) or '..' in name.split('/') or link:
-                raise StudyError(f'{Path(path).name} is refused: its member {m.filename!r} would leave the folder it is unpacked to.')
+                raise StudyError(f'{Path(path).name} is refused: its member {m.filename!r} would leave the folder '
+                                 'it is unpacked to.')
 
 def _unpack_into(archive, folder):
     "Unpack `archive` into `folder`, or say in one sentence why not."
@@ -93,7 +101,7 @@ def _unpack_into(archive, folder):
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as e:
         raise StudyError(f'{archive.name} cannot be unpacked ({e}): download or copy it again.')
 
-# %% ../nbs/11_datasets.ipynb #ec1c56f8
+# %% ../nbs/11_datasets.ipynb #682c5151
 def unpack(
     archive, # a tar or zip file
     name,    # the folder it should hold
@@ -108,7 +116,7 @@ def unpack(
     inner = [p for p in dest.iterdir() if not p.name.startswith(('.', '__MACOSX'))]
     return next((p for p in inner if p.name == name), inner[0] if len(inner) == 1 and inner[0].is_dir() else dest)
 
-# %% ../nbs/11_datasets.ipynb #40fcc32b
+# %% ../nbs/11_datasets.ipynb #2a84a3cb
 @contextmanager
 def _timeout(seconds):
     "Give up on a silent network after `seconds`."
@@ -127,7 +135,7 @@ def _download(spec):
             f'{spec.name}/ (with train/CLASS/ and test/CLASS/) or an archive of it ({spec.name}.tar.xz, .tgz or .zip) '
             'there, or set IMGSTUDY_DATA to the folder that holds it.')
 
-# %% ../nbs/11_datasets.ipynb #61878790
+# %% ../nbs/11_datasets.ipynb #1c6832c8
 def find_dataset(
     name:str, # a registered name, or folder:PATH
 ) -> Path: # the folder that holds the class folders or the splits
@@ -135,8 +143,8 @@ def find_dataset(
     spec = get_dataset(name)
     if name.startswith('folder:'):
         path = Path(name[7:]).expanduser()
-        if not path.is_dir(): raise StudyError(f'There is no folder {path}. After folder: comes the path of a folder of class folders.')
-        return path
+        if path.is_dir(): return path
+        raise StudyError(f'There is no folder {path}. After folder: comes the path of a folder of class folders.')
     if spec.make: return _embedded(spec)
     if (path := data_root()/name).is_dir(): return path
     archive = next((a for ext in _archive_types if (a := data_root()/f'{name}{ext}').is_file()), None)
@@ -149,25 +157,25 @@ def _embedded(spec):
         with atomic_dir(dest, replace=False) as tmp: spec.make(tmp)
     return dest
 
-# %% ../nbs/11_datasets.ipynb #162e7461
-_split_names = dict(train='train', training='train', valid='valid', val='valid', validation='valid', test='test', testing='test')
+# %% ../nbs/11_datasets.ipynb #79fc20e5
+_split_names = dict(train='train', training='train', valid='valid', val='valid', validation='valid',
+                    test='test', testing='test')
+_junk = {'thumbs.db', 'desktop.ini'} # what file managers leave behind
 
-def _visible(path, folders): return sorted(p for p in path.iterdir() if p.is_dir() == folders and not p.name.startswith(('.', '__MACOSX')))
+def _subfolders(path): return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith(('.', '__MACOSX')))
 
-def _class_files(root, folder, split):
-    "The rows of one folder of class folders."
-    junk = {'thumbs.db', 'desktop.ini'}
-    return [dict(path=p.relative_to(root).as_posix(), label=c.name, split=split) for c in _visible(folder, folders=True)
-            for p in sorted(c.rglob('*')) if p.is_file() and not p.name.startswith('.') and p.name.lower() not in junk]
+def _files(folder):
+    "Every file below a class folder, but for hidden ones."
+    return sorted(p for p in folder.rglob('*') if p.is_file() and not p.name.startswith('.') and p.name.lower() not in _junk)
 
 def _splits(root) -> dict: # split -> folder
     "The split folders under `root`; none if it holds classes."
-    found = {_split_names[p.name.lower()]: p for p in _visible(root, folders=True) if p.name.lower() in _split_names}
+    found = {_split_names[p.name.lower()]: p for p in _subfolders(root) if p.name.lower() in _split_names}
     if 'train' not in found: return {}
     if 'test' not in found and 'valid' in found: found['test'] = found.pop('valid')
     return found
 
-# %% ../nbs/11_datasets.ipynb #75d6b578
+# %% ../nbs/11_datasets.ipynb #821c2d25
 def list_images(
     root, # a folder of class folders, or of train/, test/ and perhaps valid/
 ) -> pd.DataFrame: # path (relative to root), label, split ('' where none is given)
@@ -175,17 +183,20 @@ def list_images(
     root = Path(root)
     folders = _splits(root) or {'': root}
     for folder in folders.values(): _check_classes(folder)
-    items = pd.DataFrame([row for split, folder in folders.items() for row in _class_files(root, folder, split)])
+    items = pd.DataFrame([dict(path=p.relative_to(root).as_posix(), label=c.name, split=split)
+                          for split, folder in folders.items() for c in _subfolders(folder) for p in _files(c)])
     for split in ('valid', 'test'): _check_labels(items, split)
     return items
 
-# %% ../nbs/11_datasets.ipynb #8f43b3e4
+# %% ../nbs/11_datasets.ipynb #777d2b1f
 def _check_classes(folder):
     "Raise `StudyError` unless `folder` holds at least two class folders with files."
-    classes = _visible(folder, folders=True)
-    if not classes: raise StudyError(f'There are no class folders in {folder}: make one folder for each class and put its images in.')
-    if len(classes) == 1: raise StudyError(f'There is only one class in {folder}, {classes[0].name!r}: a classifier needs at least two class folders.')
-    empty = [c.name for c in classes if not any(p.is_file() for p in c.rglob('*'))]
+    classes = _subfolders(folder)
+    empty = [c.name for c in classes if not _files(c)]
+    if not classes:
+        raise StudyError(f'There are no class folders in {folder}: make one folder for each class and put its images in.')
+    if len(classes) == 1:
+        raise StudyError(f'There is only one class in {folder}, {classes[0].name!r}: a classifier needs two class folders or more.')
     if empty: raise StudyError(f'The class folder {empty[0]!r} in {folder} is empty: put images in it or remove it.')
 
 def _check_labels(items, split):

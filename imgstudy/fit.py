@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['create_schedule', 'plot_schedule', 'History', 'StopOnNaN', 'fit', 'find_lr']
 
-# %% ../nbs/31_fit.ipynb #08ed9e15
+# %% ../nbs/31_fit.ipynb #07c314e2
 from .core import *
 import math, tempfile, time
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
@@ -15,7 +15,7 @@ from fastai.basics import Callback, CancelFitException, Learner
 from .runs import *
 from .learner import *
 
-# %% ../nbs/31_fit.ipynb #89cea210
+# %% ../nbs/31_fit.ipynb #6854a05e
 _schedules = dict(
     one_cycle=lambda lr: dict(lr=combined_cos(0.25, lr/25, lr, lr/1e5), mom=combined_cos(0.25, 0.95, 0.85, 0.95)),
     cosine=lambda lr: dict(lr=SchedCos(lr, 0)),
@@ -25,7 +25,7 @@ def create_schedule(recipe:Recipe) -> dict: # 'lr' and perhaps 'mom' -> a functi
     "The schedule of `recipe`."
     return _schedules[recipe.schedule](recipe.lr)
 
-# %% ../nbs/31_fit.ipynb #b1ab2cd4
+# %% ../nbs/31_fit.ipynb #f3da64ff
 def plot_schedule(
     recipe:Recipe,
     n_steps:int=200, # over the whole training
@@ -34,13 +34,15 @@ def plot_schedule(
     "Draw the learning rate of `recipe` over its epochs, and the momentum beside it where it moves."
     ax = ax or plt.subplots(figsize=(5, 2.2))[1]
     share = np.linspace(0, 1, n_steps)
+    looks = dict(lr=(ax, '-C0', 'learning rate'), mom=(None, '--C1', 'momentum (dashed)'))
     for name, sched in create_schedule(recipe).items():
-        axis = ax if name == 'lr' else ax.twinx()
-        axis.plot(share*recipe.epochs, [sched(s) for s in share], color='C0' if name == 'lr' else 'C1', ls='-' if name == 'lr' else '--')
-        axis.set_ylabel('learning rate' if name == 'lr' else 'momentum (dashed)')
+        axis, style, label = looks[name]
+        axis = axis or ax.twinx()
+        axis.plot(share*recipe.epochs, [sched(s) for s in share], style)
+        axis.set_ylabel(label)
     ax.set(xlabel='epoch', title=recipe.schedule)
 
-# %% ../nbs/31_fit.ipynb #aadc79bb
+# %% ../nbs/31_fit.ipynb #bef249e1
 class History(Callback):
     "Collect a row an epoch in `rows`, and print about `lines` of them."
     order = 70 # after the Recorder
@@ -61,24 +63,25 @@ class History(Callback):
     def after_epoch(self):
         self.images += self.n
         valid_loss, accuracy = self.recorder.values[-1][-2:]
-        row = dict(epoch=self.epoch + 1, train_loss=float(self.total)/max(self.n, 1), valid_loss=valid_loss, valid_accuracy=accuracy,
-                   lr=self.opt.hypers[0]['lr'], seconds=time.perf_counter() - self.start)
-        self.rows.append(row)
-        if row['epoch'] % math.ceil(self.n_epoch/self.lines) == 0 or row['epoch'] == self.n_epoch:
-            self.say('train loss {train_loss:.4f}, valid loss {valid_loss:.4f}, valid accuracy {valid_accuracy:.4f}, {seconds:.1f} s'.format(**row))
+        self.rows.append(row := dict(epoch=self.epoch + 1, train_loss=float(self.total)/max(self.n, 1), valid_loss=valid_loss,
+            valid_accuracy=accuracy, lr=self.opt.hypers[0]['lr'], seconds=time.perf_counter() - self.start))
+        if row['epoch'] % math.ceil(self.n_epoch/self.lines) == 0 or row['epoch'] == self.n_epoch: self.say(
+            'train loss {train_loss:.4f}, valid loss {valid_loss:.4f}, valid accuracy {valid_accuracy:.4f}, {seconds:.1f} s'
+            .format(**row))
 
-# %% ../nbs/31_fit.ipynb #64ab0531
+# %% ../nbs/31_fit.ipynb #0a25f472
 class StopOnNaN(Callback):
     "Stop at the first training loss that is not finite; `reason` says where that was."
     reason = None
     def after_loss(self):
         if not self.training or torch.isfinite(self.loss): return
         lr = self.opt.hypers[0]['lr']
-        self.reason = (f'The loss became {self.loss.item()} at step {self.train_iter + 1} (epoch {self.epoch + 1} of {self.n_epoch}) with a learning '
-                       f'rate of {lr:.3g}. Lower the peak rate, for example to lr={self.learn.lr/10:.3g}, or look at the images.')
+        self.reason = (f'The loss became {self.loss.item()} at step {self.train_iter + 1} (epoch {self.epoch + 1} of '
+                       f'{self.n_epoch}) with a learning rate of {lr:.3g}. Lower the peak rate, for example to '
+                       f'lr={self.learn.lr/10:.3g}, or look at the images.')
         raise CancelFitException
 
-# %% ../nbs/31_fit.ipynb #1b5b4f05
+# %% ../nbs/31_fit.ipynb #9823d958
 def fit(
     learn:Learner, # as from `create_learner`
     recipe:Recipe, # how long and how fast
@@ -87,11 +90,12 @@ def fit(
 ) -> History: # its `rows` hold an epoch each
     "Train `learn` as `recipe` says."
     history, stop, sched = History(label, lines), StopOnNaN(), ParamScheduler(create_schedule(recipe))
-    with learn.no_bar(), learn.no_logging(): learn.fit(recipe.epochs, lr=recipe.lr, wd=group_decay(recipe), cbs=[sched, stop, history])
+    with learn.no_bar(), learn.no_logging():
+        learn.fit(recipe.epochs, lr=recipe.lr, wd=group_decay(recipe), cbs=[sched, stop, history])
     if stop.reason: raise StudyError(stop.reason)
     return history
 
-# %% ../nbs/31_fit.ipynb #cce1ed60
+# %% ../nbs/31_fit.ipynb #cca4d186
 def find_lr(
     learn:Learner, # one that is not used for training
 ) -> float: # a suggestion

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['wilson_interval', 'confusion', 'macro_f1', 'macro_f1_interval', 'classwise_table', 'compute_metrics', 't_interval']
 
-# %% ../nbs/35_metrics.ipynb #4d01f369
+# %% ../nbs/35_metrics.ipynb #005ea9ec
 from .core import *
 import numpy as np, pandas as pd
 from scipy import stats
 from sklearn.metrics import confusion_matrix
 
-# %% ../nbs/35_metrics.ipynb #5bc54d67
+# %% ../nbs/35_metrics.ipynb #cccc6058
 def wilson_interval(
     k:int, # right
     n:int, # of so many
@@ -21,7 +21,7 @@ def wilson_interval(
     ci = stats.binomtest(int(k), int(n)).proportion_ci(method='wilson')
     return (float(ci.low), float(ci.high))
 
-# %% ../nbs/35_metrics.ipynb #b4ce3c66
+# %% ../nbs/35_metrics.ipynb #b73e687f
 def confusion(
     target,    # class numbers, [n]
     pred,      # class numbers, [n]
@@ -39,18 +39,19 @@ def macro_f1(
     f1 = np.divide(2*tp, total, out=np.zeros(total.shape), where=total > 0)
     return f1.sum(-1)/(total > 0).sum(-1)
 
-# %% ../nbs/35_metrics.ipynb #044d175f
+# %% ../nbs/35_metrics.ipynb #0a8ad157
 def macro_f1_interval(
     cm,        # counts, [n_out, n_out]
     n:int=1000, # draws
     seed:int=0,
 ) -> tuple: # low and high end
     "A 95 % bootstrap interval for the macro-F1, over images."
-    draws, rng, size = [], np.random.default_rng(seed), int(cm.sum())
-    for _ in range(0, n, 100): draws.append(macro_f1(rng.multinomial(size, cm.ravel()/size, size=100).reshape(-1, *cm.shape)))
-    return tuple(np.quantile(np.concatenate(draws), [.025, .975]).tolist())
+    rng, size = np.random.default_rng(seed), int(cm.sum())
+    draw = lambda k: rng.multinomial(size, cm.ravel()/size, size=k).reshape(-1, *cm.shape)
+    f1 = np.concatenate([macro_f1(draw(100)) for _ in range(n//100)]) # in parts: 100 classes make 10,000 cells
+    return tuple(np.quantile(f1, [.025, .975]).tolist())
 
-# %% ../nbs/35_metrics.ipynb #c96d86df
+# %% ../nbs/35_metrics.ipynb #c888963a
 def classwise_table(
     cm,      # counts, [n_out, n_out]
     classes, # names
@@ -61,7 +62,7 @@ def classwise_table(
     low, high = zip(*(wilson_interval(k, m) for k, m in zip(right, n)))
     return pd.DataFrame(dict(n=n, accuracy=acc, low=low, high=high), index=pd.Index(classes, name='class'))
 
-# %% ../nbs/35_metrics.ipynb #87115524
+# %% ../nbs/35_metrics.ipynb #367f166d
 def compute_metrics(
     target,    # class numbers, [n]
     pred,      # class numbers, [n]
@@ -71,11 +72,12 @@ def compute_metrics(
     cm = confusion(target, pred, log_probs.shape[1])
     n, k = len(target), int(np.trace(cm))
     low, high = wilson_interval(k, n)
-    return dict(n=n, accuracy=k/n, accuracy_interval=[low, high], zero_one_loss=1 - k/n, zero_one_loss_interval=[1 - high, 1 - low],
-                macro_f1=float(macro_f1(cm)), macro_f1_interval=list(macro_f1_interval(cm)),
-                log_loss=float(-np.asarray(log_probs, dtype=np.float64)[np.arange(n), target].mean()))
+    loss = -np.asarray(log_probs, dtype=np.float64)[np.arange(n), target].mean()
+    return dict(n=n, accuracy=k/n, accuracy_interval=[low, high],
+                zero_one_loss=1 - k/n, zero_one_loss_interval=[1 - high, 1 - low],
+                macro_f1=float(macro_f1(cm)), macro_f1_interval=list(macro_f1_interval(cm)), log_loss=float(loss))
 
-# %% ../nbs/35_metrics.ipynb #4ddc7cc5
+# %% ../nbs/35_metrics.ipynb #577894f0
 def t_interval(
     values, # one a seed
 ) -> tuple: # mean, low end, high end; the ends are nan where the values have no spread

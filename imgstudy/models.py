@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['models', 'Model', 'register_model', 'create_model', 'count_params', 'count_flops', 'stages_table']
 
-# %% ../nbs/20_models.ipynb #4c037ac4
+# %% ../nbs/20_models.ipynb #07edf773
 from .core import *
 import pandas as pd, torch
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from typing import Callable
 
-# %% ../nbs/20_models.ipynb #cc73b077
+# %% ../nbs/20_models.ipynb #565b1410
 @dataclass(frozen=True)
 class Model:
     "A registered model: how to build it and what suits it."
@@ -35,7 +35,7 @@ def register_model(name, **kwargs):
         return make
     return register
 
-# %% ../nbs/20_models.ipynb #ceff55b5
+# %% ../nbs/20_models.ipynb #c31c25aa
 def create_model(
     name:str,       # a registered model
     n_out:int,      # classes
@@ -46,10 +46,11 @@ def create_model(
     spec = models[name]
     size = size or spec.size
     if size < spec.min_size:
-        raise StudyError(f'{name} needs images of at least {spec.min_size} pixels, not {size}: set size={spec.size}, for which it was designed.')
+        raise StudyError(f'{name} needs images of at least {spec.min_size} pixels, not {size}: '
+                         f'set size={spec.size}, for which it was designed.')
     return spec.make(n_out, n_in, size)
 
-# %% ../nbs/20_models.ipynb #145f83b3
+# %% ../nbs/20_models.ipynb #fac4392f
 def count_params(model) -> int:
     "Trainable parameters."
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -60,12 +61,12 @@ def count_flops(
     n_in:int=3,
 ) -> int: # for one image, forward; 2 per multiply-add
     "Floating-point operations of one forward pass of one image."
-    training, device = model.training, next(model.parameters()).device
-    with FlopCounterMode(display=False) as counter, torch.no_grad(): model.eval()(torch.zeros(1, n_in, size, size, device=device))
+    training, x = model.training, torch.zeros(1, n_in, size, size, device=next(model.parameters()).device)
+    with FlopCounterMode(display=False) as counter, torch.no_grad(): model.eval()(x)
     model.train(training)
     return counter.get_total_flops()
 
-# %% ../nbs/20_models.ipynb #596cf917
+# %% ../nbs/20_models.ipynb #a04f7948
 def stages_table(
     model,      # a module whose children are its stages, in order
     size:int,   # image side in pixels

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Record', 'pack_predictions', 'write_record', 'is_finished', 'read_record', 'load_model', 'verify_record',
-           'records_table', 'seeds_table']
+           'records_table', 'seeds_table', 'with_intervals']
 
-# %% ../nbs/40_records.ipynb #ad145f5b
+# %% ../nbs/40_records.ipynb #198f29a1
 from .core import *
 import json
 import numpy as np, pandas as pd
@@ -18,7 +18,7 @@ from .runs import *
 from .models import *
 from .metrics import *
 
-# %% ../nbs/40_records.ipynb #d4a85773
+# %% ../nbs/40_records.ipynb #2dc6a07f
 @dataclass
 class Record:
     "What one run produced, or how it failed."
@@ -34,7 +34,7 @@ class Record:
     @property
     def id(self): return run_id(self.run)
 
-# %% ../nbs/40_records.ipynb #5c4334b7
+# %% ../nbs/40_records.ipynb #9f595509
 def pack_predictions(
     paths,     # of the test images, [n]
     target,    # class numbers, [n]
@@ -42,10 +42,11 @@ def pack_predictions(
 ) -> dict: # arrays path, target (int16), pred (int16), log_probs (float16)
     "Predictions as they are stored."
     log_probs = np.asarray(log_probs)
-    return dict(path=np.asarray(paths, dtype=str), target=np.asarray(target, dtype=np.int16), pred=log_probs.argmax(1).astype(np.int16),
-                log_probs=log_probs.clip(-65000, 0).astype(np.float16)) # the largest half-precision number is 65504
+    return dict(path=np.asarray(paths, dtype=str), target=np.asarray(target, dtype=np.int16),
+                pred=log_probs.argmax(1).astype(np.int16),
+                log_probs=log_probs.clip(-65000, 0).astype(np.float16)) # half precision ends at 65504
 
-# %% ../nbs/40_records.ipynb #8253f116
+# %% ../nbs/40_records.ipynb #56c8767c
 def write_record(
     record:Record,
     weights:dict=None, # a state dict
@@ -60,7 +61,8 @@ def write_record(
         (tmp/'record.json').write_text(json.dumps(said, indent=1, allow_nan=False) + '\n')
         if len(record.history): record.history.to_csv(tmp/'history.csv', index=False)
         if record.predictions: np.savez_compressed(tmp/'predictions.npz', **record.predictions)
-        if weights is not None: save_file({k: v.contiguous().cpu() for k, v in weights.items()}, tmp/'weights.safetensors')
+        if weights is not None:
+            save_file({k: v.contiguous().cpu() for k, v in weights.items()}, tmp/'weights.safetensors')
     record.path = dest
     return dest
 
@@ -69,7 +71,7 @@ def is_finished(path) -> bool:
     path = Path(path)/'record.json'
     return path.exists() and json.loads(path.read_text())['outcome'] == 'finished'
 
-# %% ../nbs/40_records.ipynb #80572be6
+# %% ../nbs/40_records.ipynb #8c4f2895
 def read_record(
     path, # the record's folder, or its id under `runs_root()`
 ) -> Record:
@@ -78,10 +80,11 @@ def read_record(
     if not (path/'record.json').exists():
         raise StudyError(did_you_mean('record', path.name, [p.parent.name for p in path.parent.glob('*/record.json')]))
     said = json.loads((path/'record.json').read_text())
-    run, outcome, error, metrics = run_from_dict(said.pop('run')), *(said.pop(k) for k in ('outcome', 'error', 'metrics'))
-    history = pd.read_csv(path/'history.csv') if (path/'history.csv').exists() else pd.DataFrame()
-    predictions = dict(np.load(path/'predictions.npz', allow_pickle=False)) if (path/'predictions.npz').exists() else {}
-    return Record(run, outcome, metrics, said, history, predictions, error, path)
+    record = Record(run_from_dict(said.pop('run')), **{k: said.pop(k) for k in ('outcome', 'error', 'metrics')}, path=path)
+    record.info = said
+    if (path/'history.csv').exists(): record.history = pd.read_csv(path/'history.csv')
+    if (path/'predictions.npz').exists(): record.predictions = dict(np.load(path/'predictions.npz', allow_pickle=False))
+    return record
 
 def load_model(record:Record):
     "The trained model of `record`, on the CPU and ready to evaluate."
@@ -89,16 +92,16 @@ def load_model(record:Record):
     model.load_state_dict(load_file(record.path/'weights.safetensors'))
     return model.eval()
 
-# %% ../nbs/40_records.ipynb #0c09f36c
+# %% ../nbs/40_records.ipynb #7bc81725
 def verify_record(record:Record):
     "Raise `StudyError` unless the metrics of a finished `record` follow from its predictions."
     p = record.predictions
     again = compute_metrics(p['target'], p['pred'], p['log_probs'])
     wrong = [k for k in again if not np.allclose(again[k], record.metrics.get(k, np.nan), rtol=0, atol=1e-9)]
-    if wrong: raise StudyError(f'{record.id}: {wrong[0]} is recorded as {record.metrics.get(wrong[0])}, but the predictions give {again[wrong[0]]}. '
-                               'The record was changed, or written by another version: run it again.')
+    if wrong: raise StudyError(f'{record.id}: {wrong[0]} is recorded as {record.metrics.get(wrong[0])}, but the predictions '
+                               f'give {again[wrong[0]]}. The record was changed, or written by another version: run it again.')
 
-# %% ../nbs/40_records.ipynb #f7585e02
+# %% ../nbs/40_records.ipynb #617c25ff
 _shown = ['accuracy', 'zero_one_loss', 'macro_f1']
 
 def records_table(
@@ -107,15 +110,29 @@ def records_table(
     "The metrics of every record, with 95 % intervals over the test images."
     rows = []
     for r in records:
-        row = dict(dataset=r.run.dataset, model=r.run.model, seed=r.run.seed, n=r.metrics['n'])
-        for m in _shown: row |= {m: r.metrics[m], f'{m}_low': r.metrics[f'{m}_interval'][0], f'{m}_high': r.metrics[f'{m}_interval'][1]}
-        rows.append(row | dict(log_loss=r.metrics['log_loss'], seconds=r.info.get('cost', {}).get('seconds', np.nan)))
+        said = {f'{m}{end}': v for m in _shown for end, v in zip(('', '_low', '_high'), [r.metrics[m], *r.metrics[f'{m}_interval']])}
+        rows.append(dict(dataset=r.run.dataset, model=r.run.model, seed=r.run.seed, n=r.metrics['n'], **said,
+                         log_loss=r.metrics['log_loss'], seconds=r.info.get('cost', {}).get('seconds', np.nan)))
     return pd.DataFrame(rows)
 
 def seeds_table(
     records, # finished ones that differ in seed only
 ) -> pd.DataFrame: # seeds, mean, low, high: a row a metric
     "Mean of each metric over seeds, with a 95 % t-interval; nan where seeds have no spread."
-    rows = [dict(metric=m, seeds=len(records), **dict(zip(('mean', 'low', 'high'), t_interval([r.metrics[m] for r in records]))))
-            for m in _shown + ['log_loss']]
-    return pd.DataFrame(rows).set_index('metric')
+    values = {m: [r.metrics[m] for r in records] for m in [*_shown, 'log_loss']}
+    table = pd.DataFrame({m: t_interval(v) for m, v in values.items()}, index=['mean', 'low', 'high']).T
+    return table.assign(seeds=len(records)).rename_axis('metric')
+
+# %% ../nbs/40_records.ipynb #b6b8413b
+def with_intervals(
+    table:pd.DataFrame, # with columns x, x_low and x_high, or mean, low and high
+    digits:int=4,
+) -> pd.DataFrame: # x reads '0.9833 [0.9640, 0.9923]'; the columns of the ends are gone
+    "The same table with each interval written behind its value."
+    show = lambda v, lo, hi: f'{v:.{digits}f}' + (f' [{lo:.{digits}f}, {hi:.{digits}f}]' if lo == lo else ' (no spread)')
+    table = table.copy()
+    for low in [c for c in table if c.endswith('low')]:
+        high, name = low.replace('low', 'high'), low.removesuffix('low').removesuffix('_') or 'mean'
+        table[name] = [show(*v) for v in zip(table[name], table[low], table[high])]
+        table = table.drop(columns=[low, high])
+    return table

@@ -6,14 +6,14 @@
 __all__ = ['run_parameters', 'checked', 'Recipe', 'Run', 'fields_of', 'make_run', 'run_to_dict', 'run_from_dict', 'run_id',
            'seed_runs']
 
-# %% ../nbs/01_runs.ipynb #47d16887
+# %% ../nbs/01_runs.ipynb #fa105ed0
 from .core import *
 import dataclasses, hashlib, json, re
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 from typing import Literal
 
-# %% ../nbs/01_runs.ipynb #5bccc354
+# %% ../nbs/01_runs.ipynb #d726e28a
 _strict = ConfigDict(strict=True, extra='forbid', allow_inf_nan=False)
 
 def _default(cls, name):
@@ -30,7 +30,8 @@ def _sentence(
     if 'unexpected' in err['type']: return did_you_mean('parameter', name, [f.name for f in dataclasses.fields(cls)])
     if 'missing' in err['type']: return f"`{name}` is missing."
     must, default = err['msg'].replace('Input should be', 'must be'), _default(cls, name)
-    return f"`{name}` {must}, not {value!r} ({type(value).__name__})." + (f" Try {name}={default!r}." if default is not None else '')
+    hint = f' Try {name}={default!r}.' if default is not None else ''
+    return f'`{name}` {must}, not {value!r} ({type(value).__name__}).{hint}'
 
 def checked(cls, **kwargs):
     "`cls(**kwargs)`, with a `StudyError` of a few plain sentences if a value is refused."
@@ -38,7 +39,7 @@ def checked(cls, **kwargs):
     except ValidationError as e: errors = {err['loc'][0]: err for err in e.errors()} # one a parameter is enough
     raise StudyError(' '.join(_sentence(cls, err) for err in errors.values()))
 
-# %% ../nbs/01_runs.ipynb #8dc4bac4
+# %% ../nbs/01_runs.ipynb #311f595c
 @dataclass(frozen=True, config=_strict)
 class Recipe:
     "How a model is trained."
@@ -49,7 +50,7 @@ class Recipe:
     opt: Literal['adamw', 'adam', 'sgd'] = 'adamw'                     # optimiser; sgd with momentum 0.9
     schedule: Literal['one_cycle', 'cosine', 'flat'] = 'one_cycle'     # how the rate moves over the training
 
-# %% ../nbs/01_runs.ipynb #14fd4dae
+# %% ../nbs/01_runs.ipynb #6dab021c
 @dataclass(frozen=True, config=_strict)
 class Run:
     "One training: which images, which model, which recipe, which seed."
@@ -64,7 +65,7 @@ class Run:
     seed: int = Field(0, ge=0)                               # draws weights, batches and augmentation
     precision: Literal['auto', 'bf16', 'fp32'] = 'auto'      # 'auto': what pays on this device
 
-# %% ../nbs/01_runs.ipynb #e4acb69f
+# %% ../nbs/01_runs.ipynb #8fdc26a7
 def fields_of(cls) -> set: return {f.name for f in dataclasses.fields(cls)}
 run_parameters = (fields_of(Run) | fields_of(Recipe)) - {'recipe'}
 
@@ -75,7 +76,7 @@ def make_run(**params) -> Run:
     recipe = {k: params.pop(k) for k in fields_of(Recipe) & set(params)}
     return checked(Run, recipe=checked(Recipe, **recipe), **params)
 
-# %% ../nbs/01_runs.ipynb #8cfbc55c
+# %% ../nbs/01_runs.ipynb #f2de3840
 def run_to_dict(run:Run) -> dict: return dataclasses.asdict(run)
 
 def run_from_dict(d:dict) -> Run:
@@ -89,7 +90,7 @@ def run_id(run:Run) -> str:
     slug = lambda s: re.sub(r'[^\w.]+', '_', s.rstrip('/').split('/')[-1])[:40]
     return f'{slug(run.dataset)}-{slug(run.model)}-s{run.seed}-{digest}'
 
-# %% ../nbs/01_runs.ipynb #79c2ed92
+# %% ../nbs/01_runs.ipynb #385042ca
 def seed_runs(
     run:Run, # what to train
     seeds,   # how many (from 0 on), or a list of seeds

@@ -6,7 +6,7 @@
 __all__ = ['study_parameters', 'create_run', 'notebook_params', 'predict_test', 'describe_data', 'describe_cost',
            'describe_model', 'train']
 
-# %% ../nbs/41_train.ipynb #b4140c83
+# %% ../nbs/41_train.ipynb #f2ea0353
 from .core import *
 import dataclasses, time
 import numpy as np, pandas as pd, torch
@@ -22,7 +22,7 @@ from .fit import *
 from .metrics import *
 from .records import *
 
-# %% ../nbs/41_train.ipynb #1820d30a
+# %% ../nbs/41_train.ipynb #29583fbe
 def create_run(
     **params, # fields of `Run` and `Recipe`; None stands for the default
 ) -> Run: # every field that a training needs is filled in
@@ -30,42 +30,45 @@ def create_run(
     run = make_run(**{k: v for k, v in params.items() if v is not None})
     data, model = get_dataset(run.dataset), models[run.model]
     given = {k: v for k, v in params.items() if v is not None and k in fields_of(Recipe)}
-    dataset = f'folder:{Path(run.dataset[7:]).expanduser().resolve()}' if run.dataset.startswith('folder:') else run.dataset
-    run = dataclasses.replace(run, dataset=dataset, recipe=checked(Recipe, **{**model.recipe, **given}),
-                              size=run.size or data.size, augment=augment_levels[run.augment or data.augment].name)
+    own = run.dataset.startswith('folder:')
+    run = dataclasses.replace(
+        run, dataset=f'folder:{Path(run.dataset[7:]).expanduser().resolve()}' if own else run.dataset,
+        recipe=checked(Recipe, **{**model.recipe, **given}), size=run.size or data.size,
+        augment=augment_levels[run.augment or data.augment].name)
     create_model(run.model, 2, size=run.size) # is the image large enough?
     return run
 
-# %% ../nbs/41_train.ipynb #e392c6f2
+# %% ../nbs/41_train.ipynb #ebe54fac
 study_parameters = (run_parameters - {'seed'}) | {'seeds', 'find_lr'}
 
 def notebook_params(
     names:dict, # the notebook's `globals()`
 ) -> dict: # the study's parameters among them
     "The parameters that a study notebook was given; an unknown one raises `StudyError`."
-    literal = {k: v for k, v in names.items() if not k.startswith(('_', 'PAPERMILL_')) and k not in ('In', 'Out')
-               and isinstance(v, (str, int, float, list, tuple, dict, type(None)))}
-    unknown = [k for k in literal if k not in study_parameters]
+    theirs = lambda k: k.startswith(('_', 'PAPERMILL_')) or k in ('In', 'Out') # Jupyter's and papermill's own
+    literal = {k: v for k, v in names.items() if not theirs(k) and isinstance(v, (str, int, float, list, tuple, dict, type(None)))}
+    unknown = [did_you_mean('parameter', k, study_parameters) for k in literal if k not in study_parameters]
     if unknown and not names.get('_params_checked'):
-        raise StudyError(' '.join(did_you_mean('parameter', k, study_parameters) for k in unknown) + ' (In a running notebook, correct it and restart the kernel.)')
+        raise StudyError(' '.join(unknown) + ' (In a running notebook, correct it and restart the kernel.)')
     names['_params_checked'] = True
     return {k: v for k, v in literal.items() if k in study_parameters}
 
-# %% ../nbs/41_train.ipynb #4191a7ef
+# %% ../nbs/41_train.ipynb #52618a74
 def predict_test(
     learn:Learner,
     data:StudyData,
 ) -> dict: # as from `pack_predictions`
     "Predictions for every test image of `data`."
-    with learn.no_bar(): preds, target = learn.get_preds(dl=create_test_dl(learn.dls, data), act=lambda x: x.float().log_softmax(1))
+    dl = create_test_dl(learn.dls, data)
+    with learn.no_bar(): preds, target = learn.get_preds(dl=dl, act=lambda x: x.float().log_softmax(1))
     return pack_predictions(data.of('test').path, target.numpy(), preds.numpy())
 
-# %% ../nbs/41_train.ipynb #0dffdf7c
+# %% ../nbs/41_train.ipynb #7220d482
 def describe_data(data:StudyData) -> dict:
     "What the record says of the images."
-    counts = data.items.split.value_counts()
-    return dict(fingerprint=data.fingerprint, classes=data.classes, counts={s: int(counts[s]) for s in ('train', 'valid', 'test')},
-                mean=data.mean, std=data.std, skipped=dict(n=len(data.skipped), files=data.skipped[:100]), note=data.spec.note)
+    return dict(fingerprint=data.fingerprint, classes=data.classes, counts=data.counts().sum().to_dict(),
+                mean=data.mean, std=data.std, note=data.spec.note,
+                skipped=dict(n=len(data.skipped), files=data.skipped[:100])) # a hundred names are enough to find the rest
 
 def describe_cost(history:History, start:float) -> dict:
     "Seconds from `start` until now, and training images per second of the epochs, each with its validation."
@@ -74,27 +77,33 @@ def describe_cost(history:History, start:float) -> dict:
 
 def describe_model(learn:Learner, run:Run) -> dict:
     "Size and work of the model, and how it was computed."
-    return dict(parameters=count_params(learn.model), flops=count_flops(learn.model, run.size), precision=learn.precision, channels_last=True)
+    return dict(parameters=count_params(learn.model), flops=count_flops(learn.model, run.size),
+                precision=learn.precision, channels_last=True)
 
-# %% ../nbs/41_train.ipynb #4b3753f2
+# %% ../nbs/41_train.ipynb #b83ca4cf
+def _train(run, data=None):
+    "The record of `run` and its weights."
+    start = time.perf_counter()
+    data = data or load_data(run)
+    seed_everything(run.seed)
+    learn = create_learner(run, create_dls(run, data))
+    history = fit(learn, run.recipe, label=f'{data.spec.title}, {run.model}, seed {run.seed},')
+    predictions = predict_test(learn, data)
+    info = dict(data=describe_data(data), model=describe_model(learn, run), cost=describe_cost(history, start),
+                environment=environment(learn.dls.device))
+    metrics = compute_metrics(*(predictions[k] for k in ('target', 'pred', 'log_probs')))
+    return Record(run, 'finished', metrics, info, pd.DataFrame(history.rows), predictions), learn.model.state_dict()
+
 def train(
     run:Run,             # complete, as from `create_run`
     data:StudyData=None, # the images of `run`, if they are loaded already
     root=None,           # where records go; None: `runs_root()`
 ) -> Record:
     "Train `run`, test it once and write its record; a failure is recorded and raised."
-    start = time.perf_counter()
-    try:
-        data = data or load_data(run)
-        seed_everything(run.seed)
-        learn = create_learner(run, create_dls(run, data))
-        history = fit(learn, run.recipe, label=f'{run.dataset.split("/")[-1]}, {run.model}, seed {run.seed},')
-        predictions = predict_test(learn, data)
+    try: record, weights = _train(run, data)
     except Exception as e:
-        write_record(Record(run, 'failed', error=f'{type(e).__name__}: {e}', info=dict(environment=environment())), root=root)
+        failed = Record(run, 'failed', error=f'{type(e).__name__}: {e}', info=dict(environment=environment()))
+        write_record(failed, root=root)
         raise
-    metrics = compute_metrics(*(predictions[k] for k in ('target', 'pred', 'log_probs')))
-    info = dict(data=describe_data(data), model=describe_model(learn, run), cost=describe_cost(history, start), environment=environment(learn.dls.device))
-    record = Record(run, 'finished', metrics, info, pd.DataFrame(history.rows), predictions)
-    write_record(record, learn.model.state_dict(), root)
+    write_record(record, weights, root)
     return record
