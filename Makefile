@@ -6,7 +6,8 @@ DATASET ?= digits
 ARGS    ?=
 BIN     := .venv/bin
 READY   := .venv/.ready
-slug     = $(subst :,_,$(subst /,_,$(DATASET)))
+slug     = $(shell printf %s "$$DATASET" | tr -c 'A-Za-z0-9_.-' _)
+export MODEL DATASET
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # cells and tests that need real data run only where there is some
@@ -27,8 +28,8 @@ $(READY): settings.ini setup.py pyproject.toml
 
 study: $(READY)
 	@mkdir -p runs
-	papermill nbs/run_study.ipynb 'runs/$(slug)-$(MODEL).ipynb' -p model '$(MODEL)' -p dataset '$(DATASET)' $(ARGS) --log-output
-	@echo "The executed notebook is runs/$(slug)-$(MODEL).ipynb, the records are the folders beside it."
+	papermill nbs/run_study.ipynb "runs/$(slug)-$$MODEL.ipynb" -p model "$$MODEL" -p dataset "$$DATASET" $(ARGS) --log-output
+	@echo "The executed notebook is runs/$(slug)-$$MODEL.ipynb; the records that it names are in $${IMGSTUDY_RUNS:-runs}/."
 
 test: check
 	OMP_NUM_THREADS=1 nbdev_test --timing --flags '$(FLAGS)'  # one process a core, one thread a process

@@ -6,23 +6,22 @@
 __all__ = ['drop_unreadable', 'split_items', 'take_subset', 'StudyData', 'channel_stats', 'load_data', 'OpenImage',
            'create_block', 'create_dls', 'create_test_dl']
 
-# %% ../nbs/13_data.ipynb #8e34a745
+# %% ../nbs/13_data.ipynb #a5488192
 from .core import *
 import os
-import pandas as pd
+import numpy as np, pandas as pd
 from dataclasses import dataclass
 from fastai.data.all import CategoryBlock, DataBlock, DataLoaders, TransformBlock
 from fastai.data.all import IndexSplitter, ItemGetter, Normalize, ToTensor
 from fastai.data.transforms import IntToFloatTensor
 from pathlib import Path
 from PIL import Image
-from sklearn.model_selection import train_test_split
 from .runs import *
 from .images import *
 from .datasets import *
 from .augment import *
 
-# %% ../nbs/13_data.ipynb #c2a31227
+# %% ../nbs/13_data.ipynb #1d9f1644
 def drop_unreadable(
     items:pd.DataFrame,  # path, label, split
     checks:pd.DataFrame, # what `check_images` said of the same paths
@@ -40,11 +39,25 @@ def drop_unreadable(
     good = items[items.error.isna()].drop(columns='error').reset_index(drop=True)
     return good, bad[['path', 'error']].to_dict('records')
 
-# %% ../nbs/13_data.ipynb #7553e4c7
-def _draw(items, fraction, seed):
-    "The index of a stratified draw of `fraction` of `items`, at least one a class."
-    n = max(round(fraction*len(items)), items.label.nunique())
-    return train_test_split(items.index, test_size=n, stratify=items.label, random_state=seed)[1]
+# %% ../nbs/13_data.ipynb #9b73e6c5
+def _shares(
+    counts:pd.Series, # images of each class
+    n:int,            # how many to take in all, at least one a class
+) -> pd.Series: # how many of each class; they add up to n
+    "Share `n` out in proportion to `counts`, by largest remainder, with at least one a class."
+    exact = counts*n/counts.sum()
+    take = np.floor(exact).astype(int).clip(lower=1)
+    while gap := n - take.sum():
+        lack = exact - take
+        take[lack.idxmax() if gap > 0 else lack[take > 1].idxmin()] += np.sign(gap)
+    return take
+
+def _draw(items, n, seed):
+    "The index of a stratified draw of `n` of `items`."
+    rng = np.random.default_rng(seed)
+    take = _shares(items.label.value_counts().sort_index(), n)
+    of_class = lambda c: items.index[items.label == c].to_numpy()
+    return np.concatenate([rng.permutation(of_class(c))[:k] for c, k in take.items()])
 
 def split_items(
     items:pd.DataFrame, # path, label, split ('' where none is given)
@@ -58,10 +71,12 @@ def split_items(
     if missing and few.min() <= len(missing):
         raise StudyError(f'The class {few.idxmin()!r} has only {few.min()} images to train on; at least {len(missing) + 1} '
                          f"are needed, one for each of train, {', '.join(missing[::-1])}. Add images or remove the class.")
-    for split in missing: items.loc[_draw(items[items.split == 'train'], fraction, seed), 'split'] = split
+    for split in missing:
+        train = items[items.split == 'train']
+        items.loc[_draw(train, max(round(fraction*len(train)), train.label.nunique()), seed), 'split'] = split
     return items
 
-# %% ../nbs/13_data.ipynb #4d4441dc
+# %% ../nbs/13_data.ipynb #1ade2a4b
 def take_subset(
     items:pd.DataFrame, # with column split
     subset,             # a number of training images, a fraction of them, or None for all
@@ -74,10 +89,10 @@ def take_subset(
     if n != int(n) or not least <= n <= len(train):
         raise StudyError(f'`subset` must be a fraction of at most 1 or a whole number from {least} (one image a class) to '
                          f'{len(train)} (all training images), not {subset!r}.')
-    keep = train.index if n == len(train) else _draw(train, n/len(train), seed)
+    keep = _draw(train, int(n), seed)
     return items[(items.split != 'train') | items.index.isin(keep)].reset_index(drop=True)
 
-# %% ../nbs/13_data.ipynb #b8bdf4cb
+# %% ../nbs/13_data.ipynb #4e7e70c2
 @dataclass
 class StudyData:
     "The images of a run: a table of files and what is known of them."
@@ -90,6 +105,11 @@ class StudyData:
     mean: list            # of the training images, a channel each, in [0, 1]
     std: list             # likewise
 
+    @property
+    def leaked(self):
+        "How many test images are, byte for byte, among the training or validation images too."
+        test = self.items.split == 'test'
+        return int(self.items.digest[test].isin(self.items.digest[~test]).sum())
     def of(self, split):
         "The rows of one split, in order."
         return self.items[self.items.split == split].reset_index(drop=True)
@@ -103,7 +123,7 @@ def channel_stats(items) -> tuple: # means, standard deviations: three floats in
     mean, sq = items[['r', 'g', 'b']].mean().to_numpy(), items[['r2', 'g2', 'b2']].mean().to_numpy()
     return mean.tolist(), ((sq - mean**2)**.5).clip(1e-3).tolist() # a channel that never varies must not divide by 0
 
-# %% ../nbs/13_data.ipynb #c21992b9
+# %% ../nbs/13_data.ipynb #980ecc2e
 def load_data(
     run:Run, # says dataset, subset and split_seed
 ) -> StudyData:
@@ -118,7 +138,7 @@ def load_data(
     classes = sorted(set(items.label))
     return StudyData(get_dataset(run.dataset), root, split, skipped, fingerprint(items), classes, mean, std)
 
-# %% ../nbs/13_data.ipynb #2bfb2baf
+# %% ../nbs/13_data.ipynb #94c0086a
 class OpenImage:
     "Open a file as a `StudyImage` of `size` by `size` pixels, and keep it if told to."
     def __init__(self,
@@ -126,14 +146,15 @@ class OpenImage:
         keep:bool=False, # keep what was opened in memory?
     ): self.size, self.kept = size, {} if keep else None
     def open(self, path):
-        im = StudyImage.create(path)
+        try: im = StudyImage.create(path)
+        except OSError as e: raise StudyError(f'{path} could be read before and cannot be now ({e}): has it been changed?')
         return StudyImage(im.resize((self.size, self.size), Image.Resampling.BILINEAR, reducing_gap=3))
     def __call__(self, path):
         if self.kept is None: return self.open(path)
         if path not in self.kept: self.kept[path] = self.open(path)
         return self.kept[path]
 
-# %% ../nbs/13_data.ipynb #e7cd7ada
+# %% ../nbs/13_data.ipynb #ab119c9b
 def create_block(
     data:StudyData,      # says classes, mean and std
     size:int,            # image side in pixels
@@ -149,7 +170,7 @@ def create_block(
 
 def _pairs(data, rows): return list(zip((str(data.root/p) for p in rows.path), rows.label))
 
-# %% ../nbs/13_data.ipynb #53f46a0f
+# %% ../nbs/13_data.ipynb #5bbd87a2
 def create_dls(
     run:Run,         # says size, augment and recipe.bs
     data:StudyData,  # as `load_data` gives it
@@ -162,7 +183,7 @@ def create_dls(
     workers = 0 if small else min(os.cpu_count(), 16)
     return block.dataloaders(train + valid, bs=min(run.recipe.bs, len(train)), val_bs=256, **{'num_workers': workers, **kwargs})
 
-# %% ../nbs/13_data.ipynb #6d4b72dc
+# %% ../nbs/13_data.ipynb #600f3652
 def create_test_dl(dls, data):
     "The test images of `data` in the order of `data.of('test')`, prepared as for validation."
     return dls.test_dl(_pairs(data, data.of('test')), with_labels=True)

@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['datasets', 'Dataset', 'get_dataset', 'datasets_table', 'unpack', 'find_dataset', 'list_images']
 
-# %% ../nbs/11_datasets.ipynb #fdf364a7
+# %% ../nbs/11_datasets.ipynb #d118d695
 from .core import *
-import re, shutil, socket, tarfile, zipfile
+import bz2, gzip, hashlib, lzma, re, shutil, socket, tarfile, zipfile, zlib
 import numpy as np, pandas as pd
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from typing import Callable
 
-# %% ../nbs/11_datasets.ipynb #1ce697ca
+# %% ../nbs/11_datasets.ipynb #c5b1d52d
 @dataclass(frozen=True)
 class Dataset:
     "A data set: what it is, where it comes from, and how to say so."
@@ -37,7 +37,7 @@ class Dataset:
 
 datasets = Registry('dataset')
 
-# %% ../nbs/11_datasets.ipynb #00179ad1
+# %% ../nbs/11_datasets.ipynb #593752c5
 def _make_digits(
     path, # an empty folder
 ):
@@ -54,7 +54,7 @@ datasets.add(Dataset(
     homepage='https://archive.ics.uci.edu/dataset/80', make=_make_digits,
     note='8x8 images, enlarged to the size that the models want.'))
 
-# %% ../nbs/11_datasets.ipynb #07d03ecc
+# %% ../nbs/11_datasets.ipynb #5923486c
 datasets.add(Dataset(
     name='cifar10', title='CIFAR-10', native='32x32', size=32, classes=10, augment='flip',
     splits='train 50,000, test 10,000', licence='not stated; research use',
@@ -63,13 +63,17 @@ datasets.add(Dataset(
     note='The test set holds near-duplicates of training images (Barz & Denzler 2020). '
          'Copies in JPEG are not the original pixels.'))
 
-# %% ../nbs/11_datasets.ipynb #c1a1bd67
+# %% ../nbs/11_datasets.ipynb #38283100
 def get_dataset(
     name:str, # a registered name, or folder:PATH
 ) -> Dataset:
     "The data set called `name`."
-    if not name.startswith('folder:'): return datasets[name]
-    path = Path(name[7:])
+    if not name.startswith('folder:'):
+        if name not in datasets and ('/' in name or Path(name).is_dir()):
+            raise StudyError(f'There is no dataset {name!r}. If it is a folder of your own, write folder:{name}')
+        return datasets[name]
+    path = Path(name[7:].strip())
+    if path == Path(): raise StudyError('After folder: comes the path of a folder of class folders, as in folder:photos')
     return Dataset(name=name, title=path.name, native='as found', size=64, licence='yours', citation='yours',
                    splits='as found, else drawn here, stratified, with a fixed seed')
 
@@ -79,7 +83,7 @@ def datasets_table() -> pd.DataFrame:
     rows = [dict(name=d.name, **{c: getattr(d, c) for c in cols}) for d in datasets.values()]
     return pd.DataFrame(rows).set_index('name')
 
-# %% ../nbs/11_datasets.ipynb #e5021f5c
+# %% ../nbs/11_datasets.ipynb #43f2f34b
 _archive_types = ('.tar.xz', '.tar.gz', '.tgz', '.tar.bz2', '.tar', '.zip')
 
 def _check_zip(path):
@@ -91,32 +95,44 @@ def _check_zip(path):
                 raise StudyError(f'{Path(path).name} is refused: its member {m.filename!r} would leave the folder '
                                  'it is unpacked to.')
 
+def _read_through(path):
+    "Decompress to the end, where the checksum is."
+    opened = {'.gz': gzip.open, '.tgz': gzip.open, '.xz': lzma.open, '.bz2': bz2.open}.get(path.suffix, open)
+    with opened(path, 'rb') as f:
+        while f.read(2**20): pass
+
 def _unpack_into(archive, folder):
     "Unpack `archive` into `folder`, or say in one sentence why not."
     is_zip = archive.suffix == '.zip'
+    if not hasattr(tarfile, 'data_filter'):
+        raise StudyError(f'This Python cannot unpack archives safely: take 3.10.12 or newer, or unpack {archive.name} by hand.')
     try:
-        if is_zip: _check_zip(archive)
+        (_check_zip if is_zip else _read_through)(archive)
         shutil.unpack_archive(archive, folder, filter=None if is_zip else 'data')
     except tarfile.FilterError as e: raise StudyError(f'{archive.name} is refused: {e}.')
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as e:
-        raise StudyError(f'{archive.name} cannot be unpacked ({e}): download or copy it again.')
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as e:
+        raise StudyError(f'{archive.name} cannot be unpacked ({e}). If the disk is not full and it needs no password, '
+                         'download or copy it again.')
 
-# %% ../nbs/11_datasets.ipynb #682c5151
+# %% ../nbs/11_datasets.ipynb #e4aae4bc
 def unpack(
     archive, # a tar or zip file
     name,    # the folder it should hold
 ) -> Path: # the folder, in the cache
     "Unpack `archive` once into the cache, whole or not at all."
-    archive = Path(archive)
-    stat = archive.stat()
-    dest = cache_root()/'datasets'/f'{name}-{stat.st_size:x}-{int(stat.st_mtime):x}'
+    archive, stat = Path(archive), Path(archive).stat()
+    key = hashlib.sha256(f'{archive.name} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}'.encode()).hexdigest()[:10]
+    dest = writable(cache_root()/'datasets', 'IMGSTUDY_CACHE')/f'{name}-{key}'
     if not dest.exists():
         print(f'Unpacking {archive.name}; this is done once.', flush=True)
         with atomic_dir(dest, replace=False) as tmp: _unpack_into(archive, tmp)
-    inner = [p for p in dest.iterdir() if not p.name.startswith(('.', '__MACOSX'))]
-    return next((p for p in inner if p.name == name), inner[0] if len(inner) == 1 and inner[0].is_dir() else dest)
+    while len(inner := _subfolders(dest)) == 1: dest = inner[0] # wrapped once or twice
+    return next((p for p in inner if p.name == name), dest)
 
-# %% ../nbs/11_datasets.ipynb #2a84a3cb
+_hidden = ('.', '__MACOSX', '@eaDir') # how the names of folders begin that only a system looks into
+def _subfolders(path): return sorted(p for p in Path(path).iterdir() if p.is_dir() and not p.name.startswith(_hidden))
+
+# %% ../nbs/11_datasets.ipynb #a7cba23d
 @contextmanager
 def _timeout(seconds):
     "Give up on a silent network after `seconds`."
@@ -135,15 +151,16 @@ def _download(spec):
             f'{spec.name}/ (with train/CLASS/ and test/CLASS/) or an archive of it ({spec.name}.tar.xz, .tgz or .zip) '
             'there, or set IMGSTUDY_DATA to the folder that holds it.')
 
-# %% ../nbs/11_datasets.ipynb #1c6832c8
+# %% ../nbs/11_datasets.ipynb #379cdb43
 def find_dataset(
     name:str, # a registered name, or folder:PATH
 ) -> Path: # the folder that holds the class folders or the splits
     "Where the images of `name` are; embedded, unpacked or downloaded if need be."
     spec = get_dataset(name)
     if name.startswith('folder:'):
-        path = Path(name[7:]).expanduser()
+        path = Path(name[7:].strip()).expanduser()
         if path.is_dir(): return path
+        if path.is_file(): raise StudyError(f'{path} is a file: unpack it first, and name the folder.')
         raise StudyError(f'There is no folder {path}. After folder: comes the path of a folder of class folders.')
     if spec.make: return _embedded(spec)
     if (path := data_root()/name).is_dir(): return path
@@ -152,30 +169,33 @@ def find_dataset(
 
 def _embedded(spec):
     "An embedded data set, written to the cache on first use."
-    dest = cache_root()/'datasets'/spec.name
+    dest = writable(cache_root()/'datasets', 'IMGSTUDY_CACHE')/spec.name
     if not dest.exists():
         with atomic_dir(dest, replace=False) as tmp: spec.make(tmp)
     return dest
 
-# %% ../nbs/11_datasets.ipynb #79fc20e5
+# %% ../nbs/11_datasets.ipynb #ad2daca2
 _split_names = dict(train='train', training='train', valid='valid', val='valid', validation='valid',
                     test='test', testing='test')
 _junk = {'thumbs.db', 'desktop.ini'} # what file managers leave behind
 
-def _subfolders(path): return sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith(('.', '__MACOSX')))
-
 def _files(folder):
-    "Every file below a class folder, but for hidden ones."
-    return sorted(p for p in folder.rglob('*') if p.is_file() and not p.name.startswith('.') and p.name.lower() not in _junk)
+    "Every file below a class folder, but for hidden ones and what lies in hidden folders."
+    hidden = lambda p: any(part.startswith(_hidden) for part in p.relative_to(folder).parts)
+    return sorted(p for p in folder.rglob('*') if p.is_file() and not hidden(p) and p.name.lower() not in _junk)
 
 def _splits(root) -> dict: # split -> folder
-    "The split folders under `root`; none if it holds classes."
-    found = {_split_names[p.name.lower()]: p for p in _subfolders(root) if p.name.lower() in _split_names}
-    if 'train' not in found: return {}
+    "The split folders under `root`; none if it holds classes. A split holds folders: a class may be called train."
+    named = [(_split_names[p.name.lower()], p) for p in _subfolders(root) if p.name.lower() in _split_names and _subfolders(p)]
+    found = dict(named)
+    twice = [p.name for s, p in named if p != found[s]]
+    if twice: raise StudyError(f'{root} holds two folders for one split, {twice[0]!r} and another: merge them or rename one.')
+    if found and 'train' not in found:
+        raise StudyError(f'{root} has a folder {named[0][1].name!r} but no folder train: call the training images train.')
     if 'test' not in found and 'valid' in found: found['test'] = found.pop('valid')
     return found
 
-# %% ../nbs/11_datasets.ipynb #821c2d25
+# %% ../nbs/11_datasets.ipynb #5ae165cc
 def list_images(
     root, # a folder of class folders, or of train/, test/ and perhaps valid/
 ) -> pd.DataFrame: # path (relative to root), label, split ('' where none is given)
@@ -186,9 +206,11 @@ def list_images(
     items = pd.DataFrame([dict(path=p.relative_to(root).as_posix(), label=c.name, split=split)
                           for split, folder in folders.items() for c in _subfolders(folder) for p in _files(c)])
     for split in ('valid', 'test'): _check_labels(items, split)
+    odd = items.path[items.path.map(lambda p: any(ord(c) < 32 or 0xD800 <= ord(c) < 0xE000 for c in p))]
+    if len(odd): raise StudyError(f'The file name {odd.iloc[0]!r} in {root} is not valid text: rename the file.')
     return items
 
-# %% ../nbs/11_datasets.ipynb #777d2b1f
+# %% ../nbs/11_datasets.ipynb #b6c47c8a
 def _check_classes(folder):
     "Raise `StudyError` unless `folder` holds at least two class folders with files."
     classes = _subfolders(folder)
@@ -196,8 +218,17 @@ def _check_classes(folder):
     if not classes:
         raise StudyError(f'There are no class folders in {folder}: make one folder for each class and put its images in.')
     if len(classes) == 1:
-        raise StudyError(f'There is only one class in {folder}, {classes[0].name!r}: a classifier needs two class folders or more.')
+        inner = f' Did you mean {classes[0]}?' if len(_subfolders(classes[0])) > 1 else ''
+        raise StudyError(f'There is only one class in {folder}, {classes[0].name!r}: a classifier needs two or more.{inner}')
+    _check_nesting(folder, classes)
     if empty: raise StudyError(f'The class folder {empty[0]!r} in {folder} is empty: put images in it or remove it.')
+
+def _check_nesting(folder, classes):
+    "Raise `StudyError` if the class folders look like splits: no files of their own, and the same folders in each."
+    inner = [tuple(q.name for q in _subfolders(c)) for c in classes if not any(q.is_file() for q in c.iterdir())]
+    if len(inner) > 1 and len(set(inner)) == 1 and len(inner[0]) > 1:
+        raise StudyError(f'The folders in {folder} ({classes[0].name}, {classes[1].name}, ...) all hold the same folders '
+                         f"({', '.join(inner[0][:3])}), as splits do and classes do not. Call them train and test (and valid).")
 
 def _check_labels(items, split):
     "Raise `StudyError` if a class of `split` has no training images."

@@ -6,7 +6,7 @@
 __all__ = ['plot_counts', 'plot_curves', 'record_confusion', 'mean_confusion', 'plot_confusion', 'plot_classwise',
            'mistakes_table', 'plot_mistakes']
 
-# %% ../nbs/51_figures.ipynb #f235dfef
+# %% ../nbs/51_figures.ipynb #177ab0b2
 from .core import *
 import math
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
@@ -16,7 +16,7 @@ from .records import *
 
 plt.rcParams['text.parse_math'] = False # a class may be called "a$b"; no figure here sets mathematics
 
-# %% ../nbs/51_figures.ipynb #6236679b
+# %% ../nbs/51_figures.ipynb #13b490ea
 def plot_counts(
     data:StudyData,
 ): # Axes
@@ -29,7 +29,7 @@ def plot_counts(
     if len(counts) > 40: ax.set_xticks([])
     return ax
 
-# %% ../nbs/51_figures.ipynb #02c4bb56
+# %% ../nbs/51_figures.ipynb #5502d8ea
 def plot_curves(
     records, # finished ones that differ in seed only
 ): # two Axes
@@ -43,7 +43,7 @@ def plot_curves(
         ax.set_ylabel(cols[-1].split('_')[1]); ax.legend(frameon=False)
     return axs
 
-# %% ../nbs/51_figures.ipynb #af85a6ae
+# %% ../nbs/51_figures.ipynb #2b6b2cf9
 def record_confusion(record) -> np.ndarray: # [n_out, n_out]
     "The confusion matrix of one record."
     p = record.predictions
@@ -66,7 +66,7 @@ def plot_confusion(
     ax.set(xlabel='predicted', ylabel='true', title='% of each true class')
     return ax
 
-# %% ../nbs/51_figures.ipynb #7ba52ed2
+# %% ../nbs/51_figures.ipynb #563215a7
 def plot_classwise(
     record:Record,
     most:int=25, # bars
@@ -80,7 +80,7 @@ def plot_classwise(
     ax.invert_yaxis(); ax.set(xlabel='test accuracy', xlim=(0, 1)); ax.tick_params(axis='y', labelsize=8)
     return ax
 
-# %% ../nbs/51_figures.ipynb #0384ead7
+# %% ../nbs/51_figures.ipynb #57c4875e
 def mistakes_table(
     record:Record,
 ) -> pd.DataFrame: # path, true, predicted, probability: a row a wrong image, the surest first

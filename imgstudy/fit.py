@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['create_schedule', 'plot_schedule', 'History', 'StopOnNaN', 'fit', 'find_lr']
 
-# %% ../nbs/31_fit.ipynb #07c314e2
+# %% ../nbs/31_fit.ipynb #1d8ddde7
 from .core import *
 import math, tempfile, time
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
@@ -15,7 +15,7 @@ from fastai.basics import Callback, CancelFitException, Learner
 from .runs import *
 from .learner import *
 
-# %% ../nbs/31_fit.ipynb #6854a05e
+# %% ../nbs/31_fit.ipynb #adf75de2
 _schedules = dict(
     one_cycle=lambda lr: dict(lr=combined_cos(0.25, lr/25, lr, lr/1e5), mom=combined_cos(0.25, 0.95, 0.85, 0.95)),
     cosine=lambda lr: dict(lr=SchedCos(lr, 0)),
@@ -25,7 +25,7 @@ def create_schedule(recipe:Recipe) -> dict: # 'lr' and perhaps 'mom' -> a functi
     "The schedule of `recipe`."
     return _schedules[recipe.schedule](recipe.lr)
 
-# %% ../nbs/31_fit.ipynb #f3da64ff
+# %% ../nbs/31_fit.ipynb #8683195c
 def plot_schedule(
     recipe:Recipe,
     n_steps:int=200, # over the whole training
@@ -42,7 +42,7 @@ def plot_schedule(
         axis.set_ylabel(label)
     ax.set(xlabel='epoch', title=recipe.schedule)
 
-# %% ../nbs/31_fit.ipynb #bef249e1
+# %% ../nbs/31_fit.ipynb #9c9a7552
 class History(Callback):
     "Collect a row an epoch in `rows`, and print about `lines` of them."
     order = 70 # after the Recorder
@@ -69,7 +69,7 @@ class History(Callback):
             'train loss {train_loss:.4f}, valid loss {valid_loss:.4f}, valid accuracy {valid_accuracy:.4f}, {seconds:.1f} s'
             .format(**row))
 
-# %% ../nbs/31_fit.ipynb #0a25f472
+# %% ../nbs/31_fit.ipynb #5adf9452
 class StopOnNaN(Callback):
     "Stop at the first training loss that is not finite; `reason` says where that was."
     reason = None
@@ -81,7 +81,7 @@ class StopOnNaN(Callback):
                        f'lr={self.learn.lr/10:.3g}, or look at the images.')
         raise CancelFitException
 
-# %% ../nbs/31_fit.ipynb #9823d958
+# %% ../nbs/31_fit.ipynb #d283f692
 def fit(
     learn:Learner, # as from `create_learner`
     recipe:Recipe, # how long and how fast
@@ -93,9 +93,11 @@ def fit(
     with learn.no_bar(), learn.no_logging():
         learn.fit(recipe.epochs, lr=recipe.lr, wd=group_decay(recipe), cbs=[sched, stop, history])
     if stop.reason: raise StudyError(stop.reason)
+    if not math.isfinite(history.rows[-1]['valid_loss']):
+        raise StudyError(f'The validation loss was no number in the end. Lower the peak rate, now lr={recipe.lr:g}.')
     return history
 
-# %% ../nbs/31_fit.ipynb #cca4d186
+# %% ../nbs/31_fit.ipynb #e986da28
 def find_lr(
     learn:Learner, # one that is not used for training
 ) -> float: # a suggestion

@@ -5,21 +5,21 @@
 # %% auto #0
 __all__ = ['to_rgb', 'StudyImage', 'check_image', 'check_images', 'fingerprint']
 
-# %% ../nbs/10_images.ipynb #10ecd5ac
+# %% ../nbs/10_images.ipynb #aa98b57e
 from .core import *
 import hashlib, os
-import numpy as np, pandas as pd
+import numpy as np, pandas as pd, PIL
 from fastai.vision.core import PILImage
 from fastcore.parallel import parallel
 from pathlib import Path
 from PIL import Image, ImageOps, ImageStat
 
-# %% ../nbs/10_images.ipynb #c9b5a813
+# %% ../nbs/10_images.ipynb #d6c604ce
 def _to_8bit(
     im, # an image of mode I;16, I or F
 ):
     "Scale whole numbers of 16 bits, or floats of [0, 1], [0, 255] or [0, 65535], to 8-bit grey."
-    a = np.asarray(im, dtype=np.float32)
+    a = np.nan_to_num(np.asarray(im, dtype=np.float32), posinf=0, neginf=0) # no number, no light
     top = 65535 if im.mode != 'F' or a.max() > 255 else 255 if a.max() > 1 else 1
     return Image.fromarray((a.clip(0, top)*(255/top)).round().astype(np.uint8))
 
@@ -27,14 +27,14 @@ def to_rgb(
     im, # a Pillow image of any mode
 ): # a Pillow image of mode RGB
     "8-bit RGB: transparency on white, 16 bits scaled, everything else as Pillow converts it."
-    if im.mode == 'RGB': return im
+    if im.mode == 'RGB' and 'transparency' not in im.info: return im
     if im.mode[0] in 'IF': im = _to_8bit(im)
     if im.mode in ('RGBA', 'LA', 'PA') or 'transparency' in im.info:
         im = im.convert('RGBA')
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
     return im.convert('RGB')
 
-# %% ../nbs/10_images.ipynb #b7ea9cf8
+# %% ../nbs/10_images.ipynb #455b8d26
 class StudyImage(PILImage):
     "A `PILImage` opened as upright 8-bit RGB, whatever the file's mode."
     @classmethod
@@ -44,7 +44,7 @@ class StudyImage(PILImage):
     ): # StudyImage
         with Image.open(fn) as im: return cls(to_rgb(ImageOps.exif_transpose(im)))
 
-# %% ../nbs/10_images.ipynb #7409348b
+# %% ../nbs/10_images.ipynb #146b196c
 _stats = ['r', 'g', 'b', 'r2', 'g2', 'b2']
 
 def check_image(
@@ -62,12 +62,12 @@ def check_image(
     except Exception as e: # Pillow raises a dozen kinds on broken files; each means: not readable
         return dict(error=f'{type(e).__name__}: {e}'.split('\n')[0].replace(str(path), Path(path).name)[:120])
 
-# %% ../nbs/10_images.ipynb #328c4214
+# %% ../nbs/10_images.ipynb #e8dccb41
 def _listing_key(root, paths) -> str:
     "A key that changes when a file is added, removed, resized or touched."
     stats = ((p, os.stat(Path(root)/p)) for p in paths)
-    said = '\n'.join(f'{p}\t{s.st_size}\t{s.st_mtime_ns}' for p, s in stats)
-    return hashlib.sha256(f'{Path(root).resolve()}\n{said}'.encode()).hexdigest()[:24]
+    said = '\n'.join(f'{p}\t{s.st_size}\t{s.st_mtime_ns}\t{s.st_ctime_ns}' for p, s in stats) # cp -p keeps mtime, not ctime
+    return hashlib.sha256(f'Pillow {PIL.__version__}\n{Path(root).resolve()}\n{said}'.encode()).hexdigest()[:24]
 
 def _check_all(root, paths):
     "`check_image` of every file, in several processes if there are many."
@@ -78,21 +78,24 @@ def _check_all(root, paths):
     return pd.DataFrame([dict(path=p, **row) for p, row in zip(paths, rows)],
                         columns=['path', 'digest', 'width', 'height', 'mode', *_stats, 'error'])
 
-# %% ../nbs/10_images.ipynb #8e7880fb
+# %% ../nbs/10_images.ipynb #674631ec
 def check_images(
     root,  # the folder that `paths` are relative to
     paths, # files
 ) -> pd.DataFrame: # path, digest, width, height, mode, r, g, b, r2, g2, b2, error: a row a file
     "What `check_image` says of every file, from the cache if nothing has changed."
-    cached = cache_root()/'checks'/f'{_listing_key(root, paths)}.csv'
+    cached = writable(cache_root()/'checks', 'IMGSTUDY_CACHE')/f'{_listing_key(root, paths)}.csv'
     if not cached.exists():
-        cached.parent.mkdir(parents=True, exist_ok=True)
         tmp = cached.with_suffix(f'.{os.getpid()}.part')
         _check_all(root, paths).to_csv(tmp, index=False)
         tmp.replace(cached)
-    return pd.read_csv(cached, dtype={'path': str, 'digest': str, 'mode': str, 'error': str})
+    text = dict.fromkeys(['path', 'digest', 'mode', 'error'], str)
+    checks = pd.read_csv(cached, dtype=text, keep_default_na=False, na_values=['']) # a file may be called NA
+    bad = checks.error.notna()
+    again = _check_all(root, list(checks.path[bad])).set_index(checks.index[bad])
+    return pd.concat([checks[~bad], again]).sort_index() if bad.any() else checks
 
-# %% ../nbs/10_images.ipynb #e8f93ffc
+# %% ../nbs/10_images.ipynb #e0f956f2
 def fingerprint(
     checks:pd.DataFrame, # columns path and digest, as from `check_images`
 ) -> str: # 16 hex digits

@@ -6,14 +6,14 @@
 __all__ = ['run_parameters', 'checked', 'Recipe', 'Run', 'fields_of', 'make_run', 'run_to_dict', 'run_from_dict', 'run_id',
            'seed_runs']
 
-# %% ../nbs/01_runs.ipynb #fa105ed0
+# %% ../nbs/01_runs.ipynb #5cbb7d3d
 from .core import *
 import dataclasses, hashlib, json, re
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 from typing import Literal
 
-# %% ../nbs/01_runs.ipynb #d726e28a
+# %% ../nbs/01_runs.ipynb #dd61dddf
 _strict = ConfigDict(strict=True, extra='forbid', allow_inf_nan=False)
 
 def _default(cls, name):
@@ -39,7 +39,7 @@ def checked(cls, **kwargs):
     except ValidationError as e: errors = {err['loc'][0]: err for err in e.errors()} # one a parameter is enough
     raise StudyError(' '.join(_sentence(cls, err) for err in errors.values()))
 
-# %% ../nbs/01_runs.ipynb #311f595c
+# %% ../nbs/01_runs.ipynb #f14b5f72
 @dataclass(frozen=True, config=_strict)
 class Recipe:
     "How a model is trained."
@@ -50,7 +50,7 @@ class Recipe:
     opt: Literal['adamw', 'adam', 'sgd'] = 'adamw'                     # optimiser; sgd with momentum 0.9
     schedule: Literal['one_cycle', 'cosine', 'flat'] = 'one_cycle'     # how the rate moves over the training
 
-# %% ../nbs/01_runs.ipynb #6dab021c
+# %% ../nbs/01_runs.ipynb #653cc9e9
 @dataclass(frozen=True, config=_strict)
 class Run:
     "One training: which images, which model, which recipe, which seed."
@@ -58,14 +58,14 @@ class Run:
     model: str                                               # a registered name
     recipe: Recipe = Recipe()                                # how it is trained
     init: Literal['scratch'] = 'scratch'                     # where the weights come from
-    size: int|None = Field(None, ge=8)                       # image side in pixels; None: the dataset's
+    size: int|None = Field(None, ge=8, le=4096)                       # image side in pixels; None: the dataset's
     augment: str|None = None                                 # augmentation level; None: the dataset's
     subset: int|float|None = Field(None, gt=0)               # of the training images; None: all of them
-    split_seed: int = Field(0, ge=0)                         # draws the split
-    seed: int = Field(0, ge=0)                               # draws weights, batches and augmentation
+    split_seed: int = Field(0, ge=0, lt=2**32)               # draws the split
+    seed: int = Field(0, ge=0, lt=2**32)                     # draws weights, batches and augmentation
     precision: Literal['auto', 'bf16', 'fp32'] = 'auto'      # 'auto': what pays on this device
 
-# %% ../nbs/01_runs.ipynb #8fdc26a7
+# %% ../nbs/01_runs.ipynb #4efe840b
 def fields_of(cls) -> set: return {f.name for f in dataclasses.fields(cls)}
 run_parameters = (fields_of(Run) | fields_of(Recipe)) - {'recipe'}
 
@@ -76,7 +76,7 @@ def make_run(**params) -> Run:
     recipe = {k: params.pop(k) for k in fields_of(Recipe) & set(params)}
     return checked(Run, recipe=checked(Recipe, **recipe), **params)
 
-# %% ../nbs/01_runs.ipynb #f2de3840
+# %% ../nbs/01_runs.ipynb #f239f5ac
 def run_to_dict(run:Run) -> dict: return dataclasses.asdict(run)
 
 def run_from_dict(d:dict) -> Run:
@@ -90,7 +90,7 @@ def run_id(run:Run) -> str:
     slug = lambda s: re.sub(r'[^\w.]+', '_', s.rstrip('/').split('/')[-1])[:40]
     return f'{slug(run.dataset)}-{slug(run.model)}-s{run.seed}-{digest}'
 
-# %% ../nbs/01_runs.ipynb #385042ca
+# %% ../nbs/01_runs.ipynb #46774efc
 def seed_runs(
     run:Run, # what to train
     seeds,   # how many (from 0 on), or a list of seeds
@@ -100,4 +100,6 @@ def seed_runs(
     if isinstance(seeds, str) or not seeds or isinstance(seeds, (bool, int, float)):
         raise StudyError(f'`seeds` must be a number of at least 1 or a list of seeds, not {seeds!r}. With papermill, '
                          "a number is -p seeds 3 and a list is -y 'seeds: [0, 1, 2]'.")
+    if len(set(seeds)) < len(seeds):
+        raise StudyError(f'`seeds` names a seed twice: {seeds!r}. The same seed gives the same result again.')
     return [run_from_dict({**run_to_dict(run), 'seed': s}) for s in seeds]

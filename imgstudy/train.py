@@ -6,7 +6,7 @@
 __all__ = ['study_parameters', 'create_run', 'notebook_params', 'predict_test', 'describe_data', 'describe_cost',
            'describe_model', 'train']
 
-# %% ../nbs/41_train.ipynb #f2ea0353
+# %% ../nbs/41_train.ipynb #91600f5a
 from .core import *
 import dataclasses, time
 import numpy as np, pandas as pd, torch
@@ -22,7 +22,7 @@ from .fit import *
 from .metrics import *
 from .records import *
 
-# %% ../nbs/41_train.ipynb #29583fbe
+# %% ../nbs/41_train.ipynb #f6cde42f
 def create_run(
     **params, # fields of `Run` and `Recipe`; None stands for the default
 ) -> Run: # every field that a training needs is filled in
@@ -32,13 +32,13 @@ def create_run(
     given = {k: v for k, v in params.items() if v is not None and k in fields_of(Recipe)}
     own = run.dataset.startswith('folder:')
     run = dataclasses.replace(
-        run, dataset=f'folder:{Path(run.dataset[7:]).expanduser().resolve()}' if own else run.dataset,
+        run, dataset=f'folder:{Path(run.dataset[7:].strip()).expanduser().resolve()}' if own else run.dataset,
         recipe=checked(Recipe, **{**model.recipe, **given}), size=run.size or data.size,
         augment=augment_levels[run.augment or data.augment].name)
-    create_model(run.model, 2, size=run.size) # is the image large enough?
+    check_size(run.model, run.size)
     return run
 
-# %% ../nbs/41_train.ipynb #ebe54fac
+# %% ../nbs/41_train.ipynb #e58d7f3e
 study_parameters = (run_parameters - {'seed'}) | {'seeds', 'find_lr'}
 
 def notebook_params(
@@ -50,10 +50,12 @@ def notebook_params(
     unknown = [did_you_mean('parameter', k, study_parameters) for k in literal if k not in study_parameters]
     if unknown and not names.get('_params_checked'):
         raise StudyError(' '.join(unknown) + ' (In a running notebook, correct it and restart the kernel.)')
+    if not isinstance(literal.get('find_lr', False), bool):
+        raise StudyError(f"`find_lr` must be True or False, not {literal['find_lr']!r}.")
     names['_params_checked'] = True
     return {k: v for k, v in literal.items() if k in study_parameters}
 
-# %% ../nbs/41_train.ipynb #52618a74
+# %% ../nbs/41_train.ipynb #1aced6cd
 def predict_test(
     learn:Learner,
     data:StudyData,
@@ -61,13 +63,16 @@ def predict_test(
     "Predictions for every test image of `data`."
     dl = create_test_dl(learn.dls, data)
     with learn.no_bar(): preds, target = learn.get_preds(dl=dl, act=lambda x: x.float().log_softmax(1))
+    if not preds.isfinite().all(): # the last steps can still break a model
+        raise StudyError(f'The trained model answers some test images with no number. Lower the peak rate, now lr={learn.lr:g}.')
     return pack_predictions(data.of('test').path, target.numpy(), preds.numpy())
 
-# %% ../nbs/41_train.ipynb #7220d482
+# %% ../nbs/41_train.ipynb #6ec87752
 def describe_data(data:StudyData) -> dict:
     "What the record says of the images."
     return dict(fingerprint=data.fingerprint, classes=data.classes, counts=data.counts().sum().to_dict(),
                 mean=data.mean, std=data.std, note=data.spec.note,
+                leaked=data.leaked, # test images that are among the others too
                 skipped=dict(n=len(data.skipped), files=data.skipped[:100])) # a hundred names are enough to find the rest
 
 def describe_cost(history:History, start:float) -> dict:
@@ -80,11 +85,20 @@ def describe_model(learn:Learner, run:Run) -> dict:
     return dict(parameters=count_params(learn.model), flops=count_flops(learn.model, run.size),
                 precision=learn.precision, channels_last=True)
 
-# %% ../nbs/41_train.ipynb #b83ca4cf
-def _train(run, data=None):
+# %% ../nbs/41_train.ipynb #8def4f5c
+def _check_before(run, data, root):
+    "Raise `StudyError` if `data` is not that of `run`, or if its record was made from other images."
+    if data.spec.name != run.dataset: raise StudyError(f'The run is of {run.dataset}, but `data` is {data.spec.name}.')
+    dest = Path(root)/run_id(run)
+    if is_finished(dest) and (old := read_record(dest).info['data']['fingerprint']) != data.fingerprint:
+        raise StudyError(f'The record {dest} was made from other images (fingerprint {old}, now {data.fingerprint}): the data '
+                         'has changed since. Delete or rename that folder to train on the new images.')
+
+def _train(run, data, root):
     "The record of `run` and its weights."
     start = time.perf_counter()
     data = data or load_data(run)
+    _check_before(run, data, root)
     seed_everything(run.seed)
     learn = create_learner(run, create_dls(run, data))
     history = fit(learn, run.recipe, label=f'{data.spec.title}, {run.model}, seed {run.seed},')
@@ -100,7 +114,8 @@ def train(
     root=None,           # where records go; None: `runs_root()`
 ) -> Record:
     "Train `run`, test it once and write its record; a failure is recorded and raised."
-    try: record, weights = _train(run, data)
+    root = writable(root or runs_root(), 'IMGSTUDY_RUNS') # known before the training, not after it
+    try: record, weights = _train(run, data, root)
     except Exception as e:
         failed = Record(run, 'failed', error=f'{type(e).__name__}: {e}', info=dict(environment=environment()))
         write_record(failed, root=root)

@@ -25,7 +25,7 @@ def test_two_processes_give_the_same_bits(model, tmp_path):
 
 
 def test_a_killed_run_leaves_no_record(runs_dir):
-    process = start(epochs=10_000)
+    process = start(epochs=500) # long enough to be killed, with a line every 50 epochs
     while 'epoch' not in process.stdout.readline(): time.sleep(0.05)
     process.send_signal(signal.SIGKILL)
     process.wait()

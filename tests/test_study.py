@@ -40,8 +40,9 @@ def test_piped(runs_dir):
 
 
 def test_every_field_of_run_and_recipe_is_a_parameter(runs_dir, tmp_path):
-    done = papermill(study, tmp_path/'out.ipynb', *quick, '-p', 'size', '28', '-p', 'opt', 'sgd', '-p', 'schedule', 'cosine', '-p', 'find_lr', 'True',
-                     '-p', 'precision', 'fp32', '-p', 'split_seed', '4', '-y', 'seeds: [7]')
+    asked = dict(size=28, opt='sgd', schedule='cosine', precision='fp32', split_seed=4, find_lr=True)
+    named = [a for k, v in asked.items() for a in ('-p', k, v)]
+    done = papermill(study, tmp_path/'out.ipynb', *quick[:4], '-p', 'subset', '200', *named, '-y', 'seeds: [7]')
     assert done.returncode == 0, done.stderr[-2000:]
     run = read_record(next(runs_dir.iterdir())).run
     assert (run.size, run.recipe.opt, run.recipe.schedule, run.precision, run.split_seed, run.seed) == (28, 'sgd', 'cosine', 'fp32', 4, 7)
