@@ -32,7 +32,7 @@ study: $(READY)
 	@echo "The executed notebook is runs/$(slug)-$$MODEL.ipynb; the records that it names are in $${IMGSTUDY_RUNS:-runs}/."
 
 test: check
-	OMP_NUM_THREADS=1 nbdev_test --timing --flags '$(FLAGS)'  # one process a core, one thread a process
+	IMGSTUDY_RUNS=$$(mktemp -d) OMP_NUM_THREADS=1 nbdev_test --timing --flags '$(FLAGS)'  # records of their own, one thread a process
 	pytest tests
 
 check: $(READY)

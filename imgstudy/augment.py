@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['augment_levels', 'Augment', 'get_augment']
 
-# %% ../nbs/12_augment.ipynb #60c818d0
+# %% ../nbs/12_augment.ipynb #c0b52ac0
 from .core import *
 from dataclasses import dataclass
 from fastai.vision.augment import Flip, aug_transforms
 from typing import Callable
 
-# %% ../nbs/12_augment.ipynb #b18cc471
+# %% ../nbs/12_augment.ipynb #f0eecfe0
 @dataclass(frozen=True)
 class Augment:
     "A named augmentation level."
@@ -21,7 +21,7 @@ class Augment:
 
 augment_levels = Registry('augmentation level')
 
-# %% ../nbs/12_augment.ipynb #5e08c6b4
+# %% ../nbs/12_augment.ipynb #0bee14fe
 augment_levels.add(Augment('none', 'the images as they are', lambda: []))
 augment_levels.add(Augment('flip', 'mirrored left to right with probability 0.5', lambda: [Flip()]))
 augment_levels.add(Augment('affine', 'turned by up to 10 degrees, zoomed by 0.9 to 1.1 about a random point',

@@ -6,7 +6,7 @@
 __all__ = ['StudyError', 'did_you_mean', 'Registry', 'data_root', 'cache_root', 'runs_root', 'writable', 'atomic_dir',
            'seed_everything', 'has_native_bf16', 'choose_precision', 'git_commit', 'cpu_name', 'version', 'environment']
 
-# %% ../nbs/00_core.ipynb #51104a11
+# %% ../nbs/00_core.ipynb #895538d3
 import os, difflib, platform, random, shutil, subprocess, tempfile, time, uuid, warnings
 from contextlib import contextmanager
 from importlib import metadata
@@ -20,12 +20,12 @@ from fastai.data.external import fastai_path
 from fastai.torch_core import default_device, set_seed
 from platformdirs import user_cache_dir
 
-# %% ../nbs/00_core.ipynb #0f82a888
+# %% ../nbs/00_core.ipynb #4964f3ca
 class StudyError(ValueError):
     "A mistake that the reader can mend; its message is one paragraph that names the fix."
     def _render_traceback_(self): return [f'{type(self).__name__}: {self}']
 
-# %% ../nbs/00_core.ipynb #d658811c
+# %% ../nbs/00_core.ipynb #a5bf13b8
 def did_you_mean(
     kind:str, # what is named: 'model', 'dataset', 'parameter'
     name:str, # what the reader wrote
@@ -38,7 +38,7 @@ def did_you_mean(
     known = ', '.join(valid[:30]) + (', ...' if len(valid) > 30 else '')
     return f"There is no {kind} {name!r}. {hint}Known: {known}."
 
-# %% ../nbs/00_core.ipynb #62a9bc32
+# %% ../nbs/00_core.ipynb #809908ff
 class Registry(dict):
     "A dictionary of named `kind`s; a missing name raises `StudyError` with the nearest ones."
     def __init__(self, kind): self.kind = kind
@@ -48,7 +48,7 @@ class Registry(dict):
         self[item.name] = item
         return item
 
-# %% ../nbs/00_core.ipynb #50fc2e05
+# %% ../nbs/00_core.ipynb #70edb46b
 def data_root() -> Path:
     "Where datasets are looked for: `IMGSTUDY_DATA`, else fastai's configured data folder."
     return Path(os.environ.get('IMGSTUDY_DATA') or fastai_path('data')).expanduser()
@@ -63,7 +63,7 @@ def runs_root() -> Path:
     here = Path.cwd()
     return next((p for p in (here, *here.parents) if (p/'settings.ini').exists() and (p/'nbs').is_dir()), here)/'runs'
 
-# %% ../nbs/00_core.ipynb #89ec21a0
+# %% ../nbs/00_core.ipynb #4b9cc61a
 def writable(
     path,         # a folder
     variable:str, # the environment variable that moves it
@@ -75,17 +75,18 @@ def writable(
     except OSError as e: raise StudyError(f'Nothing can be written to {path} ({e}): set {variable} to a folder of your own.')
     return Path(path)
 
-# %% ../nbs/00_core.ipynb #738d6b10
+# %% ../nbs/00_core.ipynb #25079cc6
 def _swap_in(tmp, dest, old, tries=20):
     "Rename `tmp` to `dest`, with what was there set aside as `old`; try again if another process does the same."
     for left in reversed(range(tries)):
         try:
-            if dest.exists(): dest.rename(old)
+            if dest.exists():
+                shutil.rmtree(old, ignore_errors=True)
+                dest.rename(old)
             return tmp.rename(dest)
         except OSError:
             if old.exists() and not dest.exists(): old.rename(dest)
             if not left: raise
-            shutil.rmtree(old, ignore_errors=True)
             time.sleep(0.05)
 
 @contextmanager
@@ -101,9 +102,10 @@ def atomic_dir(
         yield tmp
         if replace or not dest.exists(): _swap_in(tmp, dest, old)
     finally:
-        for p in (tmp, old): shutil.rmtree(p, ignore_errors=True)
+        shutil.rmtree(tmp, ignore_errors=True)
+        if dest.exists(): shutil.rmtree(old, ignore_errors=True) # else it is the only whole one
 
-# %% ../nbs/00_core.ipynb #66d82251
+# %% ../nbs/00_core.ipynb #9634669b
 def seed_everything(
     seed:int, # any whole number from 0 on
 ):
@@ -113,7 +115,7 @@ def seed_everything(
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8') # cuBLAS is ordered only with a fixed workspace
         torch.use_deterministic_algorithms(True, warn_only=True)
 
-# %% ../nbs/00_core.ipynb #a2f94bc6
+# %% ../nbs/00_core.ipynb #3bbc50e1
 def has_native_bf16(device) -> bool:
     "Whether `device` multiplies bfloat16 in hardware."
     device = torch.device(device)
@@ -132,7 +134,7 @@ def choose_precision(
     pays = has_native_bf16(device) and (device.type == 'cuda' or not depthwise)
     return 'bf16' if pays else 'fp32'
 
-# %% ../nbs/00_core.ipynb #270660db
+# %% ../nbs/00_core.ipynb #077f9714
 def git_commit() -> str|None:
     "The commit of imgstudy's own checkout, with a + if its files have changed; None if it is installed otherwise."
     spec = find_spec('imgstudy')
@@ -148,7 +150,7 @@ def cpu_name() -> str:
     lines = info.read_text().splitlines() if info.exists() else []
     return next((l.split(':')[1].strip() for l in lines if l.startswith('model name')), platform.processor())
 
-# %% ../nbs/00_core.ipynb #7591ce3f
+# %% ../nbs/00_core.ipynb #d4f05c63
 _packages = 'imgstudy torch torchvision fastai fastcore timm numpy pandas scikit-learn pillow'.split()
 
 def version(name) -> str|None:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['datasets', 'Dataset', 'get_dataset', 'datasets_table', 'unpack', 'find_dataset', 'list_images']
 
-# %% ../nbs/11_datasets.ipynb #d118d695
+# %% ../nbs/11_datasets.ipynb #8cf4de6e
 from .core import *
 import bz2, gzip, hashlib, lzma, re, shutil, socket, tarfile, zipfile, zlib
 import numpy as np, pandas as pd
@@ -17,7 +17,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from typing import Callable
 
-# %% ../nbs/11_datasets.ipynb #c5b1d52d
+# %% ../nbs/11_datasets.ipynb #8d945bab
 @dataclass(frozen=True)
 class Dataset:
     "A data set: what it is, where it comes from, and how to say so."
@@ -28,7 +28,7 @@ class Dataset:
     splits: str                  # which splits it comes with
     licence: str                 # what may be done with it
     citation: str                # whom to cite
-    homepage: str = ''           # where it is described
+    source: str = ''             # where it is described and to be had
     classes: int|None = None     # how many
     augment: str = 'flip'        # default augmentation level
     note: str = ''               # what a reader of results must know
@@ -37,33 +37,33 @@ class Dataset:
 
 datasets = Registry('dataset')
 
-# %% ../nbs/11_datasets.ipynb #593752c5
+# %% ../nbs/11_datasets.ipynb #961ffa8a
 def _make_digits(
     path, # an empty folder
 ):
-    "Write scikit-learn's digits as 8x8 grey PNG files in class folders."
+    "Write scikit-learn's digits as 8x8 grey PGM files in class folders."
     digits = load_digits()
     for i, (a, y) in enumerate(zip(digits.images, digits.target)):
         (path/str(y)).mkdir(exist_ok=True)
-        Image.fromarray((a*255/16).round().astype(np.uint8)).save(path/str(y)/f'{i:04}.png') # levels 0 to 16
+        Image.fromarray((a*255/16).round().astype(np.uint8)).save(path/str(y)/f'{i:04}.pgm') # levels 0 to 16
 
 datasets.add(Dataset(
     name='digits', title='UCI handwritten digits', native='8x8, grey', size=32, classes=10, augment='affine',
     splits='none; drawn here, stratified, with a fixed seed', licence='CC BY 4.0',
     citation='Alpaydin & Kaynak 1998, Optical Recognition of Handwritten Digits, UCI Machine Learning Repository',
-    homepage='https://archive.ics.uci.edu/dataset/80', make=_make_digits,
-    note='8x8 images, enlarged to the size that the models want.'))
+    source='https://archive.ics.uci.edu/dataset/80', make=_make_digits,
+    note='8x8 images, enlarged. Their 13 writers are in training and test set alike; new writers would be harder.'))
 
-# %% ../nbs/11_datasets.ipynb #5923486c
+# %% ../nbs/11_datasets.ipynb #5aa587a7
 datasets.add(Dataset(
     name='cifar10', title='CIFAR-10', native='32x32', size=32, classes=10, augment='flip',
     splits='train 50,000, test 10,000', licence='not stated; research use',
     citation='Krizhevsky 2009, Learning Multiple Layers of Features from Tiny Images',
-    homepage='https://www.cs.toronto.edu/~kriz/cifar.html', url=URLs.CIFAR,
+    source='https://www.cs.toronto.edu/~kriz/cifar.html', url=URLs.CIFAR,
     note='The test set holds near-duplicates of training images (Barz & Denzler 2020). '
          'Copies in JPEG are not the original pixels.'))
 
-# %% ../nbs/11_datasets.ipynb #38283100
+# %% ../nbs/11_datasets.ipynb #f3b4ce93
 def get_dataset(
     name:str, # a registered name, or folder:PATH
 ) -> Dataset:
@@ -74,16 +74,16 @@ def get_dataset(
         return datasets[name]
     path = Path(name[7:].strip())
     if path == Path(): raise StudyError('After folder: comes the path of a folder of class folders, as in folder:photos')
-    return Dataset(name=name, title=path.name, native='as found', size=64, licence='yours', citation='yours',
+    return Dataset(name=name, title=path.name, native='as found', size=64, licence='yours', citation='yours', source=str(path),
                    splits='as found, else drawn here, stratified, with a fixed seed')
 
 def datasets_table() -> pd.DataFrame:
     "Every registered data set, a row each."
-    cols = ['title', 'classes', 'native', 'splits', 'licence', 'citation']
+    cols = ['title', 'classes', 'native', 'splits', 'licence', 'citation', 'source']
     rows = [dict(name=d.name, **{c: getattr(d, c) for c in cols}) for d in datasets.values()]
     return pd.DataFrame(rows).set_index('name')
 
-# %% ../nbs/11_datasets.ipynb #43f2f34b
+# %% ../nbs/11_datasets.ipynb #13438a9d
 _archive_types = ('.tar.xz', '.tar.gz', '.tgz', '.tar.bz2', '.tar', '.zip')
 
 def _check_zip(path):
@@ -114,7 +114,7 @@ def _unpack_into(archive, folder):
         raise StudyError(f'{archive.name} cannot be unpacked ({e}). If the disk is not full and it needs no password, '
                          'download or copy it again.')
 
-# %% ../nbs/11_datasets.ipynb #e4aae4bc
+# %% ../nbs/11_datasets.ipynb #259f779b
 def unpack(
     archive, # a tar or zip file
     name,    # the folder it should hold
@@ -130,9 +130,10 @@ def unpack(
     return next((p for p in inner if p.name == name), dest)
 
 _hidden = ('.', '__MACOSX', '@eaDir') # how the names of folders begin that only a system looks into
-def _subfolders(path): return sorted(p for p in Path(path).iterdir() if p.is_dir() and not p.name.startswith(_hidden))
+def _in_order(paths): return sorted(paths, key=lambda p: p.as_posix()) # the same on every system
+def _subfolders(path): return _in_order(p for p in Path(path).iterdir() if p.is_dir() and not p.name.startswith(_hidden))
 
-# %% ../nbs/11_datasets.ipynb #a7cba23d
+# %% ../nbs/11_datasets.ipynb #628708bc
 @contextmanager
 def _timeout(seconds):
     "Give up on a silent network after `seconds`."
@@ -146,12 +147,12 @@ def _download(spec):
     try:
         if spec.url is None: raise OSError('no download is known')
         with _timeout(20): return untar_data(spec.url)
-    except OSError as e:
+    except Exception as e: # no network, a broken archive, a failed check: whatever it was, the way out is the same
         raise StudyError(f'{spec.title} is not under {data_root()} and could not be downloaded ({e}). Put the folder '
             f'{spec.name}/ (with train/CLASS/ and test/CLASS/) or an archive of it ({spec.name}.tar.xz, .tgz or .zip) '
             'there, or set IMGSTUDY_DATA to the folder that holds it.')
 
-# %% ../nbs/11_datasets.ipynb #379cdb43
+# %% ../nbs/11_datasets.ipynb #86affa82
 def find_dataset(
     name:str, # a registered name, or folder:PATH
 ) -> Path: # the folder that holds the class folders or the splits
@@ -169,12 +170,12 @@ def find_dataset(
 
 def _embedded(spec):
     "An embedded data set, written to the cache on first use."
-    dest = writable(cache_root()/'datasets', 'IMGSTUDY_CACHE')/spec.name
+    dest = writable(cache_root()/'datasets', 'IMGSTUDY_CACHE')/f'{spec.name}-embedded'
     if not dest.exists():
         with atomic_dir(dest, replace=False) as tmp: spec.make(tmp)
     return dest
 
-# %% ../nbs/11_datasets.ipynb #ad2daca2
+# %% ../nbs/11_datasets.ipynb #3d795df0
 _split_names = dict(train='train', training='train', valid='valid', val='valid', validation='valid',
                     test='test', testing='test')
 _junk = {'thumbs.db', 'desktop.ini'} # what file managers leave behind
@@ -182,7 +183,7 @@ _junk = {'thumbs.db', 'desktop.ini'} # what file managers leave behind
 def _files(folder):
     "Every file below a class folder, but for hidden ones and what lies in hidden folders."
     hidden = lambda p: any(part.startswith(_hidden) for part in p.relative_to(folder).parts)
-    return sorted(p for p in folder.rglob('*') if p.is_file() and not hidden(p) and p.name.lower() not in _junk)
+    return _in_order(p for p in folder.rglob('*') if p.is_file() and not hidden(p) and p.name.lower() not in _junk)
 
 def _splits(root) -> dict: # split -> folder
     "The split folders under `root`; none if it holds classes. A split holds folders: a class may be called train."
@@ -195,7 +196,7 @@ def _splits(root) -> dict: # split -> folder
     if 'test' not in found and 'valid' in found: found['test'] = found.pop('valid')
     return found
 
-# %% ../nbs/11_datasets.ipynb #5ae165cc
+# %% ../nbs/11_datasets.ipynb #786dd9ff
 def list_images(
     root, # a folder of class folders, or of train/, test/ and perhaps valid/
 ) -> pd.DataFrame: # path (relative to root), label, split ('' where none is given)
@@ -210,7 +211,7 @@ def list_images(
     if len(odd): raise StudyError(f'The file name {odd.iloc[0]!r} in {root} is not valid text: rename the file.')
     return items
 
-# %% ../nbs/11_datasets.ipynb #b6c47c8a
+# %% ../nbs/11_datasets.ipynb #2988c0fb
 def _check_classes(folder):
     "Raise `StudyError` unless `folder` holds at least two class folders with files."
     classes = _subfolders(folder)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['create_schedule', 'plot_schedule', 'History', 'StopOnNaN', 'fit', 'find_lr']
 
-# %% ../nbs/31_fit.ipynb #1d8ddde7
+# %% ../nbs/31_fit.ipynb #7e4a8e6b
 from .core import *
 import math, tempfile, time
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
@@ -15,7 +15,7 @@ from fastai.basics import Callback, CancelFitException, Learner
 from .runs import *
 from .learner import *
 
-# %% ../nbs/31_fit.ipynb #adf75de2
+# %% ../nbs/31_fit.ipynb #7a6235eb
 _schedules = dict(
     one_cycle=lambda lr: dict(lr=combined_cos(0.25, lr/25, lr, lr/1e5), mom=combined_cos(0.25, 0.95, 0.85, 0.95)),
     cosine=lambda lr: dict(lr=SchedCos(lr, 0)),
@@ -25,7 +25,7 @@ def create_schedule(recipe:Recipe) -> dict: # 'lr' and perhaps 'mom' -> a functi
     "The schedule of `recipe`."
     return _schedules[recipe.schedule](recipe.lr)
 
-# %% ../nbs/31_fit.ipynb #8683195c
+# %% ../nbs/31_fit.ipynb #04df5dbd
 def plot_schedule(
     recipe:Recipe,
     n_steps:int=200, # over the whole training
@@ -42,7 +42,7 @@ def plot_schedule(
         axis.set_ylabel(label)
     ax.set(xlabel='epoch', title=recipe.schedule)
 
-# %% ../nbs/31_fit.ipynb #9c9a7552
+# %% ../nbs/31_fit.ipynb #af51ed7c
 class History(Callback):
     "Collect a row an epoch in `rows`, and print about `lines` of them."
     order = 70 # after the Recorder
@@ -62,14 +62,14 @@ class History(Callback):
         if time.perf_counter() - self.said > self.patience: self.say(f'{self.iter + 1} of {self.n_iter} batches')
     def after_epoch(self):
         self.images += self.n
-        valid_loss, accuracy = self.recorder.values[-1][-2:]
-        self.rows.append(row := dict(epoch=self.epoch + 1, train_loss=float(self.total)/max(self.n, 1), valid_loss=valid_loss,
-            valid_accuracy=accuracy, lr=self.opt.hypers[0]['lr'], seconds=time.perf_counter() - self.start))
+        seen = dict(zip(self.recorder.metric_names[1:], self.recorder.values[-1]))
+        self.rows.append(row := dict(epoch=self.epoch + 1, train_loss=float(self.total)/max(self.n, 1), valid_loss=seen['valid_loss'],
+            valid_accuracy=seen['accuracy'], lr=self.opt.hypers[0]['lr'], seconds=time.perf_counter() - self.start))
         if row['epoch'] % math.ceil(self.n_epoch/self.lines) == 0 or row['epoch'] == self.n_epoch: self.say(
             'train loss {train_loss:.4f}, valid loss {valid_loss:.4f}, valid accuracy {valid_accuracy:.4f}, {seconds:.1f} s'
             .format(**row))
 
-# %% ../nbs/31_fit.ipynb #5adf9452
+# %% ../nbs/31_fit.ipynb #91ebbedf
 class StopOnNaN(Callback):
     "Stop at the first training loss that is not finite; `reason` says where that was."
     reason = None
@@ -81,7 +81,7 @@ class StopOnNaN(Callback):
                        f'lr={self.learn.lr/10:.3g}, or look at the images.')
         raise CancelFitException
 
-# %% ../nbs/31_fit.ipynb #d283f692
+# %% ../nbs/31_fit.ipynb #4904d5fe
 def fit(
     learn:Learner, # as from `create_learner`
     recipe:Recipe, # how long and how fast
@@ -91,13 +91,13 @@ def fit(
     "Train `learn` as `recipe` says."
     history, stop, sched = History(label, lines), StopOnNaN(), ParamScheduler(create_schedule(recipe))
     with learn.no_bar(), learn.no_logging():
-        learn.fit(recipe.epochs, lr=recipe.lr, wd=group_decay(recipe), cbs=[sched, stop, history])
+        learn.fit(recipe.epochs, lr=recipe.lr, cbs=[sched, stop, history])
     if stop.reason: raise StudyError(stop.reason)
     if not math.isfinite(history.rows[-1]['valid_loss']):
         raise StudyError(f'The validation loss was no number in the end. Lower the peak rate, now lr={recipe.lr:g}.')
     return history
 
-# %% ../nbs/31_fit.ipynb #e986da28
+# %% ../nbs/31_fit.ipynb #4101fc6b
 def find_lr(
     learn:Learner, # one that is not used for training
 ) -> float: # a suggestion

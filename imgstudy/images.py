@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['to_rgb', 'StudyImage', 'check_image', 'check_images', 'fingerprint']
 
-# %% ../nbs/10_images.ipynb #aa98b57e
+# %% ../nbs/10_images.ipynb #e44774ac
 from .core import *
 import hashlib, os
 import numpy as np, pandas as pd, PIL
@@ -14,7 +14,7 @@ from fastcore.parallel import parallel
 from pathlib import Path
 from PIL import Image, ImageOps, ImageStat
 
-# %% ../nbs/10_images.ipynb #d6c604ce
+# %% ../nbs/10_images.ipynb #f7cf5b9b
 def _to_8bit(
     im, # an image of mode I;16, I or F
 ):
@@ -34,7 +34,7 @@ def to_rgb(
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
     return im.convert('RGB')
 
-# %% ../nbs/10_images.ipynb #455b8d26
+# %% ../nbs/10_images.ipynb #01455784
 class StudyImage(PILImage):
     "A `PILImage` opened as upright 8-bit RGB, whatever the file's mode."
     @classmethod
@@ -44,7 +44,7 @@ class StudyImage(PILImage):
     ): # StudyImage
         with Image.open(fn) as im: return cls(to_rgb(ImageOps.exif_transpose(im)))
 
-# %% ../nbs/10_images.ipynb #146b196c
+# %% ../nbs/10_images.ipynb #34fab3ad
 _stats = ['r', 'g', 'b', 'r2', 'g2', 'b2']
 
 def check_image(
@@ -62,7 +62,7 @@ def check_image(
     except Exception as e: # Pillow raises a dozen kinds on broken files; each means: not readable
         return dict(error=f'{type(e).__name__}: {e}'.split('\n')[0].replace(str(path), Path(path).name)[:120])
 
-# %% ../nbs/10_images.ipynb #e8dccb41
+# %% ../nbs/10_images.ipynb #2391bee0
 def _listing_key(root, paths) -> str:
     "A key that changes when a file is added, removed, resized or touched."
     stats = ((p, os.stat(Path(root)/p)) for p in paths)
@@ -78,7 +78,7 @@ def _check_all(root, paths):
     return pd.DataFrame([dict(path=p, **row) for p, row in zip(paths, rows)],
                         columns=['path', 'digest', 'width', 'height', 'mode', *_stats, 'error'])
 
-# %% ../nbs/10_images.ipynb #674631ec
+# %% ../nbs/10_images.ipynb #aec1734d
 def check_images(
     root,  # the folder that `paths` are relative to
     paths, # files
@@ -95,7 +95,7 @@ def check_images(
     again = _check_all(root, list(checks.path[bad])).set_index(checks.index[bad])
     return pd.concat([checks[~bad], again]).sort_index() if bad.any() else checks
 
-# %% ../nbs/10_images.ipynb #e0f956f2
+# %% ../nbs/10_images.ipynb #3e415bdd
 def fingerprint(
     checks:pd.DataFrame, # columns path and digest, as from `check_images`
 ) -> str: # 16 hex digits

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['create_opt_func', 'decay_splitter', 'group_decay', 'use_autocast', 'create_learner']
 
-# %% ../nbs/30_learner.ipynb #96ba3721
+# %% ../nbs/30_learner.ipynb #0b2c2f9f
 from .core import *
 import torch
 from functools import partial
@@ -16,14 +16,14 @@ from .runs import *
 from .models import *
 from . import zoo # registers every model
 
-# %% ../nbs/30_learner.ipynb #7965e371
+# %% ../nbs/30_learner.ipynb #e2bc56d8
 _optimisers = dict(adamw=torch.optim.AdamW, adam=torch.optim.Adam, sgd=partial(torch.optim.SGD, momentum=0.9))
 
 def create_opt_func(recipe:Recipe):
     "The optimiser of `recipe`, as fastai wants it."
     return partial(OptimWrapper, opt=partial(_optimisers[recipe.opt], fused=True))
 
-# %% ../nbs/30_learner.ipynb #00aecb60
+# %% ../nbs/30_learner.ipynb #6a23c573
 def decay_splitter(
     model:nn.Module,
 ) -> list: # two lists of parameters: with weight decay, without
@@ -35,34 +35,38 @@ def group_decay(recipe:Recipe) -> list:
     "The weight decay of each group of `decay_splitter`."
     return [recipe.wd, 0.]
 
-# %% ../nbs/30_learner.ipynb #8741c53f
+# %% ../nbs/30_learner.ipynb #9cefa9c1
+class _Autocast:
+    "The two hooks, and the contexts between them; a class, so that a model with them can be pickled."
+    def __init__(self, device): self.device, self.entered = device, []
+    def enter(self, *_):
+        self.entered.append(torch.autocast(self.device, torch.bfloat16))
+        self.entered[-1].__enter__()
+    def leave(self, module, args, out):
+        self.entered.pop().__exit__(None, None, None)
+        return out.float() if isinstance(out, torch.Tensor) else out # it is None if the forward pass raised
+
 def use_autocast(
     model:nn.Module,
     device:str='cpu', # device type
 ) -> nn.Module: # the same model
     "Run the forward pass of `model` in bfloat16 where that is safe; it returns float32."
-    entered = []
-    def enter(*_):
-        entered.append(torch.autocast(device, torch.bfloat16))
-        entered[-1].__enter__()
-    def leave(module, args, out):
-        entered.pop().__exit__(None, None, None)
-        return out.float() if isinstance(out, torch.Tensor) else out # it is None if the forward pass raised
-    model.register_forward_pre_hook(enter)
-    model.register_forward_hook(leave, always_call=True)
+    cast = _Autocast(device)
+    model.register_forward_pre_hook(cast.enter)
+    model.register_forward_hook(cast.leave, always_call=True)
     return model
 
-# %% ../nbs/30_learner.ipynb #31777fdb
+# %% ../nbs/30_learner.ipynb #1270d56d
 def create_learner(
     run:Run,  # says model, recipe, size and precision
     dls,      # as from `create_dls`
-) -> Learner: # not yet trained; `learn.precision` says which precision was chosen
+) -> Learner: # not yet trained; `precision` and `channels_last` say what was chosen for the device
     "A Learner for `run`, weights drawn from the current random state: call `seed_everything` first."
-    spec = models[run.model]
-    model = create_model(run.model, dls.c, size=run.size).to(memory_format=torch.channels_last)
-    precision = choose_precision(run.precision, dls.device, spec.depthwise)
-    if precision == 'bf16': use_autocast(model, torch.device(dls.device).type)
+    kind, model = torch.device(dls.device).type, create_model(run.model, dls.c, size=run.size)
+    precision, channels_last = choose_precision(run.precision, kind, models[run.model].depthwise), kind in ('cpu', 'cuda')
+    if channels_last: model = model.to(memory_format=torch.channels_last)
+    if precision == 'bf16': use_autocast(model, kind)
     learn = Learner(dls, model, loss_func=CrossEntropyLossFlat(), opt_func=create_opt_func(run.recipe),
-                    splitter=decay_splitter, metrics=accuracy, lr=run.recipe.lr)
-    learn.precision = precision
+                    splitter=decay_splitter, metrics=accuracy, lr=run.recipe.lr, wd=group_decay(run.recipe))
+    learn.precision, learn.channels_last = precision, channels_last
     return learn

@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['lenet5']
 
-# %% ../nbs/22_lenet.ipynb #91df3a40
+# %% ../nbs/22_lenet.ipynb #baadc3cc
 from .core import *
 from collections import OrderedDict
 from torch import nn
 from .models import *
 
-# %% ../nbs/22_lenet.ipynb #390c9a94
+# %% ../nbs/22_lenet.ipynb #44422edd
 def _side(size): # image side -> side of S4's maps
     "Two 5x5 convolutions without padding, each halved by pooling."
     return ((size - 4)//2 - 4)//2

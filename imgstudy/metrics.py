@@ -5,13 +5,13 @@
 # %% auto #0
 __all__ = ['wilson_interval', 'confusion', 'macro_f1', 'macro_f1_interval', 'classwise_table', 'compute_metrics', 't_interval']
 
-# %% ../nbs/35_metrics.ipynb #005ea9ec
+# %% ../nbs/35_metrics.ipynb #be5fdffc
 from .core import *
 import numpy as np, pandas as pd
 from scipy import stats
 from sklearn.metrics import confusion_matrix
 
-# %% ../nbs/35_metrics.ipynb #cccc6058
+# %% ../nbs/35_metrics.ipynb #ac7a16a8
 def wilson_interval(
     k:int, # right
     n:int, # of so many
@@ -21,7 +21,7 @@ def wilson_interval(
     ci = stats.binomtest(int(k), int(n)).proportion_ci(method='wilson')
     return (float(ci.low), float(ci.high))
 
-# %% ../nbs/35_metrics.ipynb #b73e687f
+# %% ../nbs/35_metrics.ipynb #77cdf9a5
 def confusion(
     target,    # class numbers, [n]
     pred,      # class numbers, [n]
@@ -39,7 +39,7 @@ def macro_f1(
     f1 = np.divide(2*tp, total, out=np.zeros(total.shape), where=total > 0)
     return f1.sum(-1)/(total > 0).sum(-1)
 
-# %% ../nbs/35_metrics.ipynb #0a8ad157
+# %% ../nbs/35_metrics.ipynb #6980e203
 def macro_f1_interval(
     cm,        # counts, [n_out, n_out]
     n:int=1000, # draws
@@ -48,10 +48,11 @@ def macro_f1_interval(
     "A 95 % bootstrap interval for the macro-F1, over images."
     rng, size = np.random.default_rng(seed), int(cm.sum())
     draw = lambda k: rng.multinomial(size, cm.ravel()/size, size=k).reshape(-1, *cm.shape)
-    f1 = np.concatenate([macro_f1(draw(100)) for _ in range(n//100)]) # in parts: 100 classes make 10,000 cells
+    k = max(1, min(n, 10**7//cm.size)) # as many draws at once as make ten million cells
+    f1 = np.concatenate([macro_f1(draw(min(k, n - i))) for i in range(0, n, k)])
     return tuple(np.quantile(f1, [.025, .975]).tolist())
 
-# %% ../nbs/35_metrics.ipynb #c888963a
+# %% ../nbs/35_metrics.ipynb #2d4c163a
 def classwise_table(
     cm,      # counts, [n_out, n_out]
     classes, # names
@@ -62,7 +63,7 @@ def classwise_table(
     low, high = zip(*(wilson_interval(k, m) for k, m in zip(right, n)))
     return pd.DataFrame(dict(n=n, accuracy=acc, low=low, high=high), index=pd.Index(classes, name='class'))
 
-# %% ../nbs/35_metrics.ipynb #367f166d
+# %% ../nbs/35_metrics.ipynb #6666b20f
 def compute_metrics(
     target,    # class numbers, [n]
     pred,      # class numbers, [n]
@@ -77,7 +78,7 @@ def compute_metrics(
                 zero_one_loss=1 - k/n, zero_one_loss_interval=[1 - high, 1 - low],
                 macro_f1=float(macro_f1(cm)), macro_f1_interval=list(macro_f1_interval(cm)), log_loss=float(loss))
 
-# %% ../nbs/35_metrics.ipynb #577894f0
+# %% ../nbs/35_metrics.ipynb #201731a4
 def t_interval(
     values, # one a seed
 ) -> tuple: # mean, low end, high end; the ends are nan where the values have no spread

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Record', 'pack_predictions', 'write_record', 'is_finished', 'read_record', 'finished', 'load_model', 'verify_record',
-           'records_table', 'seeds_table', 'with_intervals']
+           'records_table', 'record_confusion', 'mean_confusion', 'seeds_table', 'with_intervals']
 
-# %% ../nbs/40_records.ipynb #a508811d
+# %% ../nbs/40_records.ipynb #7b0d395d
 from .core import *
 import json, zipfile
 import numpy as np, pandas as pd
@@ -17,8 +17,9 @@ from safetensors.torch import load_file, save_file
 from .runs import *
 from .models import *
 from .metrics import *
+from . import zoo # registers every model, for `load_model`
 
-# %% ../nbs/40_records.ipynb #a25df750
+# %% ../nbs/40_records.ipynb #e8dac179
 @dataclass
 class Record:
     "What one run produced, or how it failed."
@@ -34,7 +35,7 @@ class Record:
     @property
     def id(self): return run_id(self.run)
 
-# %% ../nbs/40_records.ipynb #63968ccd
+# %% ../nbs/40_records.ipynb #1c6f9855
 def pack_predictions(
     paths,     # of the test images, [n]
     target,    # class numbers, [n]
@@ -46,7 +47,7 @@ def pack_predictions(
                 pred=log_probs.argmax(1).astype(np.int16),
                 log_probs=log_probs.clip(-65000, 0).astype(np.float16)) # half precision ends at 65504
 
-# %% ../nbs/40_records.ipynb #09ad5ee9
+# %% ../nbs/40_records.ipynb #b577a615
 def write_record(
     record:Record,
     weights:dict=None, # a state dict
@@ -72,7 +73,7 @@ def is_finished(path) -> bool:
     try: return read_record(path).outcome == 'finished'
     except StudyError: return False # none, or a damaged one
 
-# %% ../nbs/40_records.ipynb #7def2bf9
+# %% ../nbs/40_records.ipynb #4a3a2a08
 def read_record(
     path, # the record's folder, or its id under `runs_root()`
 ) -> Record:
@@ -86,6 +87,7 @@ def read_record(
 
 def _read(path):
     said = json.loads((path/'record.json').read_text())
+    if said['schema'] != 1: raise ValueError(f"schema {said['schema']}, known is 1")
     record = Record(run_from_dict(said.pop('run')), **{k: said.pop(k) for k in ('outcome', 'error', 'metrics')}, path=path)
     record.info = said
     if (path/'history.csv').exists(): record.history = pd.read_csv(path/'history.csv')
@@ -101,7 +103,7 @@ def finished(
     return list(records)
 
 def load_model(record:Record):
-    "The trained model of `record`, on the CPU and ready to evaluate."
+    "The trained model of `record`, on the CPU, ready to evaluate, and in float32 (a run in bfloat16 was tested in that)."
     finished([record])
     if not (record.path/'weights.safetensors').exists():
         raise StudyError(f'{record.path} holds no weights: they are not kept with every record. Run it again.')
@@ -109,7 +111,7 @@ def load_model(record:Record):
     model.load_state_dict(load_file(record.path/'weights.safetensors'))
     return model.eval()
 
-# %% ../nbs/40_records.ipynb #1c3a6581
+# %% ../nbs/40_records.ipynb #153e5331
 def verify_record(record:Record):
     "Raise `StudyError` unless the metrics of a finished `record` follow from its predictions."
     finished([record])
@@ -119,7 +121,7 @@ def verify_record(record:Record):
     if wrong: raise StudyError(f'{record.id}: {wrong[0]} is recorded as {record.metrics.get(wrong[0])}, but the predictions '
                                f'give {again[wrong[0]]}. The record was changed, or written by another version: run it again.')
 
-# %% ../nbs/40_records.ipynb #835d8caf
+# %% ../nbs/40_records.ipynb #5df65887
 _shown = ['accuracy', 'zero_one_loss', 'macro_f1']
 
 def records_table(
@@ -134,24 +136,37 @@ def records_table(
                          log_loss=r.metrics['log_loss'], seconds=r.info.get('cost', {}).get('seconds', np.nan)))
     return pd.DataFrame(rows)
 
+def record_confusion(record) -> np.ndarray: # [n_out, n_out]
+    "The confusion matrix of one record."
+    p = record.predictions
+    return confusion(p['target'], p['pred'], p['log_probs'].shape[1])
+
+def mean_confusion(records) -> np.ndarray: # [n_out, n_out]
+    "Counts of the confusion matrix, averaged over records of the same test images."
+    return np.mean([record_confusion(r) for r in records], axis=0)
+
 def seeds_table(
     records, # finished ones that differ in seed only
-) -> pd.DataFrame: # seeds, mean, low, high: a row a metric
-    "Mean of each metric over seeds, with a 95 % t-interval; nan where seeds have no spread."
-    values = {m: [r.metrics[m] for r in finished(records)] for m in [*_shown, 'log_loss']}
-    table = pd.DataFrame({m: t_interval(v) for m, v in values.items()}, index=['mean', 'low', 'high']).T
-    return table.assign(seeds=len(records)).rename_axis('metric')
+) -> pd.DataFrame: # mean, seeds_low, seeds_high, images_low, images_high: a row a metric
+    "Mean of each metric over seeds with 95 % intervals over seeds (t) and over images; nan where there is none."
+    cm = mean_confusion(finished(records))
+    low, high = wilson_interval(round(np.trace(cm)), int(cm.sum()))
+    images = dict(accuracy=(low, high), zero_one_loss=(1 - high, 1 - low), macro_f1=macro_f1_interval(cm), log_loss=(np.nan, np.nan))
+    rows = {m: (*t_interval([r.metrics[m] for r in records]), *ends) for m, ends in images.items()}
+    table = pd.DataFrame(rows, index=['mean', 'seeds_low', 'seeds_high', 'images_low', 'images_high']).T.rename_axis('metric')
+    table.loc[_shown] = table.loc[_shown].clip(0, 1) # a t-interval knows nothing of the ends of the scale
+    return table
 
-# %% ../nbs/40_records.ipynb #49800711
+# %% ../nbs/40_records.ipynb #0eafbb43
 def with_intervals(
-    table:pd.DataFrame, # with columns x, x_low and x_high, or mean, low and high
+    table:pd.DataFrame, # with columns x_low and x_high, and perhaps x
     digits:int=4,
 ) -> pd.DataFrame: # x reads '0.9833 [0.9640, 0.9923]'; the columns of the ends are gone
-    "The same table with each interval written behind its value."
-    show = lambda v, lo, hi: f'{v:.{digits}f}' + (f' [{lo:.{digits}f}, {hi:.{digits}f}]' if lo == lo else ' (no interval)')
+    "The same table with each interval written as one, behind its value where there is one."
+    ends = lambda lo, hi: f'[{lo:.{digits}f}, {hi:.{digits}f}]' if lo == lo else 'none'
     table = table.copy()
-    for low in [c for c in table if c.endswith('low')]:
-        high, name = low.replace('low', 'high'), low.removesuffix('low').removesuffix('_') or 'mean'
-        table[name] = [show(*v) for v in zip(table[name], table[low], table[high])]
-        table = table.drop(columns=[low, high])
+    for name in [c.removesuffix('_low') for c in table if c.endswith('_low')]:
+        interval = [ends(*v) for v in zip(table.pop(f'{name}_low'), table.pop(f'{name}_high'))]
+        if name in table: table[name] = [f'{v:.{digits}f} {i}' for v, i in zip(table[name], interval)]
+        else: table[f'over {name}'] = interval
     return table

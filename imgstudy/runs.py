@@ -6,14 +6,14 @@
 __all__ = ['run_parameters', 'checked', 'Recipe', 'Run', 'fields_of', 'make_run', 'run_to_dict', 'run_from_dict', 'run_id',
            'seed_runs']
 
-# %% ../nbs/01_runs.ipynb #5cbb7d3d
+# %% ../nbs/01_runs.ipynb #27844cc2
 from .core import *
 import dataclasses, hashlib, json, re
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 from typing import Literal
 
-# %% ../nbs/01_runs.ipynb #dd61dddf
+# %% ../nbs/01_runs.ipynb #bdc425e3
 _strict = ConfigDict(strict=True, extra='forbid', allow_inf_nan=False)
 
 def _default(cls, name):
@@ -39,7 +39,7 @@ def checked(cls, **kwargs):
     except ValidationError as e: errors = {err['loc'][0]: err for err in e.errors()} # one a parameter is enough
     raise StudyError(' '.join(_sentence(cls, err) for err in errors.values()))
 
-# %% ../nbs/01_runs.ipynb #f14b5f72
+# %% ../nbs/01_runs.ipynb #d5ca4bf2
 @dataclass(frozen=True, config=_strict)
 class Recipe:
     "How a model is trained."
@@ -50,7 +50,7 @@ class Recipe:
     opt: Literal['adamw', 'adam', 'sgd'] = 'adamw'                     # optimiser; sgd with momentum 0.9
     schedule: Literal['one_cycle', 'cosine', 'flat'] = 'one_cycle'     # how the rate moves over the training
 
-# %% ../nbs/01_runs.ipynb #653cc9e9
+# %% ../nbs/01_runs.ipynb #7a49c407
 @dataclass(frozen=True, config=_strict)
 class Run:
     "One training: which images, which model, which recipe, which seed."
@@ -65,7 +65,7 @@ class Run:
     seed: int = Field(0, ge=0, lt=2**32)                     # draws weights, batches and augmentation
     precision: Literal['auto', 'bf16', 'fp32'] = 'auto'      # 'auto': what pays on this device
 
-# %% ../nbs/01_runs.ipynb #4efe840b
+# %% ../nbs/01_runs.ipynb #e1fb2188
 def fields_of(cls) -> set: return {f.name for f in dataclasses.fields(cls)}
 run_parameters = (fields_of(Run) | fields_of(Recipe)) - {'recipe'}
 
@@ -76,7 +76,7 @@ def make_run(**params) -> Run:
     recipe = {k: params.pop(k) for k in fields_of(Recipe) & set(params)}
     return checked(Run, recipe=checked(Recipe, **recipe), **params)
 
-# %% ../nbs/01_runs.ipynb #f239f5ac
+# %% ../nbs/01_runs.ipynb #59d40236
 def run_to_dict(run:Run) -> dict: return dataclasses.asdict(run)
 
 def run_from_dict(d:dict) -> Run:
@@ -85,12 +85,12 @@ def run_from_dict(d:dict) -> Run:
 
 def run_id(run:Run) -> str:
     "A readable name and eight hex digits that stand for every field of `run`."
-    said = {k: v for k, v in run_to_dict(run).items() if v is not None}
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:8]
+    said = lambda d: {k: said(v) if isinstance(v, dict) else v for k, v in d.items() if v is not None}
+    digest = hashlib.sha256(json.dumps(said(run_to_dict(run)), sort_keys=True).encode()).hexdigest()[:8]
     slug = lambda s: re.sub(r'[^\w.]+', '_', s.rstrip('/').split('/')[-1])[:40]
     return f'{slug(run.dataset)}-{slug(run.model)}-s{run.seed}-{digest}'
 
-# %% ../nbs/01_runs.ipynb #46774efc
+# %% ../nbs/01_runs.ipynb #3a7fea82
 def seed_runs(
     run:Run, # what to train
     seeds,   # how many (from 0 on), or a list of seeds

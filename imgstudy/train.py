@@ -6,7 +6,7 @@
 __all__ = ['study_parameters', 'create_run', 'notebook_params', 'predict_test', 'describe_data', 'describe_cost',
            'describe_model', 'train']
 
-# %% ../nbs/41_train.ipynb #91600f5a
+# %% ../nbs/41_train.ipynb #96066889
 from .core import *
 import dataclasses, time
 import numpy as np, pandas as pd, torch
@@ -22,7 +22,7 @@ from .fit import *
 from .metrics import *
 from .records import *
 
-# %% ../nbs/41_train.ipynb #f6cde42f
+# %% ../nbs/41_train.ipynb #f3b37a19
 def create_run(
     **params, # fields of `Run` and `Recipe`; None stands for the default
 ) -> Run: # every field that a training needs is filled in
@@ -38,7 +38,7 @@ def create_run(
     check_size(run.model, run.size)
     return run
 
-# %% ../nbs/41_train.ipynb #e58d7f3e
+# %% ../nbs/41_train.ipynb #d7f410d4
 study_parameters = (run_parameters - {'seed'}) | {'seeds', 'find_lr'}
 
 def notebook_params(
@@ -55,7 +55,7 @@ def notebook_params(
     names['_params_checked'] = True
     return {k: v for k, v in literal.items() if k in study_parameters}
 
-# %% ../nbs/41_train.ipynb #1aced6cd
+# %% ../nbs/41_train.ipynb #3070d49a
 def predict_test(
     learn:Learner,
     data:StudyData,
@@ -67,13 +67,14 @@ def predict_test(
         raise StudyError(f'The trained model answers some test images with no number. Lower the peak rate, now lr={learn.lr:g}.')
     return pack_predictions(data.of('test').path, target.numpy(), preds.numpy())
 
-# %% ../nbs/41_train.ipynb #6ec87752
+# %% ../nbs/41_train.ipynb #c16c21f0
 def describe_data(data:StudyData) -> dict:
     "What the record says of the images."
     return dict(fingerprint=data.fingerprint, classes=data.classes, counts=data.counts().sum().to_dict(),
                 mean=data.mean, std=data.std, note=data.spec.note,
                 leaked=data.leaked, # test images that are among the others too
-                skipped=dict(n=len(data.skipped), files=data.skipped[:100])) # a hundred names are enough to find the rest
+                formats=data.items.path.str.extract(r'(\.\w+)$')[0].fillna('none').value_counts().to_dict(), # JPEG copies are not raw pixels
+                skipped=dict(n=len(data.skipped), files=data.skipped))
 
 def describe_cost(history:History, start:float) -> dict:
     "Seconds from `start` until now, and training images per second of the epochs, each with its validation."
@@ -83,12 +84,13 @@ def describe_cost(history:History, start:float) -> dict:
 def describe_model(learn:Learner, run:Run) -> dict:
     "Size and work of the model, and how it was computed."
     return dict(parameters=count_params(learn.model), flops=count_flops(learn.model, run.size),
-                precision=learn.precision, channels_last=True)
+                precision=learn.precision, channels_last=learn.channels_last)
 
-# %% ../nbs/41_train.ipynb #8def4f5c
+# %% ../nbs/41_train.ipynb #59c69529
 def _check_before(run, data, root):
     "Raise `StudyError` if `data` is not that of `run`, or if its record was made from other images."
-    if data.spec.name != run.dataset: raise StudyError(f'The run is of {run.dataset}, but `data` is {data.spec.name}.')
+    part = (run.dataset, run.subset, run.split_seed)
+    if data.part != part: raise StudyError(f'The run is of {part} (dataset, subset, split_seed), but `data` of {data.part}.')
     dest = Path(root)/run_id(run)
     if is_finished(dest) and (old := read_record(dest).info['data']['fingerprint']) != data.fingerprint:
         raise StudyError(f'The record {dest} was made from other images (fingerprint {old}, now {data.fingerprint}): the data '
@@ -97,6 +99,7 @@ def _check_before(run, data, root):
 def _train(run, data, root):
     "The record of `run` and its weights."
     start = time.perf_counter()
+    if run.size is None or run.augment is None: raise StudyError('The run leaves size or augment open: make it with create_run.')
     data = data or load_data(run)
     _check_before(run, data, root)
     seed_everything(run.seed)

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['models_table']
 
-# %% ../nbs/29_zoo.ipynb #04bb70e3
+# %% ../nbs/29_zoo.ipynb #aa3f406a
 import pandas as pd
 from .models import *
 from . import lenet, convnext # each registers its family
 
-# %% ../nbs/29_zoo.ipynb #9742e36f
+# %% ../nbs/29_zoo.ipynb #a8af775d
 def models_table(
     n_out:int=10, # classes
     names=None,   # which models; None: all of them

@@ -29,8 +29,9 @@ def test_shows_and_tests_what_it_exports(path):
 def test_outputs_are_small_and_free_of_paths(path):
     assert path.stat().st_size < 500_000
     outputs = json.dumps([o for *_, o in cells(path)])
-    found = re.search(r'(/home/|/root/|/Users/|/work/|/tmp/|site-packages|C:\\\\)[^"\\]{0,40}', outputs)
+    found = re.search(r'(/home/|/root/|/Users/|/tmp/|site-packages|C:\\\\)[^"\\]{0,40}', outputs)
     assert not found, found and found[0]
+    assert str(top.parent) + '/' not in outputs
     assert not re.search(r'"output_type": "error"', outputs)
 
 

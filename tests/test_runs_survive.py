@@ -1,5 +1,5 @@
 "What a record promises across processes: the same bits, and all or nothing."
-import os, signal, subprocess, sys, time
+import os, signal, subprocess, sys
 import pytest, torch
 from safetensors.torch import load_file
 from imgstudy.records import read_record
@@ -26,7 +26,23 @@ def test_two_processes_give_the_same_bits(model, tmp_path):
 
 def test_a_killed_run_leaves_no_record(runs_dir):
     process = start(epochs=500) # long enough to be killed, with a line every 50 epochs
-    while 'epoch' not in process.stdout.readline(): time.sleep(0.05)
+    assert any('epoch' in line for line in iter(process.stdout.readline, ''))
     process.send_signal(signal.SIGKILL)
     process.wait()
-    assert not runs_dir.exists() or not list(runs_dir.glob('*/record.json'))
+    assert process.returncode == -signal.SIGKILL and not list(runs_dir.glob('*/record.json'))
+
+
+def test_a_run_killed_while_it_writes_leaves_no_record(runs_dir):
+    "It dies when record.json, history and predictions are written and the weights are not."
+    die = 'import os, imgstudy.records; imgstudy.records.save_file = lambda *args: os.kill(os.getpid(), 9)'
+    done = subprocess.run([sys.executable, '-c', die + train.format(model='lenet5', epochs=1)], env={**os.environ})
+    assert done.returncode == -signal.SIGKILL
+    assert [p.name.endswith('.part') for p in runs_dir.iterdir()] == [True], 'a hidden folder that nobody reads'
+    assert not list(runs_dir.glob('[!.]*'))
+
+
+def test_a_record_is_read_in_a_fresh_process(tmp_path):
+    "As the README shows it."
+    path = start(root=tmp_path).communicate()[0].split()[-1]
+    code = f'from imgstudy.records import *; r = read_record({path!r}); verify_record(r); print(type(load_model(r)).__name__)'
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout.strip() == 'Sequential'

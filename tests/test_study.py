@@ -3,6 +3,7 @@ import json, os, subprocess, sys
 from pathlib import Path
 import pytest
 from imgstudy.records import read_record, verify_record
+from imgstudy.runs import make_run, run_parameters
 
 top = Path(__file__).parent.parent
 study = top/'nbs/run_study.ipynb'
@@ -40,12 +41,13 @@ def test_piped(runs_dir):
 
 
 def test_every_field_of_run_and_recipe_is_a_parameter(runs_dir, tmp_path):
-    asked = dict(size=28, opt='sgd', schedule='cosine', precision='fp32', split_seed=4, find_lr=True)
-    named = [a for k, v in asked.items() for a in ('-p', k, v)]
-    done = papermill(study, tmp_path/'out.ipynb', *quick[:4], '-p', 'subset', '200', *named, '-y', 'seeds: [7]')
+    recipe = dict(epochs=1, lr=0.02, wd=0.3, bs=50, opt='sgd', schedule='cosine')
+    other = dict(dataset='digits', model='lenet5', init='scratch', size=28, augment='none', subset=200, precision='fp32', split_seed=4)
+    assert set(recipe) | set(other) | {'seed'} == run_parameters, 'name the new parameter here'
+    named = [a for k, v in (recipe | other | dict(find_lr=True)).items() for a in ('-p', k, v)]
+    done = papermill(study, tmp_path/'out.ipynb', *named, '-y', 'seeds: [7]')
     assert done.returncode == 0, done.stderr[-2000:]
-    run = read_record(next(runs_dir.iterdir())).run
-    assert (run.size, run.recipe.opt, run.recipe.schedule, run.precision, run.split_seed, run.seed) == (28, 'sgd', 'cosine', 'fp32', 4, 7)
+    assert read_record(next(runs_dir.iterdir())).run == make_run(**recipe, **other, seed=7)
 
 
 @pytest.mark.parametrize('name, value, message', [
