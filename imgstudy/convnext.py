@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['convnext_sizes', 'ChannelNorm', 'ConvNeXtBlock', 'convnext', 'from_timm']
 
-# %% ../nbs/25_convnext.ipynb #a7ba86cc
+# %% ../nbs/25_convnext.ipynb #f86c490c
 from .core import *
 import re, torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from timm.layers import DropPath
 from torch import nn
 from .models import *
 
-# %% ../nbs/25_convnext.ipynb #95c8bcf0
+# %% ../nbs/25_convnext.ipynb #680957d4
 class ChannelNorm(nn.LayerNorm):
     "LayerNorm over the channels of `[n, c, h, w]`, epsilon 1e-6."
     def __init__(self, dim): super().__init__(dim, eps=1e-6)
@@ -23,7 +23,7 @@ class ChannelNorm(nn.LayerNorm):
         x = super().forward(x.permute(0, 2, 3, 1)) # [n, h, w, c]
         return x.permute(0, 3, 1, 2)               # [n, c, h, w]
 
-# %% ../nbs/25_convnext.ipynb #9fc977c2
+# %% ../nbs/25_convnext.ipynb #e9649eef
 class ConvNeXtBlock(nn.Module):
     "x + drop(gamma * mlp(norm(depthwise 7x7(x))))."
     def __init__(self,
@@ -42,7 +42,7 @@ class ConvNeXtBlock(nn.Module):
         y = self.fc2(F.gelu(self.fc1(self.norm(y))))   # 4c inside
         return x + self.drop((self.gamma*y).permute(0, 3, 1, 2))  # [n, c, h, w]
 
-# %% ../nbs/25_convnext.ipynb #ab1f7f41
+# %% ../nbs/25_convnext.ipynb #d0e6aaf9
 def _stage(d_in, dim, drops, first):
     "Halve the side unless this is the first stage, then a block for each drop rate."
     down = [] if first else [ChannelNorm(d_in), nn.Conv2d(d_in, dim, 2, stride=2)]
@@ -70,7 +70,7 @@ def convnext(
     parts['head'] = nn.Sequential(*pool, nn.Linear(dims[-1], n_out))
     return nn.Sequential(parts).apply(_init_weights)
 
-# %% ../nbs/25_convnext.ipynb #c5088c4f
+# %% ../nbs/25_convnext.ipynb #960c0b75
 _paper = 'Liu et al. 2022, A ConvNet for the 2020s'
 convnext_sizes = dict(
     convnext      =dict(depths=(2,2,2,2),  dims=(16,32,64,128),     patch=2, drop_path=0.),
@@ -83,14 +83,14 @@ convnext_sizes = dict(
 def _register(name, cfg):
     "Register one row of the size table; the image size changes nothing in it."
     small = cfg['patch'] == 2
-    recipe = dict(lr=2e-3, wd=.05, bs=32, epochs=15) if small else dict(lr=1e-3, wd=.05)
+    recipe = dict(lr=4e-3, wd=.05, bs=32, epochs=15) if small else dict(lr=1e-3, wd=.05)
     by = {'convnext': 'imgstudy, after ', 'convnext_atto': 'Wightman, timm, after '}.get(name, '')
     register_model(name, family='convnext', size=32 if small else 224, min_size=8*cfg['patch'], depthwise=True,
                    recipe=recipe, source=by + _paper)(lambda n_out, n_in=3, size=None: convnext(n_out, n_in, **cfg))
 
 for name, cfg in convnext_sizes.items(): _register(name, cfg)
 
-# %% ../nbs/25_convnext.ipynb #2920f56b
+# %% ../nbs/25_convnext.ipynb #115d0646
 _keymap = [(r'^stages\.(\d+)\.', lambda m: f'stage{int(m[1]) + 1}.'), (r'\.downsample\.', '.'),
            (r'\.conv_dw\.', '.conv.'), (r'\.mlp\.fc', '.fc'), (r'^head\.norm\.', 'head.1.'), (r'^head\.fc\.', 'head.3.')]
 

@@ -6,7 +6,7 @@
 __all__ = ['drop_unreadable', 'split_items', 'take_subset', 'StudyData', 'channel_stats', 'load_data', 'OpenImage',
            'create_block', 'create_dls', 'create_test_dl']
 
-# %% ../nbs/13_data.ipynb #8f73f195
+# %% ../nbs/13_data.ipynb #774554af
 from .core import *
 import os
 import numpy as np, pandas as pd
@@ -21,7 +21,7 @@ from .images import *
 from .datasets import *
 from .augment import *
 
-# %% ../nbs/13_data.ipynb #a4685fa5
+# %% ../nbs/13_data.ipynb #2f1833b4
 def drop_unreadable(
     items:pd.DataFrame,  # path, label, split
     checks:pd.DataFrame, # what `check_images` said of the same paths
@@ -39,7 +39,7 @@ def drop_unreadable(
     good = items[items.error.isna()].drop(columns='error').reset_index(drop=True)
     return good, bad[['path', 'error']].to_dict('records')
 
-# %% ../nbs/13_data.ipynb #a1d24081
+# %% ../nbs/13_data.ipynb #5d45461a
 def _shares(
     counts:pd.Series, # images of each class
     n:int,            # how many to take in all, at least one a class
@@ -76,7 +76,7 @@ def split_items(
         items.loc[_draw(train, max(round(fraction*len(train)), train.label.nunique()), seed), 'split'] = split
     return items
 
-# %% ../nbs/13_data.ipynb #e6036d0f
+# %% ../nbs/13_data.ipynb #92e7915a
 def take_subset(
     items:pd.DataFrame, # with column split
     subset,             # a number of training images, a fraction of them, or None for all
@@ -92,7 +92,7 @@ def take_subset(
     keep = _draw(train, int(n), seed)
     return items[(items.split != 'train') | items.index.isin(keep)].reset_index(drop=True)
 
-# %% ../nbs/13_data.ipynb #4a9460f4
+# %% ../nbs/13_data.ipynb #e743ae9d
 @dataclass
 class StudyData:
     "The images of a run: a table of files and what is known of them."
@@ -124,7 +124,7 @@ def channel_stats(items) -> tuple: # means, standard deviations: three floats in
     mean, sq = items[['r', 'g', 'b']].mean().to_numpy(), items[['r2', 'g2', 'b2']].mean().to_numpy()
     return mean.tolist(), ((sq - mean**2).clip(1e-6)**.5).tolist() # a channel that never varies must not divide by 0
 
-# %% ../nbs/13_data.ipynb #598383d1
+# %% ../nbs/13_data.ipynb #37a5dfeb
 def _part(run): return run.dataset, run.subset, run.split_seed
 
 def load_data(
@@ -141,7 +141,7 @@ def load_data(
     classes = sorted(set(items.label))
     return StudyData(get_dataset(run.dataset), _part(run), root, split, skipped, fingerprint(items), classes, mean, std)
 
-# %% ../nbs/13_data.ipynb #4c3d4f9a
+# %% ../nbs/13_data.ipynb #4361f2ce
 class OpenImage:
     "Open a file as a `StudyImage` of `size` by `size` pixels, and keep it if told to."
     def __init__(self,
@@ -157,7 +157,7 @@ class OpenImage:
         if path not in self.kept: self.kept[path] = self.open(path)
         return self.kept[path]
 
-# %% ../nbs/13_data.ipynb #2059412a
+# %% ../nbs/13_data.ipynb #815e8217
 def create_block(
     data:StudyData,      # says classes, mean and std
     size:int,            # image side in pixels
@@ -173,7 +173,7 @@ def create_block(
 
 def _pairs(data, rows): return list(zip((str(data.root/p) for p in rows.path), rows.label))
 
-# %% ../nbs/13_data.ipynb #42ccf2e5
+# %% ../nbs/13_data.ipynb #4da385b7
 def create_dls(
     run:Run,         # says size, augment and recipe.bs
     data:StudyData,  # as `load_data` gives it
@@ -186,7 +186,7 @@ def create_dls(
     workers = 0 if small else min(os.cpu_count(), 16)
     return block.dataloaders(train + valid, bs=min(run.recipe.bs, len(train)), val_bs=256, **{'num_workers': workers, **kwargs})
 
-# %% ../nbs/13_data.ipynb #9dece564
+# %% ../nbs/13_data.ipynb #42b80246
 def create_test_dl(dls, data):
     "The test images of `data` in the order of `data.of('test')`, prepared as for validation."
     return dls.test_dl(_pairs(data, data.of('test')), with_labels=True)

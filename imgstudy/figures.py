@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['plot_counts', 'plot_curves', 'plot_confusion', 'plot_classwise', 'mistakes_table', 'plot_mistakes']
 
-# %% ../nbs/51_figures.ipynb #22a4b649
+# %% ../nbs/51_figures.ipynb #93779115
 from .core import *
 import math
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
@@ -15,7 +15,7 @@ from .records import *
 
 plt.rcParams['text.parse_math'] = False # a class may be called "a$b"; no figure here sets mathematics
 
-# %% ../nbs/51_figures.ipynb #829d304e
+# %% ../nbs/51_figures.ipynb #e291775c
 def plot_counts(
     data:StudyData,
 ): # Axes
@@ -28,7 +28,7 @@ def plot_counts(
     if len(counts) > 40: ax.set_xticks([])
     return ax
 
-# %% ../nbs/51_figures.ipynb #fb0f3136
+# %% ../nbs/51_figures.ipynb #cce62654
 def plot_curves(
     records, # finished ones that differ in seed only
 ): # two Axes
@@ -42,7 +42,7 @@ def plot_curves(
         ax.set_ylabel(cols[-1].split('_')[1]); ax.legend(frameon=False)
     return axs
 
-# %% ../nbs/51_figures.ipynb #d67b9980
+# %% ../nbs/51_figures.ipynb #49a77418
 def plot_confusion(
     records, # finished ones that differ in seed only
 ): # Axes
@@ -56,7 +56,7 @@ def plot_confusion(
     ax.set(xlabel='predicted', ylabel='true', title='% of each true class')
     return ax
 
-# %% ../nbs/51_figures.ipynb #e392405c
+# %% ../nbs/51_figures.ipynb #6800a66f
 def plot_classwise(
     record:Record,
     most:int=25, # bars
@@ -70,7 +70,7 @@ def plot_classwise(
     ax.invert_yaxis(); ax.set(xlabel='test accuracy', xlim=(0, 1)); ax.tick_params(axis='y', labelsize=8)
     return ax
 
-# %% ../nbs/51_figures.ipynb #15fd7ab4
+# %% ../nbs/51_figures.ipynb #0c8ee5a5
 def mistakes_table(
     record:Record,
 ) -> pd.DataFrame: # path, true, predicted, probability: a row a wrong image, the surest first

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['create_schedule', 'plot_schedule', 'History', 'StopOnNaN', 'fit', 'find_lr']
 
-# %% ../nbs/31_fit.ipynb #7e4a8e6b
+# %% ../nbs/31_fit.ipynb #7f4beaf8
 from .core import *
 import math, tempfile, time
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
@@ -15,7 +15,7 @@ from fastai.basics import Callback, CancelFitException, Learner
 from .runs import *
 from .learner import *
 
-# %% ../nbs/31_fit.ipynb #7a6235eb
+# %% ../nbs/31_fit.ipynb #e057f665
 _schedules = dict(
     one_cycle=lambda lr: dict(lr=combined_cos(0.25, lr/25, lr, lr/1e5), mom=combined_cos(0.25, 0.95, 0.85, 0.95)),
     cosine=lambda lr: dict(lr=SchedCos(lr, 0)),
@@ -25,7 +25,7 @@ def create_schedule(recipe:Recipe) -> dict: # 'lr' and perhaps 'mom' -> a functi
     "The schedule of `recipe`."
     return _schedules[recipe.schedule](recipe.lr)
 
-# %% ../nbs/31_fit.ipynb #04df5dbd
+# %% ../nbs/31_fit.ipynb #15238d69
 def plot_schedule(
     recipe:Recipe,
     n_steps:int=200, # over the whole training
@@ -42,7 +42,7 @@ def plot_schedule(
         axis.set_ylabel(label)
     ax.set(xlabel='epoch', title=recipe.schedule)
 
-# %% ../nbs/31_fit.ipynb #af51ed7c
+# %% ../nbs/31_fit.ipynb #3b16562a
 class History(Callback):
     "Collect a row an epoch in `rows`, and print about `lines` of them."
     order = 70 # after the Recorder
@@ -63,13 +63,14 @@ class History(Callback):
     def after_epoch(self):
         self.images += self.n
         seen = dict(zip(self.recorder.metric_names[1:], self.recorder.values[-1]))
-        self.rows.append(row := dict(epoch=self.epoch + 1, train_loss=float(self.total)/max(self.n, 1), valid_loss=seen['valid_loss'],
-            valid_accuracy=seen['accuracy'], lr=self.opt.hypers[0]['lr'], seconds=time.perf_counter() - self.start))
+        self.rows.append(row := dict(epoch=self.epoch + 1, train_loss=float(self.total)/max(self.n, 1),
+            valid_loss=seen['valid_loss'], valid_accuracy=seen['accuracy'], lr=self.opt.hypers[0]['lr'],
+            seconds=time.perf_counter() - self.start))
         if row['epoch'] % math.ceil(self.n_epoch/self.lines) == 0 or row['epoch'] == self.n_epoch: self.say(
             'train loss {train_loss:.4f}, valid loss {valid_loss:.4f}, valid accuracy {valid_accuracy:.4f}, {seconds:.1f} s'
             .format(**row))
 
-# %% ../nbs/31_fit.ipynb #91ebbedf
+# %% ../nbs/31_fit.ipynb #47d4e192
 class StopOnNaN(Callback):
     "Stop at the first training loss that is not finite; `reason` says where that was."
     reason = None
@@ -81,7 +82,7 @@ class StopOnNaN(Callback):
                        f'lr={self.learn.lr/10:.3g}, or look at the images.')
         raise CancelFitException
 
-# %% ../nbs/31_fit.ipynb #4904d5fe
+# %% ../nbs/31_fit.ipynb #03d72be0
 def fit(
     learn:Learner, # as from `create_learner`
     recipe:Recipe, # how long and how fast
@@ -97,7 +98,7 @@ def fit(
         raise StudyError(f'The validation loss was no number in the end. Lower the peak rate, now lr={recipe.lr:g}.')
     return history
 
-# %% ../nbs/31_fit.ipynb #4101fc6b
+# %% ../nbs/31_fit.ipynb #9f0d27f5
 def find_lr(
     learn:Learner, # one that is not used for training
 ) -> float: # a suggestion

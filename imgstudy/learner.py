@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['create_opt_func', 'decay_splitter', 'group_decay', 'use_autocast', 'create_learner']
 
-# %% ../nbs/30_learner.ipynb #0b2c2f9f
+# %% ../nbs/30_learner.ipynb #4e476c14
 from .core import *
 import torch
 from functools import partial
@@ -16,14 +16,14 @@ from .runs import *
 from .models import *
 from . import zoo # registers every model
 
-# %% ../nbs/30_learner.ipynb #e2bc56d8
+# %% ../nbs/30_learner.ipynb #dc45b1b2
 _optimisers = dict(adamw=torch.optim.AdamW, adam=torch.optim.Adam, sgd=partial(torch.optim.SGD, momentum=0.9))
 
 def create_opt_func(recipe:Recipe):
     "The optimiser of `recipe`, as fastai wants it."
     return partial(OptimWrapper, opt=partial(_optimisers[recipe.opt], fused=True))
 
-# %% ../nbs/30_learner.ipynb #6a23c573
+# %% ../nbs/30_learner.ipynb #a71bf7d4
 def decay_splitter(
     model:nn.Module,
 ) -> list: # two lists of parameters: with weight decay, without
@@ -35,7 +35,7 @@ def group_decay(recipe:Recipe) -> list:
     "The weight decay of each group of `decay_splitter`."
     return [recipe.wd, 0.]
 
-# %% ../nbs/30_learner.ipynb #9cefa9c1
+# %% ../nbs/30_learner.ipynb #a7869f95
 class _Autocast:
     "The two hooks, and the contexts between them; a class, so that a model with them can be pickled."
     def __init__(self, device): self.device, self.entered = device, []
@@ -56,7 +56,7 @@ def use_autocast(
     model.register_forward_hook(cast.leave, always_call=True)
     return model
 
-# %% ../nbs/30_learner.ipynb #1270d56d
+# %% ../nbs/30_learner.ipynb #5f13b716
 def create_learner(
     run:Run,  # says model, recipe, size and precision
     dls,      # as from `create_dls`

@@ -6,7 +6,7 @@
 __all__ = ['models', 'Model', 'register_model', 'check_size', 'create_model', 'count_params', 'count_flops', 'flops_by_module',
            'stages_table']
 
-# %% ../nbs/20_models.ipynb #52e749a1
+# %% ../nbs/20_models.ipynb #bd5c5199
 from .core import *
 import pandas as pd, torch
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from typing import Callable
 
-# %% ../nbs/20_models.ipynb #ed1b3c61
+# %% ../nbs/20_models.ipynb #90f3ee75
 @dataclass(frozen=True)
 class Model:
     "A registered model: how to build it and what suits it."
@@ -36,7 +36,7 @@ def register_model(name, **kwargs):
         return make
     return register
 
-# %% ../nbs/20_models.ipynb #c9d68fcf
+# %% ../nbs/20_models.ipynb #4c4ad1eb
 def check_size(
     name:str, # a registered model
     size:int, # image side in pixels
@@ -58,7 +58,7 @@ def create_model(
     check_size(name, size)
     return models[name].make(n_out, n_in, size)
 
-# %% ../nbs/20_models.ipynb #ef9d556b
+# %% ../nbs/20_models.ipynb #ed44d0e9
 def count_params(model) -> int:
     "Trainable parameters."
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
@@ -79,7 +79,7 @@ def flops_by_module(model, size, n_in=3) -> dict: # module name ('' is the whole
     counts = {name.partition('.')[2]: sum(c.values()) for name, c in counter.get_flop_counts().items()} # Sequential.stem
     return counts | {'': counter.get_total_flops()}
 
-# %% ../nbs/20_models.ipynb #71cc8825
+# %% ../nbs/20_models.ipynb #00f762e2
 def stages_table(
     model,      # a module whose children are its stages, in order
     size:int,   # image side in pixels
@@ -93,4 +93,5 @@ def stages_table(
     for h in hooks: h.remove()
     rows = {n: (shapes.get(n, ''), count_params(s), flops.get(n, 0)/1e6) for n, s in stages.items()}
     rows['total'] = ('', count_params(model), flops['']/1e6)
-    return pd.DataFrame(rows, index=['output', 'parameters', 'MFLOPs']).T.rename_axis('stage').astype({'parameters': int, 'MFLOPs': float})
+    table = pd.DataFrame(rows, index=['output', 'parameters', 'MFLOPs']).T.rename_axis('stage')
+    return table.astype({'parameters': int, 'MFLOPs': float})

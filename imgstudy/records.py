@@ -6,7 +6,7 @@
 __all__ = ['Record', 'pack_predictions', 'write_record', 'is_finished', 'read_record', 'finished', 'load_model', 'verify_record',
            'records_table', 'record_confusion', 'mean_confusion', 'seeds_table', 'with_intervals']
 
-# %% ../nbs/40_records.ipynb #7b0d395d
+# %% ../nbs/40_records.ipynb #335a1544
 from .core import *
 import json, zipfile
 import numpy as np, pandas as pd
@@ -19,7 +19,7 @@ from .models import *
 from .metrics import *
 from . import zoo # registers every model, for `load_model`
 
-# %% ../nbs/40_records.ipynb #e8dac179
+# %% ../nbs/40_records.ipynb #427f8eb2
 @dataclass
 class Record:
     "What one run produced, or how it failed."
@@ -35,7 +35,7 @@ class Record:
     @property
     def id(self): return run_id(self.run)
 
-# %% ../nbs/40_records.ipynb #1c6f9855
+# %% ../nbs/40_records.ipynb #28691046
 def pack_predictions(
     paths,     # of the test images, [n]
     target,    # class numbers, [n]
@@ -47,7 +47,7 @@ def pack_predictions(
                 pred=log_probs.argmax(1).astype(np.int16),
                 log_probs=log_probs.clip(-65000, 0).astype(np.float16)) # half precision ends at 65504
 
-# %% ../nbs/40_records.ipynb #b577a615
+# %% ../nbs/40_records.ipynb #c25e6f72
 def write_record(
     record:Record,
     weights:dict=None, # a state dict
@@ -73,7 +73,7 @@ def is_finished(path) -> bool:
     try: return read_record(path).outcome == 'finished'
     except StudyError: return False # none, or a damaged one
 
-# %% ../nbs/40_records.ipynb #4a3a2a08
+# %% ../nbs/40_records.ipynb #62f26de6
 def read_record(
     path, # the record's folder, or its id under `runs_root()`
 ) -> Record:
@@ -111,7 +111,7 @@ def load_model(record:Record):
     model.load_state_dict(load_file(record.path/'weights.safetensors'))
     return model.eval()
 
-# %% ../nbs/40_records.ipynb #153e5331
+# %% ../nbs/40_records.ipynb #4516fe50
 def verify_record(record:Record):
     "Raise `StudyError` unless the metrics of a finished `record` follow from its predictions."
     finished([record])
@@ -121,7 +121,7 @@ def verify_record(record:Record):
     if wrong: raise StudyError(f'{record.id}: {wrong[0]} is recorded as {record.metrics.get(wrong[0])}, but the predictions '
                                f'give {again[wrong[0]]}. The record was changed, or written by another version: run it again.')
 
-# %% ../nbs/40_records.ipynb #5df65887
+# %% ../nbs/40_records.ipynb #73426ac8
 _shown = ['accuracy', 'zero_one_loss', 'macro_f1']
 
 def records_table(
@@ -151,13 +151,14 @@ def seeds_table(
     "Mean of each metric over seeds with 95 % intervals over seeds (t) and over images; nan where there is none."
     cm = mean_confusion(finished(records))
     low, high = wilson_interval(round(np.trace(cm)), int(cm.sum()))
-    images = dict(accuracy=(low, high), zero_one_loss=(1 - high, 1 - low), macro_f1=macro_f1_interval(cm), log_loss=(np.nan, np.nan))
+    images = dict(accuracy=(low, high), zero_one_loss=(1 - high, 1 - low), macro_f1=macro_f1_interval(cm),
+                  log_loss=(np.nan, np.nan))
     rows = {m: (*t_interval([r.metrics[m] for r in records]), *ends) for m, ends in images.items()}
     table = pd.DataFrame(rows, index=['mean', 'seeds_low', 'seeds_high', 'images_low', 'images_high']).T.rename_axis('metric')
     table.loc[_shown] = table.loc[_shown].clip(0, 1) # a t-interval knows nothing of the ends of the scale
     return table
 
-# %% ../nbs/40_records.ipynb #0eafbb43
+# %% ../nbs/40_records.ipynb #8c64ff6f
 def with_intervals(
     table:pd.DataFrame, # with columns x_low and x_high, and perhaps x
     digits:int=4,

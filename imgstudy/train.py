@@ -6,7 +6,7 @@
 __all__ = ['study_parameters', 'create_run', 'notebook_params', 'predict_test', 'describe_data', 'describe_cost',
            'describe_model', 'train']
 
-# %% ../nbs/41_train.ipynb #96066889
+# %% ../nbs/41_train.ipynb #0be4ea8c
 from .core import *
 import dataclasses, time
 import numpy as np, pandas as pd, torch
@@ -22,7 +22,7 @@ from .fit import *
 from .metrics import *
 from .records import *
 
-# %% ../nbs/41_train.ipynb #f3b37a19
+# %% ../nbs/41_train.ipynb #881d89c7
 def create_run(
     **params, # fields of `Run` and `Recipe`; None stands for the default
 ) -> Run: # every field that a training needs is filled in
@@ -38,7 +38,7 @@ def create_run(
     check_size(run.model, run.size)
     return run
 
-# %% ../nbs/41_train.ipynb #d7f410d4
+# %% ../nbs/41_train.ipynb #2fb1ff86
 study_parameters = (run_parameters - {'seed'}) | {'seeds', 'find_lr'}
 
 def notebook_params(
@@ -55,7 +55,7 @@ def notebook_params(
     names['_params_checked'] = True
     return {k: v for k, v in literal.items() if k in study_parameters}
 
-# %% ../nbs/41_train.ipynb #3070d49a
+# %% ../nbs/41_train.ipynb #a6a007ce
 def predict_test(
     learn:Learner,
     data:StudyData,
@@ -67,13 +67,13 @@ def predict_test(
         raise StudyError(f'The trained model answers some test images with no number. Lower the peak rate, now lr={learn.lr:g}.')
     return pack_predictions(data.of('test').path, target.numpy(), preds.numpy())
 
-# %% ../nbs/41_train.ipynb #c16c21f0
+# %% ../nbs/41_train.ipynb #784f488b
 def describe_data(data:StudyData) -> dict:
     "What the record says of the images."
     return dict(fingerprint=data.fingerprint, classes=data.classes, counts=data.counts().sum().to_dict(),
                 mean=data.mean, std=data.std, note=data.spec.note,
                 leaked=data.leaked, # test images that are among the others too
-                formats=data.items.path.str.extract(r'(\.\w+)$')[0].fillna('none').value_counts().to_dict(), # JPEG copies are not raw pixels
+                formats=data.items.path.map(lambda p: Path(p).suffix).value_counts().to_dict(), # JPEG is not raw pixels
                 skipped=dict(n=len(data.skipped), files=data.skipped))
 
 def describe_cost(history:History, start:float) -> dict:
@@ -86,7 +86,7 @@ def describe_model(learn:Learner, run:Run) -> dict:
     return dict(parameters=count_params(learn.model), flops=count_flops(learn.model, run.size),
                 precision=learn.precision, channels_last=learn.channels_last)
 
-# %% ../nbs/41_train.ipynb #59c69529
+# %% ../nbs/41_train.ipynb #4a0ba698
 def _check_before(run, data, root):
     "Raise `StudyError` if `data` is not that of `run`, or if its record was made from other images."
     part = (run.dataset, run.subset, run.split_seed)
