@@ -48,11 +48,13 @@ def _stage(d_in, dim, drops, first):
     down = [] if first else [ChannelNorm(d_in), nn.Conv2d(d_in, dim, 2, stride=2)]
     return nn.Sequential(*down, *[ConvNeXtBlock(dim, p) for p in drops])
 
+# %% ../nbs/25_convnext.ipynb #a085e4db
 def _init_weights(m):
     if not isinstance(m, (nn.Conv2d, nn.Linear)): return
     nn.init.trunc_normal_(m.weight, std=.02)
     nn.init.zeros_(m.bias)
 
+# %% ../nbs/25_convnext.ipynb #d4387664
 def convnext(
     n_out:int,          # classes
     n_in:int=3,         # channels

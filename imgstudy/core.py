@@ -89,6 +89,7 @@ def _swap_in(tmp, dest, old, tries=20):
             if not left: raise
             time.sleep(0.05)
 
+# %% ../nbs/00_core.ipynb #33ee774a
 @contextmanager
 def atomic_dir(
     dest,              # the folder that shall appear

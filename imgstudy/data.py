@@ -52,6 +52,7 @@ def _shares(
         take[lack.idxmax() if gap > 0 else lack[take > 1].idxmin()] += np.sign(gap)
     return take
 
+# %% ../nbs/13_data.ipynb #14cd6667
 def _draw(items, n, seed):
     "The index of a stratified draw of `n` of `items`."
     rng = np.random.default_rng(seed)
@@ -59,6 +60,7 @@ def _draw(items, n, seed):
     of_class = lambda c: items.index[items.label == c].to_numpy()
     return np.concatenate([rng.permutation(of_class(c))[:k] for c, k in take.items()])
 
+# %% ../nbs/13_data.ipynb #787130c9
 def split_items(
     items:pd.DataFrame, # path, label, split ('' where none is given)
     seed:int=0,         # draws the split
@@ -119,6 +121,7 @@ class StudyData:
         table = self.items.groupby(['label', 'split']).size().unstack(fill_value=0)
         return table.loc[self.classes, ['train', 'valid', 'test']]
 
+# %% ../nbs/13_data.ipynb #3b92338f
 def channel_stats(items) -> tuple: # means, standard deviations: three floats in [0, 1] each
     "Mean and standard deviation over all pixels, each image weighing the same."
     mean, sq = items[['r', 'g', 'b']].mean().to_numpy(), items[['r2', 'g2', 'b2']].mean().to_numpy()

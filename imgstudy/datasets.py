@@ -77,6 +77,7 @@ def get_dataset(
     return Dataset(name=name, title=path.name, native='as found', size=64, licence='yours', citation='yours', source=str(path),
                    splits='as found, else drawn here, stratified, with a fixed seed')
 
+# %% ../nbs/11_datasets.ipynb #baf67757
 def datasets_table() -> pd.DataFrame:
     "Every registered data set, a row each."
     cols = ['title', 'classes', 'native', 'splits', 'licence', 'citation', 'source']
@@ -95,12 +96,14 @@ def _check_zip(path):
                 raise StudyError(f'{Path(path).name} is refused: its member {m.filename!r} would leave the folder '
                                  'it is unpacked to.')
 
+# %% ../nbs/11_datasets.ipynb #1cb85404
 def _read_through(path):
     "Decompress to the end, where the checksum is."
     opened = {'.gz': gzip.open, '.tgz': gzip.open, '.xz': lzma.open, '.bz2': bz2.open}.get(path.suffix, open)
     with opened(path, 'rb') as f:
         while f.read(2**20): pass
 
+# %% ../nbs/11_datasets.ipynb #b71ff0d9
 def _unpack_into(archive, folder):
     "Unpack `archive` into `folder`, or say in one sentence why not."
     is_zip = archive.suffix == '.zip'
@@ -168,6 +171,7 @@ def find_dataset(
     archive = next((a for ext in _archive_types if (a := data_root()/f'{name}{ext}').is_file()), None)
     return unpack(archive, name) if archive else _download(spec)
 
+# %% ../nbs/11_datasets.ipynb #c8ec7ac3
 def _embedded(spec):
     "An embedded data set, written to the cache on first use."
     dest = writable(cache_root()/'datasets', 'IMGSTUDY_CACHE')/f'{spec.name}-embedded'
@@ -185,6 +189,7 @@ def _files(folder):
     hidden = lambda p: any(part.startswith(_hidden) for part in p.relative_to(folder).parts)
     return _in_order(p for p in folder.rglob('*') if p.is_file() and not hidden(p) and p.name.lower() not in _junk)
 
+# %% ../nbs/11_datasets.ipynb #f5a5e6c6
 def _splits(root) -> dict: # split -> folder
     "The split folders under `root`; none if it holds classes. A split holds folders: a class may be called train."
     named = [(_split_names[p.name.lower()], p) for p in _subfolders(root) if p.name.lower() in _split_names and _subfolders(p)]
@@ -224,6 +229,7 @@ def _check_classes(folder):
     _check_nesting(folder, classes)
     if empty: raise StudyError(f'The class folder {empty[0]!r} in {folder} is empty: put images in it or remove it.')
 
+# %% ../nbs/11_datasets.ipynb #d1069720
 def _check_nesting(folder, classes):
     "Raise `StudyError` if the class folders look like splits: no files of their own, and the same folders in each."
     inner = [tuple(q.name for q in _subfolders(c)) for c in classes if not any(q.is_file() for q in c.iterdir())]
@@ -231,6 +237,7 @@ def _check_nesting(folder, classes):
         raise StudyError(f'The folders in {folder} ({classes[0].name}, {classes[1].name}, ...) all hold the same folders '
                          f"({', '.join(inner[0][:3])}), as splits do and classes do not. Call them train and test (and valid).")
 
+# %% ../nbs/11_datasets.ipynb #48200ff7
 def _check_labels(items, split):
     "Raise `StudyError` if a class of `split` has no training images."
     strange = sorted(set(items.label[items.split == split]) - set(items.label[items.split == 'train']))

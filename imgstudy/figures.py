@@ -80,6 +80,7 @@ def mistakes_table(
     table = pd.DataFrame(dict(path=p['path'], true=classes[p['target']], predicted=classes[p['pred']], probability=prob))
     return table[p['target'] != p['pred']].sort_values('probability', ascending=False, kind='stable').reset_index(drop=True)
 
+# %% ../nbs/51_figures.ipynb #f2672c0f
 def plot_mistakes(
     record:Record,
     data:StudyData, # where the images are

@@ -46,6 +46,7 @@ class _Autocast:
         self.entered.pop().__exit__(None, None, None)
         return out.float() if isinstance(out, torch.Tensor) else out # it is None if the forward pass raised
 
+# %% ../nbs/30_learner.ipynb #b8fd88cf
 def use_autocast(
     model:nn.Module,
     device:str='cpu', # device type

@@ -16,6 +16,7 @@ def _side(size): # image side -> side of S4's maps
     "Two 5x5 convolutions without padding, each halved by pooling."
     return ((size - 4)//2 - 4)//2
 
+# %% ../nbs/22_lenet.ipynb #16eea322
 @register_model('lenet5', family='lenet', size=32, min_size=16, recipe=dict(lr=3e-3, bs=32, epochs=20),
                 source='LeCun et al. 1998, Gradient-Based Learning Applied to Document Recognition')
 def lenet5(

@@ -47,6 +47,7 @@ def check_size(
         raise StudyError(f'{name} needs images of at least {spec.min_size} pixels, not {size}: '
                          f'set size={spec.size}, for which it was designed.')
 
+# %% ../nbs/20_models.ipynb #c1e80155
 def create_model(
     name:str,       # a registered model
     n_out:int,      # classes
@@ -71,6 +72,7 @@ def count_flops(
     "Floating-point operations of one forward pass of one image."
     return flops_by_module(model, size, n_in)['']
 
+# %% ../nbs/20_models.ipynb #be67f2c2
 def flops_by_module(model, size, n_in=3) -> dict: # module name ('' is the whole) -> operations
     "`count_flops` for each module inside `model`."
     training, x = model.training, torch.zeros(1, n_in, size, size, device=next(model.parameters()).device)

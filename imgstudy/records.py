@@ -68,6 +68,7 @@ def write_record(
     record.path = dest
     return dest
 
+# %% ../nbs/40_records.ipynb #f9f7893e
 def is_finished(path) -> bool:
     "Whether `path` holds the record of a run that finished."
     try: return read_record(path).outcome == 'finished'
@@ -85,6 +86,7 @@ def read_record(
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as e:
         raise StudyError(f'The record {path} is damaged or of another version ({e}): delete the folder and run it again.')
 
+# %% ../nbs/40_records.ipynb #60a7fffa
 def _read(path):
     said = json.loads((path/'record.json').read_text())
     if said['schema'] != 1: raise ValueError(f"schema {said['schema']}, known is 1")
@@ -94,6 +96,7 @@ def _read(path):
     if (path/'predictions.npz').exists(): record.predictions = dict(np.load(path/'predictions.npz', allow_pickle=False))
     return record
 
+# %% ../nbs/40_records.ipynb #f609b897
 def finished(
     records, # some records
 ) -> list: # the same
@@ -102,6 +105,7 @@ def finished(
         if r.outcome != 'finished': raise StudyError(f'{r.id} has no results, it failed: {r.error}')
     return list(records)
 
+# %% ../nbs/40_records.ipynb #92785e71
 def load_model(record:Record):
     "The trained model of `record`, on the CPU, ready to evaluate, and in float32 (a run in bfloat16 was tested in that)."
     finished([record])
@@ -136,6 +140,7 @@ def records_table(
                          log_loss=r.metrics['log_loss'], seconds=r.info.get('cost', {}).get('seconds', np.nan)))
     return pd.DataFrame(rows)
 
+# %% ../nbs/40_records.ipynb #feeca02b
 def record_confusion(record) -> np.ndarray: # [n_out, n_out]
     "The confusion matrix of one record."
     p = record.predictions
@@ -145,6 +150,7 @@ def mean_confusion(records) -> np.ndarray: # [n_out, n_out]
     "Counts of the confusion matrix, averaged over records of the same test images."
     return np.mean([record_confusion(r) for r in records], axis=0)
 
+# %% ../nbs/40_records.ipynb #9f448132
 def seeds_table(
     records, # finished ones that differ in seed only
 ) -> pd.DataFrame: # mean, seeds_low, seeds_high, images_low, images_high: a row a metric

@@ -33,6 +33,7 @@ def _sentence(
     hint = f' Try {name}={default!r}.' if default is not None else ''
     return f'`{name}` {must}, not {value!r} ({type(value).__name__}).{hint}'
 
+# %% ../nbs/01_runs.ipynb #d523f149
 def checked(cls, **kwargs):
     "`cls(**kwargs)`, with a `StudyError` of a few plain sentences if a value is refused."
     try: return cls(**kwargs)

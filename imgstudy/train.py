@@ -96,6 +96,7 @@ def _check_before(run, data, root):
         raise StudyError(f'The record {dest} was made from other images (fingerprint {old}, now {data.fingerprint}): the data '
                          'has changed since. Delete or rename that folder to train on the new images.')
 
+# %% ../nbs/41_train.ipynb #729bee0a
 def _train(run, data, root):
     "The record of `run` and its weights."
     start = time.perf_counter()
@@ -111,6 +112,7 @@ def _train(run, data, root):
     metrics = compute_metrics(*(predictions[k] for k in ('target', 'pred', 'log_probs')))
     return Record(run, 'finished', metrics, info, pd.DataFrame(history.rows), predictions), learn.model.state_dict()
 
+# %% ../nbs/41_train.ipynb #0de2f87a
 def train(
     run:Run,             # complete, as from `create_run`
     data:StudyData=None, # the images of `run`, if they are loaded already
