@@ -6,7 +6,6 @@ DATASET ?= digits
 ARGS    ?=
 BIN     := .venv/bin
 READY   := .venv/.ready
-slug     = $(shell printf %s "$$DATASET" | tr -c 'A-Za-z0-9_.-' _)
 export MODEL DATASET
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
@@ -26,10 +25,11 @@ $(READY): settings.ini setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet --progress-bar off --editable '.[dev]'
 	@touch $@
 
+# the values reach the shell through its environment, so that a path may hold spaces and quotes
 study: $(READY)
-	@mkdir -p runs
-	papermill nbs/run_study.ipynb "runs/$(slug)-$$MODEL.ipynb" -p model "$$MODEL" -p dataset "$$DATASET" $(ARGS) --log-output
-	@echo "The executed notebook is runs/$(slug)-$$MODEL.ipynb; the records that it names are in $${IMGSTUDY_RUNS:-runs}/."
+	@mkdir -p runs; out="runs/$$(printf %s "$$DATASET" | tr -c 'A-Za-z0-9_.-' _)-$$MODEL.ipynb"; \
+	papermill nbs/run_study.ipynb "$$out" -p model "$$MODEL" -p dataset "$$DATASET" $(ARGS) --log-output && \
+	echo "The executed notebook is $$out; the records that it names are in $${IMGSTUDY_RUNS:-runs}/."
 
 test: check
 	IMGSTUDY_RUNS=$$(mktemp -d) OMP_NUM_THREADS=1 nbdev_test --timing --flags '$(FLAGS)'  # records of their own, one thread a process
