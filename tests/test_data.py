@@ -1,11 +1,12 @@
 "Real data sets and other people's folders, through the whole study."
-import os
+import os, shutil
 from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
 from imgstudy.core import StudyError
 from imgstudy.data import load_data
-from imgstudy.datasets import find_dataset
+from imgstudy import figures
+from imgstudy.datasets import find_dataset, list_images, unpack
 from imgstudy.records import read_record
 from imgstudy.train import create_run, train
 
@@ -88,3 +89,28 @@ def test_digits_reach_97(model, runs_dir):
     from imgstudy.runs import seed_runs
     accuracies = [train(r).metrics['accuracy'] for r in seed_runs(create_run(dataset='digits', model=model), 3)]
     assert np.mean(accuracies) >= 0.97
+
+
+def test_hidden_folders_are_passed_over(tmp_path):
+    "Thumbnails and checkpoints are copies: on both sides of a split they would flatter the test."
+    root = write_images(tmp_path/'photos', 'ab', 5)
+    for hidden in ('.ipynb_checkpoints', '@eaDir', '__MACOSX'): write_images(root/'a', [hidden], 3)
+    assert len(list_images(root)) == 10
+
+
+def test_an_archive_wrapped_in_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv('IMGSTUDY_CACHE', str(tmp_path/'cache'))
+    write_images(tmp_path/'src/download/photos', 'ab', 5)
+    (tmp_path/'src/README.txt').write_text('beside the folder')
+    archive = shutil.make_archive(str(tmp_path/'photos'), 'zip', tmp_path/'src')
+    assert len(list_images(unpack(archive, 'photos'))) == 10
+
+
+def test_class_names_that_look_like_mathematics(tmp_path, runs_dir):
+    "matplotlib would read $...$ as a formula, and fail on this one."
+    root = write_images(tmp_path/'photos', ['$^$', 'a$_$b', '<b>'], 10)
+    run = create_run(dataset=f'folder:{root}', model='lenet5', epochs=1, size=32)
+    data = load_data(run)
+    record = train(run, data)
+    for axes in (figures.plot_counts(data), figures.plot_confusion([record]), figures.plot_classwise(record)): axes.figure.canvas.draw()
+    figures.plot_mistakes(record, data).canvas.draw()
