@@ -38,11 +38,14 @@ def did_you_mean(
     known = ', '.join(valid[:30]) + (', ...' if len(valid) > 30 else '')
     return f"There is no {kind} {name!r}. {hint}Known: {known}."
 
-# %% ../nbs/00_core.ipynb #809908ff
+# %% ../nbs/00_core.ipynb #b6a6c075
 class Registry(dict):
     "A dictionary of named `kind`s; a missing name raises `StudyError` with the nearest ones."
-    def __init__(self, kind): self.kind = kind
-    def __missing__(self, name): raise StudyError(did_you_mean(self.kind, name, self))
+    def __init__(self, kind): self.kind, self.prefixes = kind, {}
+    def __missing__(self, name):
+        prefix, colon, rest = str(name).partition(':')
+        if colon and prefix in self.prefixes: return self.prefixes[prefix](rest)
+        raise StudyError(did_you_mean(self.kind, name, [*self, *(f'{p}:NAME' for p in self.prefixes)]))
     def add(self, item):
         "Register `item` under its own `name`, and return it."
         self[item.name] = item

@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['models', 'Model', 'register_model', 'check_size', 'create_model', 'count_params', 'count_flops', 'flops_by_module',
-           'stages_table']
+           'layer_groups', 'stages_table']
 
-# %% ../nbs/20_models.ipynb #bd5c5199
+# %% ../nbs/20_models.ipynb #ecab0a80
 from .core import *
 import pandas as pd, torch
 from dataclasses import dataclass, field
+from timm.models import group_parameters
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 from typing import Callable
 
-# %% ../nbs/20_models.ipynb #90f3ee75
+# %% ../nbs/20_models.ipynb #ae811b16
 @dataclass(frozen=True)
 class Model:
     "A registered model: how to build it and what suits it."
@@ -26,6 +27,12 @@ class Model:
     source: str                # paper or report
     recipe: dict = field(default_factory=dict) # what differs from the default `Recipe`
     depthwise: bool = False    # does it spend its time in depthwise convolutions?
+    options: tuple = ()        # what else `make` takes by name: 'dropout'
+    enlarge: bool = False      # are images brought to `size`, whatever the data set's own size is?
+    prepare: dict = field(default_factory=dict) # 'mean', 'std', 'interpolation' its weights want; empty: the data's own
+    weights: str|None = None   # timm's name of its trained weights, tag included
+    convert: Callable|None = None # timm's state dict -> the same with our names and shapes
+    adapt: Callable|None = None   # f(state, model) -> a state dict for the image size of `model`
 
 models = Registry('model')
 
@@ -47,17 +54,21 @@ def check_size(
         raise StudyError(f'{name} needs images of at least {spec.min_size} pixels, not {size}: '
                          f'set size={spec.size}, for which it was designed.')
 
-# %% ../nbs/20_models.ipynb #c1e80155
+# %% ../nbs/20_models.ipynb #6409d4b0
 def create_model(
     name:str,       # a registered model
     n_out:int,      # classes
     n_in:int=3,     # channels
     size:int=None,  # image side in pixels; None: the side it was designed for
+    **options,      # what this model takes besides, such as dropout; None stands for its default
 ) -> nn.Module: # maps float32 [n, n_in, size, size] to logits [n, n_out]
     "The model called `name`, with random weights."
-    size = size or models[name].size
+    spec = models[name]
+    size, options = size or spec.size, {k: v for k, v in options.items() if v is not None}
     check_size(name, size)
-    return models[name].make(n_out, n_in, size)
+    unknown = [k for k in options if k not in spec.options]
+    if unknown: raise StudyError(f'{name} takes no {unknown[0]}: leave it out. It takes {", ".join(spec.options) or "nothing else"}.')
+    return spec.make(n_out, n_in, size, **options)
 
 # %% ../nbs/20_models.ipynb #ed44d0e9
 def count_params(model) -> int:
@@ -80,6 +91,20 @@ def flops_by_module(model, size, n_in=3) -> dict: # module name ('' is the whole
     model.train(training)
     counts = {name.partition('.')[2]: sum(c.values()) for name, c in counter.get_flop_counts().items()} # Sequential.stem
     return counts | {'': counter.get_total_flops()}
+
+# %% ../nbs/20_models.ipynb #841b7783
+def layer_groups(
+    model, # ours, or one of timm's
+) -> list: # lists of parameter names; the first is next to the image, the last is the head
+    "The parameters of `model` in groups by depth."
+    if hasattr(model, 'group_matcher'):
+        head = tuple(f'{h}.' for h in _tuple(model.pretrained_cfg.get('classifier') or ()))
+        groups = group_parameters(model, model.group_matcher(coarse=True)).items()
+        body = [[n for n in names if not n.startswith(head)] for _, names in sorted(groups)]
+        return [g for g in body if g] + [[n for n, _ in model.named_parameters() if n.startswith(head)]]
+    return [names for c, m in model.named_children() if (names := [f'{c}.{n}' for n, _ in m.named_parameters()])]
+
+def _tuple(x): return x if isinstance(x, (tuple, list)) else (x,)
 
 # %% ../nbs/20_models.ipynb #00f762e2
 def stages_table(
