@@ -107,7 +107,7 @@ def _check_recipe(r):
     if r.frozen_epochs and r.tune in ('head', 'gradual'):
         raise ValueError(f"`frozen_epochs` come before all layers train, but tune={r.tune!r} says otherwise: leave one of them out.")
 
-# %% ../nbs/01_runs.ipynb #612e2ae9
+# %% ../nbs/01_runs.ipynb #2d7bfc09
 @dataclass(frozen=True, repr=False, config=_strict)
 class Run:
     "One training: which images, which model, which recipe, which seed."
@@ -117,7 +117,7 @@ class Run:
     init: str = Field('scratch', pattern='^(scratch|imagenet|file:.+|run:.+)$') # where the weights come from
     size: int|None = Field(None, ge=8, le=4096)              # image side in pixels; None: the dataset's, or the weights'
     augment: str|None = None                                 # augmentation level; None: the dataset's
-    normalize: Literal['dataset', 'weights', 'none']|None = None # whose mean and deviation; None: the dataset's
+    normalize: Literal['dataset', 'none', 'imagenet', 'half', 'clip', 'dpn']|None = None # mean, deviation; None: the dataset's
     interpolation: Literal['bilinear', 'bicubic']|None = None # how images are resized; None: bilinear
     subset: int|float|None = Field(None, gt=0)               # of the training images; None: all of them
     folds: int|None = Field(None, ge=2)                      # cross-validation with so many folds; None: no
