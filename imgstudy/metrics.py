@@ -78,13 +78,14 @@ def compute_metrics(
                 zero_one_loss=1 - k/n, zero_one_loss_interval=[1 - high, 1 - low],
                 macro_f1=float(macro_f1(cm)), macro_f1_interval=list(macro_f1_interval(cm)), log_loss=float(loss))
 
-# %% ../nbs/35_metrics.ipynb #201731a4
+# %% ../nbs/35_metrics.ipynb #e0bf5da0
 def t_interval(
-    values, # one a seed
+    values,        # one a seed, or one a fold
+    ratio:float=0, # of folds: test images over training images
 ) -> tuple: # mean, low end, high end; the ends are nan where the values have no spread
-    "Mean and 95 % t-interval."
+    "Mean and 95 % t-interval, corrected for folds as Nadeau & Bengio 2003."
     values = np.asarray(values, dtype=float)
     mean, n = float(values.mean()), len(values)
     if n < 2 or np.ptp(values) == 0: return mean, np.nan, np.nan
-    half = float(stats.t.ppf(.975, n - 1)*values.std(ddof=1)/n**.5)
+    half = float(stats.t.ppf(.975, n - 1)*values.std(ddof=1)*(1/n + ratio)**.5)
     return mean, mean - half, mean + half

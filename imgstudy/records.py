@@ -4,15 +4,17 @@
 
 # %% auto #0
 __all__ = ['Record', 'pack_predictions', 'write_record', 'is_finished', 'read_record', 'finished', 'load_model', 'verify_record',
-           'records_table', 'record_confusion', 'mean_confusion', 'seeds_table', 'with_intervals']
+           'records_table', 'record_confusion', 'by_fold', 'mean_confusion', 'seeds_table', 'with_intervals',
+           'gain_table']
 
-# %% ../nbs/40_records.ipynb #335a1544
+# %% ../nbs/40_records.ipynb #cd9499fb
 from .core import *
 import json, zipfile
 import numpy as np, pandas as pd
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from .runs import *
 from .models import *
@@ -105,14 +107,17 @@ def finished(
         if r.outcome != 'finished': raise StudyError(f'{r.id} has no results, it failed: {r.error}')
     return list(records)
 
-# %% ../nbs/40_records.ipynb #92785e71
+# %% ../nbs/40_records.ipynb #0b3c4c4d
 def load_model(record:Record):
     "The trained model of `record`, on the CPU, ready to evaluate, and in float32 (a run in bfloat16 was tested in that)."
     finished([record])
     if not (record.path/'weights.safetensors').exists():
         raise StudyError(f'{record.path} holds no weights: they are not kept with every record. Run it again.')
-    model = create_model(record.run.model, len(record.info['data']['classes']), size=record.run.size)
-    model.load_state_dict(load_file(record.path/'weights.safetensors'))
+    run = record.run
+    model = create_model(run.model, len(record.info['data']['classes']), size=run.size, dropout=run.recipe.dropout)
+    try: model.load_state_dict(load_file(record.path/'weights.safetensors'))
+    except (RuntimeError, SafetensorError) as e: raise StudyError(
+        f'The weights in {record.path.name} are damaged or of another version of {run.model}: run it again.') from e
     return model.eval()
 
 # %% ../nbs/40_records.ipynb #4516fe50
@@ -125,7 +130,7 @@ def verify_record(record:Record):
     if wrong: raise StudyError(f'{record.id}: {wrong[0]} is recorded as {record.metrics.get(wrong[0])}, but the predictions '
                                f'give {again[wrong[0]]}. The record was changed, or written by another version: run it again.')
 
-# %% ../nbs/40_records.ipynb #73426ac8
+# %% ../nbs/40_records.ipynb #2ea8fdd3
 _shown = ['accuracy', 'zero_one_loss', 'macro_f1']
 
 def records_table(
@@ -136,31 +141,45 @@ def records_table(
     for r in finished(records):
         values = lambda m: zip(('', '_low', '_high'), [r.metrics[m], *r.metrics[f'{m}_interval']])
         said = {m + end: v for m in _shown for end, v in values(m)}
-        rows.append(dict(dataset=r.run.dataset, model=r.run.model, seed=r.run.seed, n=r.metrics['n'], **said,
+        fold = {} if r.run.fold is None else dict(fold=r.run.fold)
+        rows.append(dict(dataset=r.run.dataset, model=r.run.model, **fold, seed=r.run.seed, n=r.metrics['n'], **said,
                          log_loss=r.metrics['log_loss'], seconds=r.info.get('cost', {}).get('seconds', np.nan)))
     return pd.DataFrame(rows)
 
-# %% ../nbs/40_records.ipynb #feeca02b
+# %% ../nbs/40_records.ipynb #cd2d302e
 def record_confusion(record) -> np.ndarray: # [n_out, n_out]
     "The confusion matrix of one record."
     p = record.predictions
     return confusion(p['target'], p['pred'], p['log_probs'].shape[1])
 
-def mean_confusion(records) -> np.ndarray: # [n_out, n_out]
-    "Counts of the confusion matrix, averaged over records of the same test images."
-    return np.mean([record_confusion(r) for r in records], axis=0)
+def by_fold(records) -> dict: # fold, or None -> records
+    "Records of each fold."
+    return {f: [r for r in records if r.run.fold == f] for f in dict.fromkeys(r.run.fold for r in records)}
 
-# %% ../nbs/40_records.ipynb #9f448132
+def mean_confusion(records) -> np.ndarray: # [n_out, n_out]
+    "Counts of the confusion matrix, averaged over seeds and summed over folds."
+    return np.sum([np.mean([record_confusion(r) for r in same], axis=0) for same in by_fold(records).values()], axis=0)
+
+# %% ../nbs/40_records.ipynb #24def79a
+def _spread(records, metric):
+    "Mean and t-interval of `metric` over seeds, or over folds if there are several."
+    folds = by_fold(records)
+    if len(folds) == 1: return t_interval([r.metrics[metric] for r in records])
+    counts = records[0].info['data']['counts']
+    return t_interval([np.mean([r.metrics[metric] for r in same]) for same in folds.values()], counts['test']/counts['train'])
+
+# %% ../nbs/40_records.ipynb #f6f7ab92
 def seeds_table(
-    records, # finished ones that differ in seed only
-) -> pd.DataFrame: # mean, seeds_low, seeds_high, images_low, images_high: a row a metric
-    "Mean of each metric over seeds with 95 % intervals over seeds (t) and over images; nan where there is none."
+    records, # finished ones that differ in seed or fold only
+) -> pd.DataFrame: # mean, seeds_low, seeds_high (folds_ for folds), images_low, images_high: a row a metric
+    "Mean of each metric with 95 % intervals over seeds or folds (t) and over images; nan where there is none."
     cm = mean_confusion(finished(records))
-    low, high = wilson_interval(round(np.trace(cm)), int(cm.sum()))
+    low, high = wilson_interval(round(np.trace(cm)), round(cm.sum()))
     images = dict(accuracy=(low, high), zero_one_loss=(1 - high, 1 - low), macro_f1=macro_f1_interval(cm),
                   log_loss=(np.nan, np.nan))
-    rows = {m: (*t_interval([r.metrics[m] for r in records]), *ends) for m, ends in images.items()}
-    table = pd.DataFrame(rows, index=['mean', 'seeds_low', 'seeds_high', 'images_low', 'images_high']).T.rename_axis('metric')
+    over = 'folds' if len(by_fold(records)) > 1 else 'seeds'
+    rows = {m: (*_spread(records, m), *ends) for m, ends in images.items()}
+    table = pd.DataFrame(rows, index=['mean', f'{over}_low', f'{over}_high', 'images_low', 'images_high']).T.rename_axis('metric')
     table.loc[_shown] = table.loc[_shown].clip(0, 1) # a t-interval knows nothing of the ends of the scale
     return table
 
@@ -177,3 +196,29 @@ def with_intervals(
         if name in table: table[name] = [f'{v:.{digits}f} {i}' for v, i in zip(table[name], interval)]
         else: table[f'over {name}'] = interval
     return table
+
+# %% ../nbs/40_records.ipynb #200f12a6
+def _pairs(base, other):
+    "Records of the two with the same fold and seed, in pairs."
+    key = lambda r: (r.run.fold if r.run.fold is not None else -1, r.run.seed)
+    a, b = ({key(r): r for r in finished(rs)} for rs in (base, other))
+    if a.keys() != b.keys(): raise StudyError('The two sets of records differ in seeds or folds: compare the same ones.')
+    same = lambda r, s: np.array_equal(r.predictions['path'], s.predictions['path'])
+    if not all(same(a[k], b[k]) for k in a): raise StudyError('The two sets of records were tested on different images.')
+    return [(a[k], b[k]) for k in sorted(a)]
+
+def _right(record): return (record.predictions['pred'] == record.predictions['target']).astype(float)
+
+# %% ../nbs/40_records.ipynb #591aa9d6
+def gain_table(
+    base,  # records
+    other, # records with the same seeds and folds, of the same images
+) -> pd.DataFrame: # base, other, gain and its 95 % intervals seeds_low, seeds_high, images_low, images_high: one row
+    "How much more accurate `other` is than `base`, paired."
+    pairs = _pairs(base, other)
+    gains = [b.metrics['accuracy'] - a.metrics['accuracy'] for a, b in pairs]
+    folds = by_fold([a for a, _ in pairs])
+    each = [np.mean([_right(b) - _right(a) for a, b in pairs if a.run.fold == f], axis=0) for f in folds]
+    means = [np.mean([r.metrics['accuracy'] for r in rs]) for rs in zip(*pairs)]
+    row = (*means, *t_interval(gains), *t_interval(np.concatenate(each))[1:])
+    return pd.DataFrame([row], index=['accuracy'], columns=['base', 'other', 'gain', 'seeds_low', 'seeds_high', 'images_low', 'images_high'])

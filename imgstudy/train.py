@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['study_parameters', 'create_run', 'notebook_params', 'predict_test', 'describe_data', 'describe_cost',
-           'describe_model', 'train']
+           'describe_model', 'train', 'train_all']
 
-# %% ../nbs/41_train.ipynb #0be4ea8c
+# %% ../nbs/41_train.ipynb #d9f4f974
 from .core import *
 import dataclasses, time
 import numpy as np, pandas as pd, torch
@@ -17,26 +17,49 @@ from .datasets import *
 from .augment import *
 from .data import *
 from .models import *
+from .weights import *
 from .learner import *
+from .schedule import *
+from .transfer import *
 from .fit import *
 from .metrics import *
 from .records import *
 
-# %% ../nbs/41_train.ipynb #881d89c7
+# %% ../nbs/41_train.ipynb #c86ba4e5
+def _absolute(said, prefix):
+    "`said` with the path behind `prefix` made absolute, if that is how it begins."
+    if not said.startswith(prefix): return said
+    return prefix + str(Path(said[len(prefix):].strip()).expanduser().resolve())
+
+def _defaults(data, model) -> dict: # field of `Run` -> value
+    "What data set and model say about how images are prepared."
+    said = dict(size=model.size if model.enlarge else data.size, augment=data.augment)
+    if not model.prepare: return said
+    return said | dict(normalize=norm_name(model.prepare['mean'], model.prepare['std']), interpolation=model.prepare['interpolation'])
+
+# %% ../nbs/41_train.ipynb #5f311dda
 def create_run(
     **params, # fields of `Run` and `Recipe`; None stands for the default
 ) -> Run: # every field that a training needs is filled in
     "The complete run that `params` describe; raises `StudyError` for an unknown name, parameter or value."
-    run = make_run(**{k: v for k, v in params.items() if v is not None})
+    params = {k: v for k, v in params.items() if v is not None}
+    run = make_run(**params)
     data, model = get_dataset(run.dataset), models[run.model]
-    given = {k: v for k, v in params.items() if v is not None and k in fields_of(Recipe)}
-    own = run.dataset.startswith('folder:')
-    run = dataclasses.replace(
-        run, dataset=f'folder:{Path(run.dataset[7:].strip()).expanduser().resolve()}' if own else run.dataset,
-        recipe=checked(Recipe, **{**model.recipe, **given}), size=run.size or data.size,
-        augment=augment_levels[run.augment or data.augment].name)
-    check_size(run.model, run.size)
+    recipe = {**model.recipe, **{k: v for k, v in params.items() if k in fields_of(Recipe)}}
+    given = {k: v for k, v in params.items() if k in fields_of(Run)}
+    run = checked(Run, **{**_defaults(data, model), **given, 'recipe': checked(Recipe, **recipe),
+                          'dataset': _absolute(run.dataset, 'folder:'), 'init': _absolute(run.init, 'file:')})
+    _check_run(run)
     return run
+
+# %% ../nbs/41_train.ipynb #771b466e
+def _check_run(run):
+    "Raise `StudyError` if what `run` asks of its model, augmentation or test cannot be."
+    check_size(run.model, run.size)
+    augment, options = augment_levels[run.augment].name, models[run.model].options
+    if run.recipe.tta and augment == 'none': raise StudyError(
+        '`tta` averages augmented views of a test image, but augment is none, which has only one: choose a level.')
+    if run.recipe.dropout is not None and 'dropout' not in options: raise StudyError(f'{run.model} takes no dropout: leave it out.')
 
 # %% ../nbs/41_train.ipynb #2fb1ff86
 study_parameters = (run_parameters - {'seed'}) | {'seeds', 'find_lr'}
@@ -55,19 +78,28 @@ def notebook_params(
     names['_params_checked'] = True
     return {k: v for k, v in literal.items() if k in study_parameters}
 
-# %% ../nbs/41_train.ipynb #a6a007ce
+# %% ../nbs/41_train.ipynb #605921d4
+def _one_view(learn, dl): return learn.get_preds(dl=dl, act=lambda x: x.float().log_softmax(1))
+
+def _views(learn, dl, n):
+    "Logarithms of probabilities averaged over the plain view and `n` augmented ones."
+    probs, target = learn.tta(dl=dl, n=n, beta=1/(n + 1))
+    return probs.float().clamp_min(1e-12).log(), target
+
+# %% ../nbs/41_train.ipynb #b1f8d34d
 def predict_test(
     learn:Learner,
     data:StudyData,
+    tta:int=None, # augmented views to average with the plain one; None: the plain one alone
 ) -> dict: # as from `pack_predictions`
     "Predictions for every test image of `data`."
     dl = create_test_dl(learn.dls, data)
-    with learn.no_bar(): preds, target = learn.get_preds(dl=dl, act=lambda x: x.float().log_softmax(1))
+    with learn.no_bar(): preds, target = _views(learn, dl, tta) if tta else _one_view(learn, dl)
     if not preds.isfinite().all(): # the last steps can still break a model
         raise StudyError(f'The trained model answers some test images with no number. Lower the peak rate, now lr={learn.lr:g}.')
     return pack_predictions(data.of('test').path, target.numpy(), preds.numpy())
 
-# %% ../nbs/41_train.ipynb #784f488b
+# %% ../nbs/41_train.ipynb #10e72711
 def describe_data(data:StudyData) -> dict:
     "What the record says of the images."
     return dict(fingerprint=data.fingerprint, classes=data.classes, counts=data.counts().sum().to_dict(),
@@ -82,21 +114,27 @@ def describe_cost(history:History, start:float) -> dict:
     return dict(seconds=time.perf_counter() - start, fit_seconds=fitting, images_per_second=history.images/fitting)
 
 def describe_model(learn:Learner, run:Run) -> dict:
-    "Size and work of the model, and how it was computed."
-    return dict(parameters=count_params(learn.model), flops=count_flops(learn.model, run.size),
-                precision=learn.precision, channels_last=learn.channels_last)
+    "Size and work of the model, how much of it was trained in the end, and how it was computed."
+    last = first_trained(run.recipe, total_epochs(run.recipe) - 1, learn.groups[-1].top)
+    trained = sum(p.numel() for g in learn.groups for p in g.params if g.depth >= last)
+    return dict(parameters=count_params(learn.model), trained=trained, flops=count_flops(learn.model, run.size), **learn.layout)
 
-# %% ../nbs/41_train.ipynb #4a0ba698
+# %% ../nbs/41_train.ipynb #8113304e
 def _check_before(run, data, root):
     "Raise `StudyError` if `data` is not that of `run`, or if its record was made from other images."
-    part = (run.dataset, run.subset, run.split_seed)
-    if data.part != part: raise StudyError(f'The run is of {part} (dataset, subset, split_seed), but `data` of {data.part}.')
+    part, names = part_of(run), '(dataset, subset, split_seed, folds, fold)'
+    if data.part != part: raise StudyError(f'The run is of {part} {names}, but `data` of {data.part}.')
     dest = Path(root)/run_id(run)
     if is_finished(dest) and (old := read_record(dest).info['data']['fingerprint']) != data.fingerprint:
         raise StudyError(f'The record {dest} was made from other images (fingerprint {old}, now {data.fingerprint}): the data '
                          'has changed since. Delete or rename that folder to train on the new images.')
 
-# %% ../nbs/41_train.ipynb #729bee0a
+# %% ../nbs/41_train.ipynb #6d9f46ec
+def _label(data, run):
+    "What stands in front of each line while `run` trains."
+    fold = '' if run.fold is None else f' fold {run.fold + 1} of {run.folds},'
+    return f'{data.spec.title}, {run.model}, seed {run.seed},{fold}'
+
 def _train(run, data, root):
     "The record of `run` and its weights."
     start = time.perf_counter()
@@ -105,10 +143,10 @@ def _train(run, data, root):
     _check_before(run, data, root)
     seed_everything(run.seed)
     learn = create_learner(run, create_dls(run, data))
-    history = fit(learn, run.recipe, label=f'{data.spec.title}, {run.model}, seed {run.seed},')
-    predictions = predict_test(learn, data)
-    info = dict(data=describe_data(data), model=describe_model(learn, run), cost=describe_cost(history, start),
-                environment=environment(learn.dls.device))
+    history = fit(learn, run.recipe, label=_label(data, run))
+    predictions = predict_test(learn, data, run.recipe.tta)
+    info = dict(data=describe_data(data), init=describe_init(learn.loaded), model=describe_model(learn, run),
+                cost=describe_cost(history, start), best_epoch=history.best_epoch, environment=environment(learn.dls.device))
     metrics = compute_metrics(*(predictions[k] for k in ('target', 'pred', 'log_probs')))
     return Record(run, 'finished', metrics, info, pd.DataFrame(history.rows), predictions), learn.model.state_dict()
 
@@ -127,3 +165,16 @@ def train(
         raise
     write_record(record, weights, root)
     return record
+
+# %% ../nbs/41_train.ipynb #938aae53
+def train_all(
+    runs,            # complete, as from `create_run`
+    data:StudyData=None, # the images of some of the `runs`, if they are loaded already
+    root=None,       # where records go; None: `runs_root()`
+) -> list: # a Record a run
+    "Train each of `runs`; images are loaded again only where the next run has others, such as another fold."
+    records = []
+    for run in runs:
+        if data is None or data.part != part_of(run): data = load_data(run)
+        records.append(train(run, data, root))
+    return records
