@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['convnext_sizes', 'ChannelNorm', 'ConvNeXtBlock', 'convnext', 'from_timm']
 
-# %% ../nbs/25_convnext.ipynb #f86c490c
+# %% ../nbs/25_convnext.ipynb #e836afa7
 from .core import *
-import re, torch
+import re, numpy as np, timm, torch
 import torch.nn.functional as F
 from collections import OrderedDict
 from functools import partial
@@ -54,7 +54,7 @@ def _init_weights(m):
     nn.init.trunc_normal_(m.weight, std=.02)
     nn.init.zeros_(m.bias)
 
-# %% ../nbs/25_convnext.ipynb #d4387664
+# %% ../nbs/25_convnext.ipynb #d8f31d51
 def convnext(
     n_out:int,          # classes
     n_in:int=3,         # channels
@@ -64,33 +64,13 @@ def convnext(
     drop_path:float=0., # drop rate of the last block; 0 at the first
 ) -> nn.Module:
     "ConvNeXt from a size table's row."
-    drops = torch.linspace(0, drop_path, sum(depths)).tolist()
+    drops = np.linspace(0, drop_path, sum(depths)).tolist()
     parts = OrderedDict(stem=nn.Sequential(nn.Conv2d(n_in, dims[0], patch, stride=patch), ChannelNorm(dims[0])))
     for i, (n, dim) in enumerate(zip(depths, dims)):
         parts[f'stage{i+1}'] = _stage(dims[max(i-1, 0)], dim, [drops.pop(0) for _ in range(n)], first=i == 0)
     pool = [nn.AdaptiveAvgPool2d(1), ChannelNorm(dims[-1]), nn.Flatten()]   # [n, c]
     parts['head'] = nn.Sequential(*pool, nn.Linear(dims[-1], n_out))
     return nn.Sequential(parts).apply(_init_weights)
-
-# %% ../nbs/25_convnext.ipynb #960c0b75
-_paper = 'Liu et al. 2022, A ConvNet for the 2020s'
-convnext_sizes = dict(
-    convnext      =dict(depths=(2,2,2,2),  dims=(16,32,64,128),     patch=2, drop_path=0.),
-    convnext_atto =dict(depths=(2,2,6,2),  dims=(40,80,160,320),    patch=4, drop_path=0.),
-    convnext_tiny =dict(depths=(3,3,9,3),  dims=(96,192,384,768),   patch=4, drop_path=0.1),
-    convnext_small=dict(depths=(3,3,27,3), dims=(96,192,384,768),   patch=4, drop_path=0.4),
-    convnext_base =dict(depths=(3,3,27,3), dims=(128,256,512,1024), patch=4, drop_path=0.5),
-)
-
-def _register(name, cfg):
-    "Register one row of the size table; the image size changes nothing in it."
-    small = cfg['patch'] == 2
-    recipe = dict(lr=4e-3, wd=.05, bs=32, epochs=15) if small else dict(lr=1e-3, wd=.05)
-    by = {'convnext': 'imgstudy, after ', 'convnext_atto': 'Wightman, timm, after '}.get(name, '')
-    register_model(name, family='convnext', size=32 if small else 224, min_size=8*cfg['patch'], depthwise=True,
-                   recipe=recipe, source=by + _paper)(lambda n_out, n_in=3, size=None: convnext(n_out, n_in, **cfg))
-
-for name, cfg in convnext_sizes.items(): _register(name, cfg)
 
 # %% ../nbs/25_convnext.ipynb #115d0646
 _keymap = [(r'^stages\.(\d+)\.', lambda m: f'stage{int(m[1]) + 1}.'), (r'\.downsample\.', '.'),
@@ -111,3 +91,27 @@ def from_timm(
     "Weights of timm's ConvNeXt for ours."
     flat = lambda k, v: v.flatten(1) if re.search(r'fc[12]?\.weight$', k) else v # 1x1 convolutions are linear layers
     return {_rename(k): flat(k, v) for k, v in state.items()}
+
+# %% ../nbs/25_convnext.ipynb #67a39220
+_paper = 'Liu et al. 2022, A ConvNet for the 2020s'
+convnext_sizes = dict(
+    convnext      =dict(depths=(2,2,2,2),  dims=(16,32,64,128),     patch=2, drop_path=0.),
+    convnext_atto =dict(depths=(2,2,6,2),  dims=(40,80,160,320),    patch=4, drop_path=0.),
+    convnext_tiny =dict(depths=(3,3,9,3),  dims=(96,192,384,768),   patch=4, drop_path=0.1),
+    convnext_small=dict(depths=(3,3,27,3), dims=(96,192,384,768),   patch=4, drop_path=0.4),
+    convnext_base =dict(depths=(3,3,27,3), dims=(128,256,512,1024), patch=4, drop_path=0.5),
+)
+
+_tags = dict(convnext_atto='d2_in1k') | {f'convnext_{s}': 'fb_in22k_ft_in1k' for s in ('tiny', 'small', 'base')}
+
+def _register(name, cfg):
+    "Register one row of the size table; the image size changes nothing in it."
+    small = cfg['patch'] == 2
+    recipe = dict(lr=4e-3, wd=.05, bs=32, epochs=15) if small else dict(lr=1e-3, wd=.05)
+    by = {'convnext': 'imgstudy, after ', 'convnext_atto': 'Wightman, timm, after '}.get(name, '')
+    trained = timm_weights(f'{name}.{_tags[name]}') if name in _tags else {}
+    register_model(name, family='convnext', size=32 if small else 224, min_size=8*cfg['patch'], depthwise=True,
+                   recipe=recipe, source=by + _paper, convert=from_timm, **trained)(
+                   lambda n_out, n_in=3, size=None: convnext(n_out, n_in, **cfg))
+
+for name, cfg in convnext_sizes.items(): _register(name, cfg)

@@ -6,7 +6,7 @@
 __all__ = ['drop_unreadable', 'split_items', 'deal_folds', 'take_subset', 'StudyData', 'channel_stats', 'part_of', 'load_data',
            'OpenImage', 'norm_stats', 'norm_name', 'create_block', 'create_dls', 'create_test_dl']
 
-# %% ../nbs/14_data.ipynb #dc65f0f0
+# %% ../nbs/14_data.ipynb #3e81cb47
 from .core import *
 import os
 import numpy as np, pandas as pd
@@ -21,6 +21,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, IMAGENET_DPN_
 from .runs import *
 from .images import *
 from .datasets import *
+from .sources import *
 from .augment import *
 
 # %% ../nbs/14_data.ipynb #2f1833b4
@@ -147,7 +148,7 @@ def channel_stats(items) -> tuple: # means, standard deviations: three floats in
     mean, sq = items[['r', 'g', 'b']].mean().to_numpy(), items[['r2', 'g2', 'b2']].mean().to_numpy()
     return mean.tolist(), ((sq - mean**2).clip(1e-6)**.5).tolist() # a channel that never varies must not divide by 0
 
-# %% ../nbs/14_data.ipynb #ca0e4d3d
+# %% ../nbs/14_data.ipynb #73bfd434
 def part_of(run) -> tuple: return run.dataset, run.subset, run.split_seed, run.folds, run.fold
 
 def _split(items, run):
@@ -162,8 +163,7 @@ def load_data(
     run:Run, # says dataset, subset, split_seed, folds and fold
 ) -> StudyData:
     "Find, check and split the images of `run`."
-    root = find_dataset(run.dataset)
-    found = list_images(root)
+    root, found = find_images(run.dataset)
     items, skipped = drop_unreadable(found, check_images(root, found.path), root=root)
     split = _split(items, run)
     lost = sorted(set(found.label) - set(split.label[split.split == 'train']))

@@ -52,14 +52,12 @@ def create_run(
     _check_run(run)
     return run
 
-# %% ../nbs/41_train.ipynb #771b466e
+# %% ../nbs/41_train.ipynb #661efe74
 def _check_run(run):
     "Raise `StudyError` if what `run` asks of its model, augmentation or test cannot be."
-    check_size(run.model, run.size)
-    augment, options = augment_levels[run.augment].name, models[run.model].options
-    if run.recipe.tta and augment == 'none': raise StudyError(
+    if augment_levels[run.augment].name == 'none' and run.recipe.tta: raise StudyError(
         '`tta` averages augmented views of a test image, but augment is none, which has only one: choose a level.')
-    if run.recipe.dropout is not None and 'dropout' not in options: raise StudyError(f'{run.model} takes no dropout: leave it out.')
+    with torch.device('meta'): create_model(run.model, 2, size=run.size, dropout=run.recipe.dropout) # costs no storage
 
 # %% ../nbs/41_train.ipynb #2fb1ff86
 study_parameters = (run_parameters - {'seed'}) | {'seeds', 'find_lr'}

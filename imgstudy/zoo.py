@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['models_table']
 
-# %% ../nbs/29_zoo.ipynb #aa3f406a
+# %% ../nbs/29_zoo.ipynb #063affcf
 import pandas as pd
 from .models import *
-from . import lenet, convnext # each registers its family
+from . import mlp, lenet, cnn, vit, convnext, timm_models # each registers its family
 
 # %% ../nbs/29_zoo.ipynb #a8af775d
 def models_table(
