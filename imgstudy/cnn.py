@@ -17,8 +17,9 @@ def _conv_pool(d_in, d_out): # [n, d_in, side, side] -> [n, d_out, side//2, side
     "3x3 convolution with padding 1, ReLU, 2x2 max pooling."
     return nn.Sequential(nn.Conv2d(d_in, d_out, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2))
 
-# %% ../nbs/23_cnn.ipynb #6b806093
-@register_model('cnn3', family='cnn', size=32, min_size=8, options=('dropout',), recipe=dict(lr=1e-3, wd=0., bs=128, epochs=30),
+# %% ../nbs/23_cnn.ipynb #0dcf4590
+@register_model('cnn3', family='cnn', size=32, min_size=8, options=('dropout',),
+                recipe=dict(lr=1e-3, wd=0., bs=64, epochs=30),
                 source='Sobieski & Olejnik 2023, Deep Learning 2023: Project I')
 def cnn3(
     n_out:int,   # classes
@@ -66,8 +67,8 @@ class GlobalMaxPool(nn.Module):
     def forward(self, x): return x.amax((2, 3))*self.scale
     def extra_repr(self): return f'scale={self.scale}'
 
-# %% ../nbs/23_cnn.ipynb #5a1ee815
-@register_model('resnet9', family='resnet', size=32, min_size=8, recipe=dict(lr=4e-3, wd=0.05, bs=128, epochs=15),
+# %% ../nbs/23_cnn.ipynb #7c863e0f
+@register_model('resnet9', family='resnet', size=32, min_size=8, recipe=dict(lr=4e-3, wd=0.05, bs=64, epochs=15),
                 source='Page 2018, How to Train Your ResNet (cifar10-fast)')
 def resnet9(n_out, n_in=3, size=None) -> nn.Module: # float32 [n, n_in, side, side] -> logits [n, n_out]
     "Eight convolutions with batch norm, two residual pairs among them, and one linear layer; any image size."

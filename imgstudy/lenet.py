@@ -34,10 +34,11 @@ def lenet5(
         F6=nn.Sequential(nn.Linear(120, 84), nn.Tanh()),       # [n, 84]
         output=nn.Linear(84, n_out)))                          # [n, n_out]
 
-# %% ../nbs/22_lenet.ipynb #43201ddc
+# %% ../nbs/22_lenet.ipynb #ecf2759b
 _cifar100 = 'De Kok, Tomaszewski & Velja 2023, LeNet-5 and a perceptron on CIFAR-100, after LeCun et al. 1998'
 
-@register_model('lenet5_bn', family='lenet', size=32, min_size=16, recipe=dict(lr=3e-3, bs=32, epochs=20), source=_cifar100)
+@register_model('lenet5_bn', family='lenet', size=32, min_size=16, source=_cifar100,
+                recipe=dict(lr=3e-3, bs=32, epochs=20))
 def lenet5_bn(
     n_out:int,   # classes
     n_in:int=3,  # channels
@@ -46,7 +47,8 @@ def lenet5_bn(
     "LeNet-5 with batch norm after its convolution block and a second layer of 84 units."
     stages, new = OrderedDict(lenet5(n_out, n_in, size).named_children()), nn.Sequential(nn.Linear(84, 84), nn.Tanh())
     added = OrderedDict(S4=[('norm', nn.BatchNorm2d(16))], F6=[('F7', new)]) # what follows which stage
-    return nn.Sequential(OrderedDict(p for name, stage in stages.items() for p in [(name, stage), *added.get(name, [])]))
+    parts = [p for name, stage in stages.items() for p in [(name, stage), *added.get(name, [])]]
+    return nn.Sequential(OrderedDict(parts))
 
 # %% ../nbs/22_lenet.ipynb #d42adf91
 def pool_to(
@@ -57,9 +59,10 @@ def pool_to(
     step = side//places
     return nn.MaxPool2d(side - (places - 1)*step, step)
 
-# %% ../nbs/22_lenet.ipynb #5c46fdd7
+# %% ../nbs/22_lenet.ipynb #8155d6f8
 @register_model('lenet_modern', family='lenet', size=64, min_size=16, options=('dropout',),
-                recipe=dict(lr=1e-3, bs=64, epochs=20), source='Federici, Can new architectures reach public SOTA? (modernised LeNet)')
+                recipe=dict(lr=1e-3, bs=32, epochs=20),
+                source='Federici, Can new architectures reach public SOTA? (modernised LeNet)')
 def lenet_modern(
     n_out:int,   # classes
     n_in:int=3,  # channels

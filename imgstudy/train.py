@@ -6,7 +6,7 @@
 __all__ = ['study_parameters', 'create_run', 'notebook_params', 'predict_test', 'describe_data', 'describe_cost',
            'describe_model', 'train', 'train_all']
 
-# %% ../nbs/41_train.ipynb #d9f4f974
+# %% ../nbs/41_train.ipynb #d32181f7
 from .core import *
 import dataclasses, time
 import numpy as np, pandas as pd, torch
@@ -17,6 +17,7 @@ from .datasets import *
 from .augment import *
 from .data import *
 from .models import *
+from .zoo import *
 from .weights import *
 from .learner import *
 from .schedule import *
@@ -52,12 +53,12 @@ def create_run(
     _check_run(run)
     return run
 
-# %% ../nbs/41_train.ipynb #661efe74
+# %% ../nbs/41_train.ipynb #8c91b6f8
 def _check_run(run):
     "Raise `StudyError` if what `run` asks of its model, augmentation or test cannot be."
     if augment_levels[run.augment].name == 'none' and run.recipe.tta: raise StudyError(
         '`tta` averages augmented views of a test image, but augment is none, which has only one: choose a level.')
-    with torch.device('meta'): create_model(run.model, 2, size=run.size, dropout=run.recipe.dropout) # costs no storage
+    create_light(run.model, 2, size=run.size, dropout=run.recipe.dropout) # costs no storage
 
 # %% ../nbs/41_train.ipynb #2fb1ff86
 study_parameters = (run_parameters - {'seed'}) | {'seeds', 'find_lr'}
