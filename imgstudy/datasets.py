@@ -6,18 +6,19 @@
 __all__ = ['datasets', 'Dataset', 'get_dataset', 'datasets_table', 'unpack', 'find_folder', 'find_dataset', 'list_files',
            'list_images', 'find_images']
 
-# %% ../nbs/11_datasets.ipynb #3eacb01f
+# %% ../nbs/11_datasets.ipynb #a253c288
 from .core import *
 import bz2, gzip, hashlib, io, lzma, re, shutil, socket, tarfile, zipfile, zlib
 import numpy as np, pandas as pd
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
-from fastai.data.external import untar_data
+from fastai.data.external import fastai_path, untar_data
 from pathlib import Path
 from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision.datasets.utils import download_url
 from typing import Callable
+from urllib.request import urlopen
 
 # %% ../nbs/11_datasets.ipynb #df448833
 @dataclass(frozen=True)
@@ -146,15 +147,25 @@ def find_folder(
         archive = next((a for ext in _archive_types if (a := path.with_name(path.name + ext)).is_file()), None)
         if archive: return unpack(archive, path.name)
 
-# %% ../nbs/11_datasets.ipynb #bda5bc77
+# %% ../nbs/11_datasets.ipynb #1146c2c3
+_patience = 10 # seconds without a word from the network
+
 @contextmanager
-def _timeout(seconds):
-    "Give up on a silent network after `seconds`."
+def _timeout():
+    "Give up on a silent network after `_patience` seconds."
     before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(seconds)
+    socket.setdefaulttimeout(_patience)
     try: yield
     finally: socket.setdefaulttimeout(before)
 
+def _ask_fastai(spec):
+    "fastai's copy of a data set, downloaded by it if it has none yet."
+    name = Path(spec.url).name
+    kept = fastai_path('data')/re.sub(r'\.(tgz|tar\.gz|zip)$', '', name), fastai_path('archive')/name
+    if not any(p.exists() for p in kept): urlopen(spec.url).close() # fastai would wait for ever if nobody answers
+    return untar_data(spec.url)
+
+# %% ../nbs/11_datasets.ipynb #cba16a09
 def _fetch(spec):
     "The archive of a data set with a known MD5 sum, downloaded to the cache and unpacked there."
     dest = writable(cache_root()/'downloads', 'IMGSTUDY_CACHE')/spec.md5
@@ -164,12 +175,12 @@ def _fetch(spec):
             download_url(spec.url, tmp, md5=spec.md5)
     return unpack(next(dest.iterdir()), spec.name)
 
-# %% ../nbs/11_datasets.ipynb #c10b368d
+# %% ../nbs/11_datasets.ipynb #c366ca0f
 def _download(spec):
     "A data set from the network, or one paragraph on where to put it by hand."
     try:
         if spec.url is None: raise OSError('no download is known')
-        with _timeout(10): return _fetch(spec) if spec.md5 else untar_data(spec.url)
+        with _timeout(): return (_fetch if spec.md5 else _ask_fastai)(spec)
     except Exception as e: # no network, a broken archive, a failed check: whatever it was, the way out is the same
         shipped = f' What {spec.source} has to give will do as it is: {spec.shipped}.' if spec.shipped else ''
         raise StudyError(f'{spec.title} is not under {data_root()} and could not be downloaded ({e}). Put the folder '

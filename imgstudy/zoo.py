@@ -63,9 +63,9 @@ def models_table(
     table = pd.DataFrame(rows).set_index('model').join(_published()).sort_values('parameters')
     return table[[*(c for c in table if c != 'source'), 'source']] # the longest last
 
-# %% ../nbs/29_zoo.ipynb #1782ffe3
+# %% ../nbs/29_zoo.ipynb #e604ab99
 # in points, the nearest first
-_places = [(dx, dy) for dy in (3, -8, 11, -16, 19, -24, 27, -32, 35, -40) for dx in (5, -5, 30, -30)]
+_places = [(dx, dy) for dy in (3, -8, 11, -16, 19, -24, 27, -32, 35, -40, 48, -53, 61, -66) for dx in (5, -5, 30, -30, 60, -60)]
 
 def _boxes(ax, points) -> list:
     "What text must not cover: the points, 8 pixels wide, and the legend."
@@ -91,12 +91,12 @@ def _name_points(
             note.remove()
         taken.append(note.get_window_extent())
 
-# %% ../nbs/29_zoo.ipynb #30632d04
+# %% ../nbs/29_zoo.ipynb #e5b44166
 def plot_models(
     table, # as from `models_table`
 ): # Axes
     "Published accuracy against parameters, a colour a data set; models without a published accuracy are left out."
-    ax = plt.subplots(figsize=(7.5, 4.5), layout='constrained')[1]
+    ax = plt.subplots(figsize=(11, 7), dpi=60, layout='constrained')[1]
     known = table.dropna(subset='published')
     for dataset, rows in known.groupby('published_on'): ax.scatter(rows.parameters, rows.published, s=30, label=dataset)
     ax.set(xscale='log', xlabel='parameters', ylabel='published accuracy'); ax.margins(.12)

@@ -1,5 +1,6 @@
 "Real data sets and other people's folders, through the whole study."
-import io, os, pickle, shutil, struct, tarfile, time
+import io, os, pickle, shutil, socket, struct, tarfile, time
+from dataclasses import replace
 from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
@@ -62,8 +63,20 @@ def test_a_class_without_one_good_image(tmp_path):
 
 def test_no_data_and_no_network(tmp_path, monkeypatch):
     monkeypatch.setenv('IMGSTUDY_DATA', str(tmp_path))
-    monkeypatch.setattr('imgstudy.datasets.untar_data', lambda url: (_ for _ in ()).throw(OSError('no network')))
+    monkeypatch.setattr('imgstudy.datasets._ask_fastai', lambda spec: (_ for _ in ()).throw(OSError('no network')))
     with pytest.raises(StudyError, match='Put the folder cifar10/'): find_dataset('cifar10')
+
+
+@pytest.mark.parametrize('md5', [None, '0'*32])
+def test_a_network_that_never_answers(md5, tmp_path, monkeypatch):
+    "A socket that accepts and says nothing, as behind some firewalls."
+    for var in ('IMGSTUDY_DATA', 'IMGSTUDY_CACHE'): monkeypatch.setenv(var, str(tmp_path/var))
+    monkeypatch.setattr('imgstudy.datasets.fastai_path', lambda folder: tmp_path/folder)
+    monkeypatch.setattr('imgstudy.datasets._patience', 0.5)
+    with socket.create_server(('127.0.0.1', 0)) as silent:
+        url = f'http://127.0.0.1:{silent.getsockname()[1]}/cifar10.tgz'
+        monkeypatch.setitem(datasets, 'cifar10', replace(datasets['cifar10'], url=url, md5=md5))
+        with pytest.raises(StudyError, match='timed out'): find_dataset('cifar10')
 
 
 @pytest.mark.data
@@ -424,7 +437,7 @@ def test_class_folders_and_archives_of_every_set(name, root, tmp_path):
 def test_missing_data_is_said_quickly(name, root, tmp_path, monkeypatch):
     "In one paragraph, with the folder's name and what to fetch; no network is spoken to."
     for var in ('http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY'): monkeypatch.setenv(var, 'http://127.0.0.1:9')
-    monkeypatch.setenv('FASTAI_HOME', str(tmp_path/'fastai'))
+    monkeypatch.setattr('imgstudy.datasets.fastai_path', lambda folder: tmp_path/folder) # somebody may have the sets there
     start, spec = time.monotonic(), datasets[datasets[name].parent or name]
     with pytest.raises(StudyError, match=f'Put the folder {spec.name}/') as e: find_images(name)
     assert time.monotonic() - start < 20
