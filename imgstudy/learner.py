@@ -92,7 +92,7 @@ def _on_device(model, run, kind): # kind: a device type
     if precision == 'bf16': use_autocast(model, kind)
     return model, dict(precision=precision, channels_last=channels_last)
 
-# %% ../nbs/30_learner.ipynb #a24cbd0c
+# %% ../nbs/30_learner.ipynb #cdfe9c8e
 def create_learner(
     run:Run,  # says model, init, recipe, size and precision
     dls,      # as from `create_dls`
@@ -100,7 +100,7 @@ def create_learner(
     "A Learner for `run`, weights drawn from the current random state: call `seed_everything` first."
     recipe = run.recipe
     model = create_model(run.model, dls.c, size=run.size, dropout=recipe.dropout)
-    loaded = init_weights(model, run.init, run.model)
+    loaded = init_weights(model, run.init, run.model, dls.vocab)
     model, layout = _on_device(model, run, torch.device(dls.device).type)
     groups = param_groups(model, recipe)
     learn = Learner(dls, model, loss_func=CrossEntropyLossFlat(label_smoothing=recipe.label_smoothing or 0.),

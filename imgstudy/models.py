@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['models', 'Model', 'register_model', 'timm_weights', 'check_size', 'create_model', 'count_params', 'count_flops',
-           'flops_by_module', 'layer_groups', 'stages_table']
+           'flops_by_module', 'layer_groups', 'classifier_names', 'stages_table']
 
 # %% ../nbs/20_models.ipynb #8c2f9120
 from .core import *
@@ -100,7 +100,7 @@ def flops_by_module(model, size, n_in=3) -> dict: # module name ('' is the whole
     counts = {name.partition('.')[2]: sum(c.values()) for name, c in counter.get_flop_counts().items()} # Sequential.stem
     return counts | {'': counter.get_total_flops()}
 
-# %% ../nbs/20_models.ipynb #841b7783
+# %% ../nbs/20_models.ipynb #64880969
 def layer_groups(
     model, # ours, or one of timm's
 ) -> list: # lists of parameter names; the first is next to the image, the last is the head
@@ -113,6 +113,12 @@ def layer_groups(
     return [names for c, m in model.named_children() if (names := [f'{c}.{n}' for n, _ in m.named_parameters()])]
 
 def _tuple(x): return x if isinstance(x, (tuple, list)) else (x,)
+
+def classifier_names(model) -> list: # parameter names
+    "The last layer, which knows the classes; a norm before it, in the same group, is not among them."
+    last = layer_groups(model)[-1]
+    if hasattr(model, 'group_matcher'): return last
+    return [n for n in last if n.rpartition('.')[0] == last[-1].rpartition('.')[0]]
 
 # %% ../nbs/20_models.ipynb #00f762e2
 def stages_table(

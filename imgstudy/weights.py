@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['read_weights', 'hub_weights', 'match_weights', 'load_weights', 'init_weights', 'describe_init']
 
-# %% ../nbs/27_weights.ipynb #3bbffcc9
+# %% ../nbs/27_weights.ipynb #04d2fd91
 from .core import *
-import hashlib, pickle, torch
+import hashlib, json, pickle, torch
 import pandas as pd
 from huggingface_hub import hf_hub_download, hf_hub_url, try_to_load_from_cache
 from pathlib import Path
@@ -99,31 +99,34 @@ def _translated(state, model, spec):
     best = max(ways, key=lambda s: len(own & s.keys()))
     return spec.adapt(best, model) if spec.adapt else best
 
-# %% ../nbs/27_weights.ipynb #b37f027f
+# %% ../nbs/27_weights.ipynb #2dab9d71
 def match_weights(
     state:dict, # name -> tensor
     model,      # what shall take them
+    head:bool=True, # may the last layer be taken too?
 ) -> pd.DataFrame: # status, theirs and ours (shapes): a row a tensor
     "Which tensors of `state` fit into `model` by name and shape."
     own, shape = model.state_dict(), lambda d, k: 'x'.join(map(str, d[k].shape)) or '1' if k in d else ''
     kinds = {(True, True): 'loaded', (True, False): 'other shape', (False, False): 'missing'}
+    anew = set() if head else set(classifier_names(model))
     status = lambda k: 'unexpected' if k not in own else kinds[k in state, k in state and state[k].shape == own[k].shape]
-    rows = {k: (status(k), shape(state, k), shape(own, k)) for k in [*own, *(k for k in state if k not in own)]}
+    rows = {k: ('new head' if k in anew else status(k), shape(state, k), shape(own, k)) for k in [*own, *(k for k in state if k not in own)]}
     return pd.DataFrame(rows, index=['status', 'theirs', 'ours']).T.rename_axis('tensor')
 
-# %% ../nbs/27_weights.ipynb #286189f4
+# %% ../nbs/27_weights.ipynb #959d3af4
 def load_weights(
     model,       # changed in place
     state:dict,  # name -> tensor
     name:str='', # of the model, in the register; '' if it is not there
+    head:bool=False, # are the classes the same, so that the last layer is taken too?
 ) -> pd.DataFrame: # as from `match_weights`
     "Copy what fits from `state` into `model`; nothing outside of the head is an error."
     spec = models[name] if name else Model('', None, '', 0, 0, '')
     try: state = _translated(state, model, spec)
     except (KeyError, RuntimeError, AttributeError, IndexError, TypeError, ValueError) as e: raise _not_for(name, e)
-    table, head = match_weights(state, model), set(layer_groups(model)[-1])
+    table, last = match_weights(state, model, head), set(classifier_names(model))
     took = table.index[table.status == 'loaded']
-    if not any(k not in head and state[k].ndim > 1 for k in took): raise _not_for(name, f'{len(took)} of {len(table)} tensors fit')
+    if not any(k not in last and state[k].ndim > 1 for k in took): raise _not_for(name, f'{len(took)} of {len(table)} tensors fit')
     model.load_state_dict({k: state[k] for k in took}, strict=False)
     return table
 
@@ -131,40 +134,47 @@ def _not_for(name, why): return StudyError(
     f'The weights are not for {name or "this model"} ({why}): no layer before the head fits by name and shape. '
     'Set model to the architecture that they come from.')
 
-# %% ../nbs/27_weights.ipynb #345dc462
-def _run_weights(rest, spec):
-    "The weights of a record."
-    folder = next((p for p in (runs_root()/rest, Path(rest).expanduser()) if (p/'record.json').exists()), None)
-    if folder is None: raise StudyError(did_you_mean('record', rest, [p.parent.name for p in runs_root().glob('*/record.json')]))
+# %% ../nbs/27_weights.ipynb #650f780f
+def _record_folder(said):
+    "The folder of a record with weights, by id or path."
+    folder = next((p for p in (runs_root()/said, Path(said).expanduser()) if (p/'record.json').exists()), None)
+    if folder is None: raise StudyError(did_you_mean('record', said, [p.parent.name for p in runs_root().glob('*/record.json')]))
     if not (folder/'weights.safetensors').exists(): raise StudyError(
         f'The record {folder.name} holds no weights: they are not kept with every record. Run it again, then this.')
-    return read_weights(folder/'weights.safetensors')
+    return folder
+
+def _run_weights(rest, spec):
+    folder = _record_folder(rest)
+    return read_weights(folder/'weights.safetensors'), json.loads((folder/'record.json').read_text())['data']['classes']
 
 def _imagenet_weights(rest, spec):
-    if spec.weights: return hub_weights(spec.weights)
+    if spec.weights: return hub_weights(spec.weights), None
     have = sorted(m.name for m in models.values() if m.weights)
     raise StudyError(f"{spec.name} has no published ImageNet weights: take init='file:PATH' or 'run:ID', or a model that has "
                      f"some, such as {', '.join(have[:8])} or timm:NAME.")
 
-# %% ../nbs/27_weights.ipynb #2e273555
-_sources = dict(imagenet=_imagenet_weights, file=lambda rest, spec: read_weights(rest), run=_run_weights)
+def _file_weights(rest, spec): return read_weights(rest), None
+
+# %% ../nbs/27_weights.ipynb #78256533
+_sources = dict(imagenet=_imagenet_weights, file=_file_weights, run=_run_weights) # -> state, classes or None
 
 def init_weights(
     model,    # changed in place
     init:str, # 'scratch', 'imagenet', 'file:PATH' or 'run:ID'
     name:str, # of the model, in the register
+    classes=None, # their names, in order; the head is taken from a run of the very same ones
 ) -> pd.DataFrame|None: # as from `match_weights`; None for scratch
     "Give `model` the weights that `init` names."
     if init == 'scratch': return None
     source, _, rest = init.partition(':')
-    state = _sources[source](rest.strip(), models[name])
-    table = load_weights(model, state, name)
+    state, theirs = _sources[source](rest.strip(), models[name])
+    table = load_weights(model, state, name, head=theirs is not None and list(theirs) == list(classes or []))
     table.attrs['digest'] = _digest(state)
     return table
 
-# %% ../nbs/27_weights.ipynb #310e16b2
+# %% ../nbs/27_weights.ipynb #bd6501fe
 def describe_init(table) -> dict:
     "What a record says of a table of `init_weights`: tensors by status, names of those not loaded, the weights' digest."
     if table is None: return {}
-    rest = {s: list(table.index[table.status == s])[:50] for s in ('other shape', 'missing', 'unexpected')}
+    rest = {s: list(table.index[table.status == s])[:50] for s in ('new head', 'other shape', 'missing', 'unexpected')}
     return dict(counts=table.status.value_counts().to_dict(), digest=table.attrs['digest'], **{k.replace(' ', '_'): v for k, v in rest.items()})
