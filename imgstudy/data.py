@@ -189,9 +189,10 @@ class OpenImage:
         if path not in self.kept: self.kept[path] = self.open(path)
         return self.kept[path]
 
-# %% ../nbs/14_data.ipynb #9b1bb7c8
+# %% ../nbs/14_data.ipynb #8f3502cc
 _stats = dict(none=((0.,)*3, (1.,)*3), half=((0.5,)*3, (0.5,)*3), imagenet=(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD),
-              clip=(OPENAI_CLIP_MEAN, OPENAI_CLIP_STD), dpn=(IMAGENET_DPN_MEAN, IMAGENET_DPN_STD))
+              clip=(OPENAI_CLIP_MEAN, OPENAI_CLIP_STD), dpn=(IMAGENET_DPN_MEAN, IMAGENET_DPN_STD),
+              sat493m=((0.43, 0.411, 0.296), (0.213, 0.156, 0.143))) # DINOv3's satellite images, as timm states them
 
 def norm_stats(
     normalize:str, # as in `Run`

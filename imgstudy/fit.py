@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['History', 'StopOnNaN', 'EarlyStop', 'EMA', 'recipe_cbs', 'fit', 'find_lr']
 
-# %% ../nbs/34_fit.ipynb #bd4d95a5
+# %% ../nbs/34_fit.ipynb #a22b4efc
 from .core import *
 import math, tempfile, time
+from contextlib import contextmanager
 import numpy as np, pandas as pd, torch
 import fastai.callback.progress # gives Learner its no_bar
 from fastai.callback.mixup import CutMix, MixUp
@@ -60,18 +61,22 @@ class StopOnNaN(Callback):
                        f'lr={self.learn.lr/10:.3g}, or look at the images.')
         raise CancelFitException
 
-# %% ../nbs/34_fit.ipynb #c877878b
+# %% ../nbs/34_fit.ipynb #049f7fbe
 class EarlyStop(Callback):
     "Stop when the validation accuracy has not risen for `patience` epochs, from `min_epochs` on; keep the best weights."
     order = 55 # after the Recorder has the accuracy, before `EMA` puts the plain weights back
-    def __init__(self, patience, min_epochs=1): self.patience, self.min_epochs, self.best, self.epochs = patience, min_epochs, -1., 0
+    def __init__(self,
+        patience:int,     # epochs
+        min_epochs:int=1, # the earliest stop
+        frozen:int=0,     # epochs of the head alone, which do not count as patience
+    ): self.patience, self.min_epochs, self.frozen, self.best = patience, min_epochs, frozen, -1.
     def after_validate(self):
         if (accuracy := self.recorder.log[-1]) <= self.best: return
         self.best, self.best_epoch = accuracy, self.epoch + 1
         self.weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
     def after_epoch(self):
-        self.epochs = self.epoch + 1
-        if self.epochs >= self.min_epochs and self.epochs - self.best_epoch >= self.patience: raise CancelFitException
+        done = self.epoch + 1
+        if done >= self.min_epochs and done - max(self.best_epoch, self.frozen) >= self.patience: raise CancelFitException
 
 # %% ../nbs/34_fit.ipynb #15da1990
 class EMA(Callback):
@@ -90,15 +95,24 @@ class EMA(Callback):
     def after_validate(self): self.swap()
     def after_fit(self): self.swap()
 
-# %% ../nbs/34_fit.ipynb #92298258
+# %% ../nbs/34_fit.ipynb #cbfb69aa
 _makers = dict(clip=lambda r: GradientClip(r.clip), mixup=lambda r: MixUp(r.mixup), cutmix=lambda r: CutMix(r.cutmix),
-               ema=lambda r: EMA(r.ema), patience=lambda r: EarlyStop(r.patience, r.min_epochs or 1))
+               ema=lambda r: EMA(r.ema), patience=lambda r: EarlyStop(r.patience, r.min_epochs or 1, r.frozen_epochs or 0))
 
 def recipe_cbs(recipe:Recipe) -> list: # fastai callbacks
     "The callbacks for what `recipe` asks beyond a plain training."
     return [make(recipe) for name, make in _makers.items() if getattr(recipe, name) is not None] + freeze_cbs(recipe)
 
-# %% ../nbs/34_fit.ipynb #ab480fd2
+# %% ../nbs/34_fit.ipynb #8b3fa0e5
+@contextmanager
+def _batch_of_one():
+    "Say in our words that batch norm cannot train on one value."
+    try: yield
+    except ValueError as e:
+        if 'more than 1 value per channel' not in str(e): raise
+        raise StudyError('Batch norm needs more than one value a channel, and a batch here has one image with one place left: '
+                         'raise bs, size or the number of training images.') from e
+
 def fit(
     learn:Learner, # as from `create_learner`
     recipe:Recipe, # how long and how fast
@@ -108,7 +122,7 @@ def fit(
     "Train `learn` as `recipe` says."
     history, stop, extra = History(label, lines), StopOnNaN(), recipe_cbs(recipe)
     sched = ParamScheduler(create_schedule(recipe, rate_scales(learn.groups, recipe)))
-    with learn.no_bar(), learn.no_logging(): learn.fit(total_epochs(recipe), lr=recipe.lr, cbs=[sched, stop, history, *extra])
+    with learn.no_bar(), learn.no_logging(), _batch_of_one(): learn.fit(total_epochs(recipe), lr=recipe.lr, cbs=[sched, stop, history, *extra])
     if stop.reason: raise StudyError(stop.reason)
     if not math.isfinite(history.rows[-1]['valid_loss']):
         raise StudyError(f'The validation loss was no number in the end. Lower the peak rate, now lr={recipe.lr:g}.')

@@ -92,15 +92,16 @@ def _on_device(model, run, kind): # kind: a device type
     if precision == 'bf16': use_autocast(model, kind)
     return model, dict(precision=precision, channels_last=channels_last)
 
-# %% ../nbs/30_learner.ipynb #cdfe9c8e
+# %% ../nbs/30_learner.ipynb #4f86d5f4
 def create_learner(
     run:Run,  # says model, init, recipe, size and precision
     dls,      # as from `create_dls`
+    root=None, # the folder of all records, for init='run:ID'; None: `runs_root()`
 ) -> Learner: # not yet trained; `loaded` is the table of `init_weights`, `layout` says precision and channels_last
     "A Learner for `run`, weights drawn from the current random state: call `seed_everything` first."
     recipe = run.recipe
     model = create_model(run.model, dls.c, size=run.size, dropout=recipe.dropout)
-    loaded = init_weights(model, run.init, run.model, dls.vocab)
+    loaded = init_weights(model, run.init, run.model, dls.vocab, root)
     model, layout = _on_device(model, run, torch.device(dls.device).type)
     groups = param_groups(model, recipe)
     learn = Learner(dls, model, loss_func=CrossEntropyLossFlat(label_smoothing=recipe.label_smoothing or 0.),

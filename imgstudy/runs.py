@@ -94,7 +94,7 @@ class Recipe:
     __repr__ = _repr_given
     def __post_init__(self): _check_recipe(self)
 
-# %% ../nbs/01_runs.ipynb #f37aac56
+# %% ../nbs/01_runs.ipynb #c30f1af5
 def _check_recipe(r):
     "Raise `ValueError` if the fields of `r` contradict each other."
     _check_alone(r)
@@ -102,12 +102,14 @@ def _check_recipe(r):
         raise ValueError(f'`warmup` must be shorter than the training ({r.epochs} epochs) and is not for one_cycle, which '
                          f"has its own: try schedule='cosine' with a warmup of {max(1, r.epochs//10)}.")
     if r.mixup and r.cutmix: raise ValueError('`mixup` and `cutmix` each make the batch: give one of them.')
-    if r.min_epochs and r.min_epochs > r.epochs:
-        raise ValueError(f'`min_epochs` {r.min_epochs} is more than `epochs` {r.epochs}, so nothing could stop early: lower it.')
+    if (r.mixup or r.cutmix) and r.bs == 1: raise ValueError('`mixup` and `cutmix` mix the images of a batch: set `bs` to 2 or more.')
+    total = r.epochs + (r.frozen_epochs or 0)
+    if r.min_epochs and r.min_epochs > total:
+        raise ValueError(f'`min_epochs` {r.min_epochs} is more than the {total} epochs there are, so nothing could stop early: lower it.')
     if r.frozen_epochs and r.tune in ('head', 'gradual'):
         raise ValueError(f"`frozen_epochs` come before all layers train, but tune={r.tune!r} says otherwise: leave one of them out.")
 
-# %% ../nbs/01_runs.ipynb #2d7bfc09
+# %% ../nbs/01_runs.ipynb #d2335dd3
 @dataclass(frozen=True, repr=False, config=_strict)
 class Run:
     "One training: which images, which model, which recipe, which seed."
@@ -117,7 +119,7 @@ class Run:
     init: str = Field('scratch', pattern='^(scratch|imagenet|file:.+|run:.+)$') # where the weights come from
     size: int|None = Field(None, ge=8, le=4096)              # image side in pixels; None: the dataset's, or the weights'
     augment: str|None = None                                 # augmentation level; None: the dataset's
-    normalize: Literal['dataset', 'none', 'imagenet', 'half', 'clip', 'dpn']|None = None # mean, deviation; None: the dataset's
+    normalize: Literal['dataset', 'none', 'imagenet', 'half', 'clip', 'dpn', 'sat493m']|None = None # mean, deviation; None: the dataset's
     interpolation: Literal['bilinear', 'bicubic']|None = None # how images are resized; None: bilinear
     subset: int|float|None = Field(None, gt=0)               # of the training images; None: all of them
     folds: int|None = Field(None, ge=2)                      # cross-validation with so many folds; None: no

@@ -6,9 +6,10 @@
 __all__ = ['study_parameters', 'transfer_parameters', 'create_run', 'notebook_params', 'plan_transfer', 'predict_test',
            'describe_data', 'describe_cost', 'describe_model', 'train', 'train_all', 'train_once']
 
-# %% ../nbs/41_train.ipynb #d32181f7
+# %% ../nbs/41_train.ipynb #7ef7e3b8
 from .core import *
 import dataclasses, time
+from types import ModuleType
 import numpy as np, pandas as pd, torch
 from fastai.basics import Learner
 from pathlib import Path
@@ -20,7 +21,6 @@ from .models import *
 from .zoo import *
 from .weights import *
 from .learner import *
-from .schedule import *
 from .transfer import *
 from .fit import *
 from .metrics import *
@@ -53,14 +53,16 @@ def create_run(
     _check_run(run)
     return run
 
-# %% ../nbs/41_train.ipynb #8c91b6f8
+# %% ../nbs/41_train.ipynb #df59cfea
 def _check_run(run):
     "Raise `StudyError` if what `run` asks of its model, augmentation or test cannot be."
+    if run.init.startswith('file:') and not Path(run.init[5:]).is_file():
+        raise StudyError(f'There is no weights file {run.init[5:]}: check the path, after file:')
     if augment_levels[run.augment].name == 'none' and run.recipe.tta: raise StudyError(
         '`tta` averages augmented views of a test image, but augment is none, which has only one: choose a level.')
     create_light(run.model, 2, size=run.size, dropout=run.recipe.dropout) # costs no storage
 
-# %% ../nbs/41_train.ipynb #117a47de
+# %% ../nbs/41_train.ipynb #da7a732d
 study_parameters = (run_parameters - {'seed'}) | {'seeds', 'find_lr'}
 
 def notebook_params(
@@ -69,6 +71,8 @@ def notebook_params(
 ) -> dict: # the study's parameters among them
     "The parameters that a study notebook was given; an unknown one raises `StudyError`."
     known = study_parameters | set(extra)
+    shadowed = sorted(k for k in known if isinstance(names.get(k), ModuleType))
+    if shadowed: raise StudyError(f'`{shadowed[0]}` is a parameter, and a module of that name was imported over it: rename the import.')
     theirs = lambda k: k.startswith(('_', 'PAPERMILL_')) or k in ('In', 'Out') # Jupyter's and papermill's own
     literal = {k: v for k, v in names.items() if not theirs(k) and isinstance(v, (str, int, float, list, tuple, dict, type(None)))}
     unknown = [did_you_mean('parameter', k, known) for k in literal if k not in known]
@@ -128,7 +132,7 @@ def predict_test(
         raise StudyError(f'The trained model answers some test images with no number. Lower the peak rate, now lr={learn.lr:g}.')
     return pack_predictions(data.of('test').path, target.numpy(), preds.numpy())
 
-# %% ../nbs/41_train.ipynb #10e72711
+# %% ../nbs/41_train.ipynb #a21b3c36
 def describe_data(data:StudyData) -> dict:
     "What the record says of the images."
     return dict(fingerprint=data.fingerprint, classes=data.classes, counts=data.counts().sum().to_dict(),
@@ -142,9 +146,9 @@ def describe_cost(history:History, start:float) -> dict:
     fitting = sum(r['seconds'] for r in history.rows)
     return dict(seconds=time.perf_counter() - start, fit_seconds=fitting, images_per_second=history.images/fitting)
 
-def describe_model(learn:Learner, run:Run) -> dict:
-    "Size and work of the model, how much of it was trained in the end, and how it was computed."
-    last = first_trained(run.recipe, total_epochs(run.recipe) - 1, learn.groups[-1].top)
+def describe_model(learn:Learner, run:Run, epoch:int) -> dict: # epoch: of the weights kept, from 1 on
+    "Size and work of the model, how much of it had been trained, and how it was computed."
+    last = first_trained(run.recipe, epoch - 1, learn.groups[-1].top)
     trained = sum(p.numel() for g in learn.groups for p in g.params if g.depth >= last)
     return dict(parameters=count_params(learn.model), trained=trained, flops=count_flops(learn.model, run.size), **learn.layout)
 
@@ -158,7 +162,7 @@ def _check_before(run, data, root):
         raise StudyError(f'The record {dest} was made from other images (fingerprint {old}, now {data.fingerprint}): the data '
                          'has changed since. Delete or rename that folder to train on the new images.')
 
-# %% ../nbs/41_train.ipynb #6d9f46ec
+# %% ../nbs/41_train.ipynb #ba05014a
 def _label(data, run):
     "What stands in front of each line while `run` trains."
     fold = '' if run.fold is None else f' fold {run.fold + 1} of {run.folds},'
@@ -171,10 +175,10 @@ def _train(run, data, root):
     data = data or load_data(run)
     _check_before(run, data, root)
     seed_everything(run.seed)
-    learn = create_learner(run, create_dls(run, data))
+    learn = create_learner(run, create_dls(run, data), root)
     history = fit(learn, run.recipe, label=_label(data, run))
     predictions = predict_test(learn, data, run.recipe.tta)
-    info = dict(data=describe_data(data), init=describe_init(learn.loaded), model=describe_model(learn, run),
+    info = dict(data=describe_data(data), init=describe_init(learn.loaded), model=describe_model(learn, run, history.best_epoch),
                 cost=describe_cost(history, start), best_epoch=history.best_epoch, environment=environment(learn.dls.device))
     metrics = compute_metrics(*(predictions[k] for k in ('target', 'pred', 'log_probs')))
     return Record(run, 'finished', metrics, info, pd.DataFrame(history.rows), predictions), learn.model.state_dict()

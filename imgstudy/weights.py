@@ -113,7 +113,7 @@ def match_weights(
     rows = {k: ('new head' if k in anew else status(k), shape(state, k), shape(own, k)) for k in [*own, *(k for k in state if k not in own)]}
     return pd.DataFrame(rows, index=['status', 'theirs', 'ours']).T.rename_axis('tensor')
 
-# %% ../nbs/27_weights.ipynb #959d3af4
+# %% ../nbs/27_weights.ipynb #0b363c4d
 def load_weights(
     model,       # changed in place
     state:dict,  # name -> tensor
@@ -125,37 +125,40 @@ def load_weights(
     try: state = _translated(state, model, spec)
     except (KeyError, RuntimeError, AttributeError, IndexError, TypeError, ValueError) as e: raise _not_for(name, e)
     table, last = match_weights(state, model, head), set(classifier_names(model))
-    took = table.index[table.status == 'loaded']
-    if not any(k not in last and state[k].ndim > 1 for k in took): raise _not_for(name, f'{len(took)} of {len(table)} tensors fit')
+    took, body = table.index[table.status == 'loaded'], [k for k in model.state_dict() if k not in last]
+    n = sum(k not in last for k in took)
+    if n < len(body)/2 or not any(k not in last and state[k].ndim > 1 for k in took):
+        raise _not_for(name, f'{n} of {len(body)} tensors before the head fit')
+    if n < len(body): print(f'{n} of {len(body)} tensors before the head were taken, the others keep what was drawn.')
     model.load_state_dict({k: state[k] for k in took}, strict=False)
     return table
 
 def _not_for(name, why): return StudyError(
-    f'The weights are not for {name or "this model"} ({why}): no layer before the head fits by name and shape. '
+    f'The weights are not for {name or "this model"} ({why}): at least half of them must. '
     'Set model to the architecture that they come from.')
 
-# %% ../nbs/27_weights.ipynb #650f780f
-def _record_folder(said):
-    "The folder of a record with weights, by id or path."
-    folder = next((p for p in (runs_root()/said, Path(said).expanduser()) if (p/'record.json').exists()), None)
-    if folder is None: raise StudyError(did_you_mean('record', said, [p.parent.name for p in runs_root().glob('*/record.json')]))
+# %% ../nbs/27_weights.ipynb #bba81fd2
+def _record_folder(said, root):
+    "The folder of a record with weights, by id under `root` or by path."
+    folder = next((p for p in (root/said, Path(said).expanduser()) if (p/'record.json').exists()), None)
+    if folder is None: raise StudyError(did_you_mean('record', said, [p.parent.name for p in root.glob('*/record.json')]))
     if not (folder/'weights.safetensors').exists(): raise StudyError(
         f'The record {folder.name} holds no weights: they are not kept with every record. Run it again, then this.')
     return folder
 
-def _run_weights(rest, spec):
-    folder = _record_folder(rest)
+def _run_weights(rest, spec, root):
+    folder = _record_folder(rest, root)
     return read_weights(folder/'weights.safetensors'), json.loads((folder/'record.json').read_text())['data']['classes']
 
-def _imagenet_weights(rest, spec):
+def _imagenet_weights(rest, spec, root):
     if spec.weights: return hub_weights(spec.weights), None
     have = sorted(m.name for m in models.values() if m.weights)
     raise StudyError(f"{spec.name} has no published ImageNet weights: take init='file:PATH' or 'run:ID', or a model that has "
                      f"some, such as {', '.join(have[:8])} or timm:NAME.")
 
-def _file_weights(rest, spec): return read_weights(rest), None
+def _file_weights(rest, spec, root): return read_weights(rest), None
 
-# %% ../nbs/27_weights.ipynb #78256533
+# %% ../nbs/27_weights.ipynb #319bfe9a
 _sources = dict(imagenet=_imagenet_weights, file=_file_weights, run=_run_weights) # -> state, classes or None
 
 def init_weights(
@@ -163,11 +166,12 @@ def init_weights(
     init:str, # 'scratch', 'imagenet', 'file:PATH' or 'run:ID'
     name:str, # of the model, in the register
     classes=None, # their names, in order; the head is taken from a run of the very same ones
+    root=None,    # the folder of all records; None: `runs_root()`
 ) -> pd.DataFrame|None: # as from `match_weights`; None for scratch
     "Give `model` the weights that `init` names."
     if init == 'scratch': return None
     source, _, rest = init.partition(':')
-    state, theirs = _sources[source](rest.strip(), models[name])
+    state, theirs = _sources[source](rest.strip(), models[name], Path(root or runs_root()))
     table = load_weights(model, state, name, head=theirs is not None and list(theirs) == list(classes or []))
     table.attrs['digest'] = _digest(state)
     return table

@@ -3,7 +3,8 @@ import json, os, subprocess, sys
 from pathlib import Path
 import pytest
 from imgstudy.records import read_record, verify_record
-from imgstudy.runs import make_run, run_parameters
+from imgstudy.runs import run_parameters, run_to_dict
+from imgstudy.train import create_run
 
 top = Path(__file__).parent.parent
 study = top/'nbs/run_study.ipynb'
@@ -40,14 +41,30 @@ def test_piped(runs_dir):
     assert len(list(runs_dir.iterdir())) == 1
 
 
-def test_every_field_of_run_and_recipe_is_a_parameter(runs_dir, tmp_path):
-    recipe = dict(epochs=1, lr=0.02, wd=0.3, bs=50, opt='sgd', schedule='cosine')
-    other = dict(dataset='digits', model='lenet5', init='scratch', size=28, augment='none', subset=200, precision='fp32', split_seed=4)
-    assert set(recipe) | set(other) | {'seed'} == run_parameters, 'name the new parameter here'
-    named = [a for k, v in (recipe | other | dict(find_lr=True)).items() for a in ('-p', k, v)]
+# Some fields exclude each other, so two runs name them all; values that are not the defaults wherever one run can take them.
+stepwise = dict(
+    dataset='digits', model='cnn3', init='scratch', size=16, augment='flip', normalize='half', interpolation='bicubic', subset=100,
+    folds=3, fold=1, split_seed=4, precision='fp32', epochs=2, lr=0.02, wd=0.3, bs=50, opt='sgd', schedule='step', warmup=0.5, gamma=0.5,
+    step_epochs=1, momentum=0.8, decay_all=True, clip=1.5, dropout=0.2, label_smoothing=0.1, mixup=0.2, ema=0.9, tta=1, patience=1,
+    min_epochs=2, frozen_epochs=1, layer_decay=0.7)
+one_cycle = dict(dataset='digits', model='lenet5', size=16, subset=100, epochs=1, schedule='one_cycle', lr_start=1e-4, momentum_low=0.6,
+                 cutmix=0.8, tune='gradual')
+
+
+def test_every_field_of_run_and_recipe_is_named_here(): assert set(stepwise) | set(one_cycle) | {'seed'} == run_parameters, 'name the new parameter'
+
+
+@pytest.mark.parametrize('params', [stepwise, one_cycle], ids=['stepwise', 'one_cycle'])
+def test_every_field_of_run_and_recipe_is_a_parameter(params, runs_dir, tmp_path):
+    named = [a for k, v in (params | dict(find_lr=params is stepwise)).items() for a in ('-p', k, v)]
     done = papermill(study, tmp_path/'out.ipynb', *named, '-y', 'seeds: [7]')
     assert done.returncode == 0, done.stderr[-2000:]
-    assert read_record(next(runs_dir.iterdir())).run == make_run(**recipe, **other, seed=7)
+    (folder,) = runs_dir.iterdir()
+    record = read_record(folder)
+    verify_record(record)
+    assert record.run == create_run(**params, seed=7)
+    said = run_to_dict(record.run)
+    assert {k: v for k, v in (said | said['recipe']).items() if k in params} == params
 
 
 @pytest.mark.parametrize('name, value, message', [
