@@ -14,5 +14,5 @@ setup(
     author=cfg['author'], license='Apache-2.0', keywords=cfg['keywords'],
     packages=[cfg['lib_name']], python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
-    extras_require={'dev': cfg['dev_requirements'].split()},
+    extras_require={'dev': f"{cfg['dev_requirements']} {cfg['onnx_requirements']}".split(), 'onnx': cfg['onnx_requirements'].split()},
 )
