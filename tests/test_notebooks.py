@@ -36,10 +36,10 @@ def test_outputs_are_small_and_free_of_paths(path):
 
 
 def test_run_study_is_a_template():
-    "About 15 code cells, literal parameters, no definitions, no cell over 10 lines."
+    "About 15 code cells, literal parameters, no definitions, no cell over 10 lines but the list of parameters."
     raw = json.loads((top/'nbs/run_study.ipynb').read_text())['cells']
     code = [''.join(c['source']) for c in raw if c['cell_type'] == 'code']
     assert 12 <= len(code) <= 18
     assert [c['metadata']['tags'] for c in raw if c['metadata'].get('tags')] == [['parameters']]
     assert not any(re.search(r'^\s*(def|class) ', s, re.M) or 'lambda' in s for s in code)
-    assert max(len(s.splitlines()) for s in code) <= 10
+    assert max(len(s.splitlines()) for s in code[1:]) <= 10

@@ -40,7 +40,7 @@ def initial(run): # the model before the first step, the same without weights, a
     for r in (run, replace(run, init='scratch')):
         seed_everything(run.seed)
         nets.append(create_model(r.model, 10, size=r.size))
-    table = init_weights(nets[0], run.init, run.model)
+    table = init_weights(nets[0], run.init, run.model, [str(i) for i in range(10)]) # the classes of digits
     return *(net.state_dict() for net in nets), table
 
 
