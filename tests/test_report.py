@@ -2,7 +2,7 @@
 import re
 from pathlib import Path
 import pytest
-from imgstudy.records import read_record, verify_record
+from imgstudy.records import gain_table, read_record, verify_record
 from imgstudy.runs import run_id
 from imgstudy.schedule import total_epochs
 
@@ -17,3 +17,21 @@ def test_record_holds(folder):
     planned = total_epochs(record.run.recipe)
     assert len(record.history) == planned or record.run.recipe.patience and len(record.history) < planned
     assert not re.search(r'"(/|[A-Z]:\\|~)', (folder/'record.json').read_text())
+
+
+transfers = {'transfer-dogs': 'stanford_dogs20', 'transfer-stl5': 'stl5_standin', 'transfer_study': 'digits_high', 'transfer-cats': 'cats_vs_dogs'}
+top = Path(__file__).parent.parent
+rows = [line for line in (top/'README.md').read_text().splitlines() if line.startswith('|') and ' seeds: [' in line]
+
+
+@pytest.mark.parametrize('row', rows, ids=lambda r: re.search(r'\[(transfer[-_]\w+)\]', r)[1])
+def test_readme_says_what_the_records_say(row):
+    "Accuracies, the gain and its two intervals, to three digits, and the number of seeds."
+    dataset = transfers[re.search(r'\[(transfer[-_]\w+)\]', row)[1]]
+    of = [r for r in map(read_record, folders) if r.run.dataset == dataset]
+    scratch, other = ([r for r in of if (r.run.init == 'scratch') is is_scratch] for is_scratch in (True, False))
+    gain = gain_table(scratch, other).iloc[0]
+    number = r'[-+]?\d\.\d+'
+    said = [float(x) for cell in row.split('|')[2:] for x in re.findall(number, cell)]
+    assert said == pytest.approx([gain[c] for c in ('base', 'other', 'gain', 'seeds_low', 'seeds_high', 'images_low', 'images_high')], abs=6e-4)
+    assert f'{len(scratch)} seeds' in row
