@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['first_trained', 'Freeze', 'freeze_cbs']
 
-# %% ../nbs/32_transfer.ipynb #0aead214
+# %% ../nbs/32_transfer.ipynb #7a852a00
 from .core import *
-import numpy as np, pandas as pd
-from fastai.basics import Callback, Learner
+from fastai.basics import Callback
 from fastai.callback.training import BnFreeze
 from .runs import *
 from .learner import *
