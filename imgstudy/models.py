@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['models', 'Model', 'register_model', 'timm_weights', 'check_size', 'create_model', 'count_params', 'count_flops',
-           'flops_by_module', 'layer_groups', 'classifier_names', 'stages_table']
+           'flops_by_module', 'layer_groups', 'classifier_names', 'weightless', 'stages_table']
 
 # %% ../nbs/20_models.ipynb #8c2f9120
 from .core import *
 import pandas as pd, timm, torch
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from timm.models import group_parameters
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 from typing import Callable
 
@@ -119,6 +121,22 @@ def classifier_names(model) -> list: # parameter names
     last = layer_groups(model)[-1]
     if hasattr(model, 'group_matcher'): return last
     return [n for n in last if n.rpartition('.')[0] == last[-1].rpartition('.')[0]]
+
+# %% ../nbs/20_models.ipynb #e0d76933
+_writers = {'normal_', 'uniform_', 'trunc_normal_', 'kaiming_normal_', 'kaiming_uniform_', 'xavier_uniform_', 'constant_', 'zeros_',
+            'ones_', 'fill_', 'zero_', 'erfinv_', 'mul_', 'add_', 'clamp_'} # they change values and no shape
+
+class _Weightless(TorchFunctionMode):
+    "Read `torch.linspace` on the CPU, and write nothing into a tensor without storage."
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        first = args[0] if args else (kwargs or {}).get('tensor')
+        if getattr(func, '__name__', '') in _writers and getattr(first, 'is_meta', False): return first
+        return func(*args, **{**(kwargs or {}), **({'device': 'cpu'} if func is torch.linspace else {})})
+
+@contextmanager
+def weightless():
+    "Networks that are made meanwhile have shapes and no weights."
+    with torch.device('meta'), _Weightless(): yield
 
 # %% ../nbs/20_models.ipynb #00f762e2
 def stages_table(

@@ -33,7 +33,7 @@ def sketch_timm(
     **kwargs,  # for `timm.create_model`
 ):
     "timm's network on the meta device, and the shape of its output for one image; random numbers stay as they were."
-    with torch.random.fork_rng(devices=[]), torch.device('meta'), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), weightless(), torch.no_grad():
         net = timm.create_model(name, **kwargs).eval()
         return net, tuple(net(torch.zeros(1, kwargs.get('in_chans', 3), size, size)).shape)
 

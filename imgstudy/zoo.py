@@ -7,27 +7,20 @@ __all__ = ['create_light', 'model_cost', 'models_table', 'plot_models']
 
 # %% ../nbs/29_zoo.ipynb #9288f02b
 from .core import *
-import matplotlib.pyplot as plt, pandas as pd, torch
+import matplotlib.pyplot as plt, pandas as pd
 from matplotlib.transforms import Bbox
-from torch.overrides import TorchFunctionMode
 from .references import *
 from .models import *
 from . import mlp, lenet, cnn, vit, convnext, timm_models # each registers its family
 
 # %% ../nbs/29_zoo.ipynb #24a5d49f
-class _KeepLinspace(TorchFunctionMode):
-    "Make `torch.linspace` on the CPU, whatever the default device is."
-    def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = {**(kwargs or {}), **({'device': 'cpu'} if func is torch.linspace else {})}
-        return func(*args, **kwargs)
-
 def create_light(
     name:str,  # a registered model
     n_out:int, # classes
     **kwargs,  # as for `create_model`
 ): # nn.Module on the device meta
     "The model called `name` without storage for its weights: good for shapes and counts, not for results."
-    with torch.device('meta'), _KeepLinspace(): return create_model(name, n_out, **kwargs)
+    with weightless(): return create_model(name, n_out, **kwargs)
 
 # %% ../nbs/29_zoo.ipynb #470ab3b7
 def _cost(net, size): return count_params(net), count_flops(net, size)
