@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Record', 'pack_predictions', 'write_record', 'is_finished', 'read_record', 'finished', 'load_model', 'verify_record',
            'records_table', 'record_confusion', 'by_fold', 'mean_confusion', 'seeds_table', 'with_intervals',
-           'gain_table']
+           'pair_records', 'right_gains', 'pairs_by_fold', 'gain_interval', 'gain_table']
 
 # %% ../nbs/40_records.ipynb #cd9499fb
 from .core import *
@@ -120,31 +120,37 @@ def load_model(record:Record):
         f'The weights in {record.path.name} are damaged or of another version of {run.model}: run it again.') from e
     return model.eval()
 
-# %% ../nbs/40_records.ipynb #4516fe50
+# %% ../nbs/40_records.ipynb #85781e6d
 def verify_record(record:Record):
     "Raise `StudyError` unless the metrics of a finished `record` follow from its predictions."
     finished([record])
     p = record.predictions
     again = compute_metrics(p['target'], p['pred'], p['log_probs'])
-    wrong = [k for k in again if not np.allclose(again[k], record.metrics.get(k, np.nan), rtol=0, atol=1e-9)]
-    if wrong: raise StudyError(f'{record.id}: {wrong[0]} is recorded as {record.metrics.get(wrong[0])}, but the predictions '
+    wrong = [k for k in again if k in record.metrics and not np.allclose(again[k], record.metrics[k], rtol=0, atol=1e-9)]
+    if wrong: raise StudyError(f'{record.id}: {wrong[0]} is recorded as {record.metrics[wrong[0]]}, but the predictions '
                                f'give {again[wrong[0]]}. The record was changed, or written by another version: run it again.')
+    missing = [k for k in again if k not in record.metrics]
+    if missing: raise StudyError(f"{record.id} was made by an older version: metrics {', '.join(missing)} missing. What it has is right; "
+                                 'delete the folder and run it again to have them too.')
 
-# %% ../nbs/40_records.ipynb #2ea8fdd3
+# %% ../nbs/40_records.ipynb #56ba3e97
 _shown = ['accuracy', 'zero_one_loss', 'macro_f1']
+_plain = ['log_loss', 'calibration_error', 'top5_accuracy'] # without interval; the last not with five classes, or in old records
 
 def records_table(
     records, # finished ones
-) -> pd.DataFrame: # dataset, model, seed, n, each metric with low and high, log_loss, seconds: a row a record
+) -> pd.DataFrame: # dataset, model, seed, n, metrics with low and high, those without, seconds: a row a record
     "The metrics of every record, with 95 % intervals over the test images."
     rows = []
     for r in finished(records):
         values = lambda m: zip(('', '_low', '_high'), [r.metrics[m], *r.metrics[f'{m}_interval']])
         said = {m + end: v for m in _shown for end, v in values(m)}
         fold = {} if r.run.fold is None else dict(fold=r.run.fold)
+        plain = {m: r.metrics[m] for m in _plain if m in r.metrics}
         rows.append(dict(dataset=r.run.dataset, model=r.run.model, **fold, seed=r.run.seed, n=r.metrics['n'], **said,
-                         log_loss=r.metrics['log_loss'], seconds=r.info.get('cost', {}).get('seconds', np.nan)))
-    return pd.DataFrame(rows)
+                         **plain, seconds=r.info.get('cost', {}).get('seconds', np.nan)))
+    table = pd.DataFrame(rows)
+    return table[[*(c for c in table if c != 'seconds'), 'seconds']] if rows else table # stays last where records differ
 
 # %% ../nbs/40_records.ipynb #cd2d302e
 def record_confusion(record) -> np.ndarray: # [n_out, n_out]
@@ -168,19 +174,20 @@ def _spread(records, metric):
     counts = records[0].info['data']['counts']
     return t_interval([np.mean([r.metrics[metric] for r in same]) for same in folds.values()], counts['test']/counts['train'])
 
-# %% ../nbs/40_records.ipynb #f6f7ab92
+# %% ../nbs/40_records.ipynb #f1dcfe2e
 def seeds_table(
     records, # finished ones that differ in seed or fold only
 ) -> pd.DataFrame: # mean, seeds_low, seeds_high (folds_ for folds), images_low, images_high: a row a metric
     "Mean of each metric with 95 % intervals over seeds or folds (t) and over images; nan where there is none."
     cm = mean_confusion(finished(records))
     low, high = wilson_interval(round(np.trace(cm)), round(cm.sum()))
-    images = dict(accuracy=(low, high), zero_one_loss=(1 - high, 1 - low), macro_f1=macro_f1_interval(cm),
-                  log_loss=(np.nan, np.nan))
+    images = dict(accuracy=(low, high), zero_one_loss=(1 - high, 1 - low), macro_f1=macro_f1_interval(cm))
+    images |= {m: (np.nan, np.nan) for m in _plain if all(m in r.metrics for r in records)}
     over = 'folds' if len(by_fold(records)) > 1 else 'seeds'
     rows = {m: (*_spread(records, m), *ends) for m, ends in images.items()}
     table = pd.DataFrame(rows, index=['mean', f'{over}_low', f'{over}_high', 'images_low', 'images_high']).T.rename_axis('metric')
-    table.loc[_shown] = table.loc[_shown].clip(0, 1) # a t-interval knows nothing of the ends of the scale
+    shares = [m for m in table.index if m != 'log_loss']
+    table.loc[shares] = table.loc[shares].clip(0, 1) # a t-interval knows nothing of the ends of the scale
     return table
 
 # %% ../nbs/40_records.ipynb #8c64ff6f
@@ -197,28 +204,49 @@ def with_intervals(
         else: table[f'over {name}'] = interval
     return table
 
-# %% ../nbs/40_records.ipynb #200f12a6
-def _pairs(base, other):
-    "Records of the two with the same fold and seed, in pairs."
+# %% ../nbs/40_records.ipynb #3118e774
+def pair_records(
+    base,  # records
+    other, # records with the same seeds and folds, of the same images
+) -> list: # (record of base, record of other), by fold and seed
+    "Records of the two with the same fold and seed, in pairs; raises `StudyError` where that cannot be."
     key = lambda r: (r.run.fold if r.run.fold is not None else -1, r.run.seed)
     a, b = ({key(r): r for r in finished(rs)} for rs in (base, other))
-    if a.keys() != b.keys(): raise StudyError('The two sets of records differ in seeds or folds: compare the same ones.')
+    if (len(a), len(b)) != (len(base), len(other)): raise StudyError('A seed (and fold) occurs twice on one side: pass records of one way to train.')
+    if not a or a.keys() != b.keys(): raise StudyError('The two sets of records differ in seeds or folds: compare the same ones.')
     same = lambda r, s: np.array_equal(r.predictions['path'], s.predictions['path'])
     if not all(same(a[k], b[k]) for k in a): raise StudyError('The two sets of records were tested on different images.')
     return [(a[k], b[k]) for k in sorted(a)]
 
-def _right(record): return (record.predictions['pred'] == record.predictions['target']).astype(float)
+# %% ../nbs/40_records.ipynb #9c88d0bc
+def right_gains(
+    pairs, # as from `pair_records`, those of one fold
+) -> np.ndarray: # -1, 0 or 1, [pairs, images]
+    "Where only the second of a pair is right (1), and where only the first is (-1)."
+    right = lambda r: (r.predictions['pred'] == r.predictions['target']).astype(int)
+    return np.stack([right(b) - right(a) for a, b in pairs])
 
-# %% ../nbs/40_records.ipynb #591aa9d6
+def pairs_by_fold(pairs) -> list: # of lists of pairs
+    "The pairs of each fold, or all of them where there are no folds."
+    return [[(a, b) for a, b in pairs if a.run.fold == f] for f in by_fold([a for a, _ in pairs])]
+
+def gain_interval(pairs) -> tuple: # mean, low end, high end
+    "The mean gain in accuracy, with its t-interval over seeds, or over folds as Nadeau & Bengio 2003."
+    folds = pairs_by_fold(pairs)
+    if len(folds) == 1: return t_interval(right_gains(pairs).mean(1))
+    counts = pairs[0][0].info['data']['counts']
+    return t_interval([right_gains(same).mean() for same in folds], counts['test']/counts['train'])
+
+# %% ../nbs/40_records.ipynb #ea3be9a7
 def gain_table(
     base,  # records
     other, # records with the same seeds and folds, of the same images
-) -> pd.DataFrame: # base, other, gain and its 95 % intervals seeds_low, seeds_high, images_low, images_high: one row
+) -> pd.DataFrame: # base, other, gain and its 95 % intervals seeds_low, seeds_high (folds_ for folds), images_low, images_high: one row
     "How much more accurate `other` is than `base`, paired."
-    pairs = _pairs(base, other)
-    gains = [b.metrics['accuracy'] - a.metrics['accuracy'] for a, b in pairs]
-    folds = by_fold([a for a, _ in pairs])
-    each = [np.mean([_right(b) - _right(a) for a, b in pairs if a.run.fold == f], axis=0) for f in folds]
+    pairs = pair_records(base, other)
+    folds = pairs_by_fold(pairs)
+    over = 'folds' if len(folds) > 1 else 'seeds'
+    images = t_interval(np.concatenate([right_gains(same).mean(0) for same in folds]))[1:]
     means = [np.mean([r.metrics['accuracy'] for r in rs]) for rs in zip(*pairs)]
-    row = (*means, *t_interval(gains), *t_interval(np.concatenate(each))[1:])
-    return pd.DataFrame([row], index=['accuracy'], columns=['base', 'other', 'gain', 'seeds_low', 'seeds_high', 'images_low', 'images_high'])
+    row = (*means, *gain_interval(pairs), *images)
+    return pd.DataFrame([row], index=['accuracy'], columns=['base', 'other', 'gain', f'{over}_low', f'{over}_high', 'images_low', 'images_high'])
