@@ -19,7 +19,7 @@ from .runs import *
 from .metrics import *
 from .records import *
 
-# %% ../nbs/50_stats.ipynb #fd88c3d9
+# %% ../nbs/50_stats.ipynb #8c4a1a40
 def mcnemar_table(
     base,  # records
     other, # records with the same seeds and folds, of the same images
@@ -29,9 +29,9 @@ def mcnemar_table(
     for a, b in pair_records(base, other):
         right = [r.predictions['pred'] == r.predictions['target'] for r in (a, b)]
         cells = confusion(*right, 2)[::-1, ::-1] # of base (rows) and other, right before wrong
+        counts = dict(zip(('both_right', 'only_base', 'only_other', 'both_wrong'), cells.ravel()))
         fold = {} if a.run.fold is None else dict(fold=a.run.fold)
-        rows.append(dict(**fold, seed=a.run.seed, **dict(zip(('both_right', 'only_base', 'only_other', 'both_wrong'), cells.ravel())),
-                         p=float(mcnemar(cells, exact=True).pvalue)))
+        rows.append(dict(**fold, seed=a.run.seed, **counts, p=float(mcnemar(cells, exact=True).pvalue)))
     return pd.DataFrame(rows)
 
 # %% ../nbs/50_stats.ipynb #07037d1b
@@ -62,11 +62,14 @@ def bootstrap_gains(
     of_images = rng.multinomial(len(images), counts/len(images), size=n) @ values/len(images)
     return np.mean([g.mean() for g in gains]) + of_groups + of_images
 
-# %% ../nbs/50_stats.ipynb #accddfbf
+# %% ../nbs/50_stats.ipynb #3a7e4942
 _verdicts = {1: 'other better', -1: 'base better', 0: 'within noise'}
 
-def _sign(low, high) -> int: return int(low > 0) - int(high < 0) # 0 also for nan
+def _sign(low, high) -> int:
+    "1 or -1 for an interval above or below zero, 0 for one that holds it, and where there is none."
+    return int(low > 0) - int(high < 0)
 
+# %% ../nbs/50_stats.ipynb #0e8e949a
 def _says(
     n:int,  # seeds or folds
     over:str, # which of them
@@ -79,7 +82,8 @@ def _says(
     if n == 1: return f'n=1: no interval over {over}; {rest}'
     if np.isnan(t[0]): return f'all {n} {over} differ alike: no interval over {over}; {rest}'
     if n == 2 and not alone: return f'two {over}: an interval so wide (12.7 standard errors) that it says little; {rest}'
-    return _verdicts[alone] if alone == both else f'unsure: {_verdicts[alone]} over {over}, {_verdicts[both]} over {over} and images'
+    if alone == both: return _verdicts[both]
+    return f'unsure: {_verdicts[alone]} over {over}, {_verdicts[both]} over {over} and images'
 
 # %% ../nbs/50_stats.ipynb #27ac11bb
 def compare_pairs(
@@ -104,12 +108,12 @@ def holm(pvalues) -> np.ndarray: # the same, adjusted; nan where there was none
     adjusted = multipletests(np.nan_to_num(p, nan=1.), method='holm')[1] if p.size else p
     return np.where(np.isnan(p), np.nan, adjusted)
 
-# %% ../nbs/50_stats.ipynb #63206bb2
+# %% ../nbs/50_stats.ipynb #4115ff32
 def pair_test(pairs) -> tuple: # name of the test, p; nan where the seeds have no spread
     "The test of no difference that `pairs` allow."
     values, ratio = gain_values(pairs)
     n, spread = len(values), np.std(values, ddof=1) if len(values) > 1 else 0.
-    if n == 1: return 'McNemar', mcnemar_table(*([r] for r in pairs[0])).p[0] if len(pairs) == 1 else np.nan
+    if n == 1: return 'McNemar', mcnemar_table(*([r] for r in pairs[0])).p[0]
     name = 'Nadeau-Bengio' if ratio else 'paired t'
     t = abs(values.mean())/(spread*(1/n + ratio)**.5) if np.ptp(values) else np.nan
     return name, float(2*stats.t.sf(t, n - 1))
@@ -175,7 +179,7 @@ def _check_design(x):
         'that their effects cannot be told apart: leave a factor or the interactions out, or train the missing cells.')
     if len(x) <= x.shape[1]: raise StudyError(f'{len(x)} records cannot judge {x.shape[1]} effects: train more seeds.')
 
-# %% ../nbs/50_stats.ipynb #afb13655
+# %% ../nbs/50_stats.ipynb #af4dd6c6
 def _effect_row(
     fit,  # of statsmodels
     name, # of one of its parameters, such as 'C(lr)[T.0.01]:C(bs)[T.128]'
@@ -187,6 +191,7 @@ def _effect_row(
     return dict(factor=':'.join(factors), level=':'.join(levels), against=':'.join(frame[f].cat.categories[0] for f in factors),
                 effect=fit.params[name], low=low, high=high, p=fit.pvalues[name])
 
+# %% ../nbs/50_stats.ipynb #b574087e
 def factor_effects(
     records, # finished ones of a grid
     factors, # fields of `Run` or `Recipe`
@@ -217,20 +222,26 @@ def best_cell(
     table = pd.DataFrame(rows).sort_values('valid_accuracy', ascending=False, kind='stable', ignore_index=True)
     return table.assign(selected=[i == 0 for i in table.index], cells=len(cells))
 
-# %% ../nbs/50_stats.ipynb #b5d07eea
+# %% ../nbs/50_stats.ipynb #9b55505a
 _not_protocol = {'seed', 'fold', 'split_seed', 'precision'} # which draw, and how it was computed
 _open = {'size', 'augment', 'normalize', 'interpolation'}   # None: not said, whereas `subset=None` is all of the images
 _scale = ('size', 'epochs', 'subset')
 
 def _flat(run) -> dict:
-    "Fields of run and recipe, the kind of its `init`, and every epoch counted."
+    "Fields of run and recipe, with the kind of its `init`, and with its frozen epochs among the epochs."
     flat = {**{k: v for k, v in run_to_dict(run).items() if k != 'recipe'}, **run_to_dict(run)['recipe']}
-    return flat | dict(init=run.init.split(':')[0])
+    return flat | dict(init=run.init.split(':')[0], epochs=run.recipe.epochs + (run.recipe.frozen_epochs or 0))
 
 def _smaller(field, ours, theirs):
     "Whether `ours` is less than `theirs` in what makes a training large."
     return field in _scale and ours is not None and (theirs is None or ours < theirs)
 
+def _said(field, value) -> str:
+    "A value for reading."
+    if value is None: return 'all' if field == 'subset' else 'none'
+    return f'{value:g}' if isinstance(value, float) else str(value)
+
+# %% ../nbs/50_stats.ipynb #557c8fc0
 def run_differences(
     run:Run,       # executed
     published:Run, # what was published, as a Run
@@ -238,21 +249,21 @@ def run_differences(
     "What `run` does otherwise than `published`, but for seed and fold."
     ours, theirs = _flat(run), _flat(published)
     given = [k for k in ours if k not in _not_protocol and ours[k] != theirs[k] and not (k in _open and theirs[k] is None)]
-    said = lambda k, v: 'all' if k == 'subset' and v is None else 'none' if v is None else f'{v:g}' if isinstance(v, float) else v
-    return sorted((f"{'smaller scale: ' if _smaller(k, ours[k], theirs[k]) else ''}{k} {said(k, ours[k])} for {said(k, theirs[k])}"
-                   for k in given), key=lambda s: not s.startswith('smaller'))
+    small = [k for k in given if _smaller(k, ours[k], theirs[k])]
+    said = lambda k: f'{k} {_said(k, ours[k])} for {_said(k, theirs[k])}'
+    return [f'smaller scale: {said(k)}' for k in small] + [said(k) for k in given if k not in small]
 
-# %% ../nbs/50_stats.ipynb #518cc9ba
+# %% ../nbs/50_stats.ipynb #bce9626c
 _same_images = {('cifar10', 'kaggle'): 'test'} # kaggle.com/c/cifar-10/data
-_metrics = {m: m for m in ('accuracy', 'zero_one_loss', 'macro_f1', 'log_loss', 'calibration_error', 'top5_accuracy')} | dict(test_loss='log_loss')
 
 def _words_differ(ref, run) -> list:
     "What the reference's words say against `run`."
-    kind = ref.init.removesuffix('22k')
-    pairs = [('data set', run.dataset, ref.dataset), ('model', run.model, ref.model), ('weights from', run.init.split(':')[0], kind)]
-    return [f'{what} {ours} for {theirs}' for what, ours, theirs in pairs if ours != theirs] + (
-        [f'smaller scale: subset {run.subset} for all'] if run.subset else [])
+    subset = [f'smaller scale: subset {run.subset} for all'] if run.subset else []
+    pairs = [('data set', run.dataset, ref.dataset), ('model', run.model, ref.model),
+             ('weights from', run.init.split(':')[0], ref.init.removesuffix('22k'))]
+    return subset + [f'{what} {ours} for {theirs}' for what, ours, theirs in pairs if ours != theirs]
 
+# %% ../nbs/50_stats.ipynb #aa0918e1
 def _images_differ(ref, ours) -> list:
     "What the images of the reference say against those that `ours` names."
     split = _same_images.get((ref.dataset, ref.split), ref.split)
@@ -282,26 +293,46 @@ def rounding(ref) -> float:
     digits = len(f'{ref.value:.10f}'.rstrip('0').split('.')[1])
     return .5*10.**-max(digits, 2 if ref.unit == 'share' else 0) if ref.approximate else 0.
 
-# %% ../nbs/50_stats.ipynb #714d3778
-def _place(ref, mean, low, high) -> str:
+# %% ../nbs/50_stats.ipynb #7a75e342
+_metrics = {m: m for m in ('accuracy', 'zero_one_loss', 'macro_f1', 'log_loss', 'calibration_error', 'top5_accuracy')}
+_metrics['test_loss'] = 'log_loss'
+
+def _measured(
+    ref,     # a row of `references`
+    records, # finished ones
+    ours:str, # which of our images
+) -> tuple: # mean, low, high, and over what; nan where there is none
+    "What `records` say of the metric of `ref`."
+    metric = _metrics.get(ref.metric)
+    known = metric in ('accuracy', 'zero_one_loss') if ours == 'validation' else all(metric in r.metrics for r in records)
+    return (_validation if ours == 'validation' else _tested)(records, metric) if known else (np.nan, np.nan, np.nan, '')
+
+def _reasons(ref, records, published_run, ours, measured) -> list:
+    "Why `ref` and `records` cannot be compared."
+    mean, low = measured[:2]
+    reasons = [f'our records hold no {ref.metric} of {ours} images'] if np.isnan(mean) else []
+    if np.isnan(low) and not reasons: reasons = [f'one run has no interval for {ref.metric}']
+    differ = (lambda run: run_differences(run, published_run)) if published_run else (lambda run: _words_differ(ref, run))
+    return list(dict.fromkeys(reasons + _images_differ(ref, ours) + [said for r in records for said in differ(r.run)]))
+
+# %% ../nbs/50_stats.ipynb #3f6a9d04
+def _place(ref, low, high) -> str:
     "Where our interval lies, seen from the published figure."
     half = rounding(ref)
     return 'above' if low > ref.value + half else 'below' if high < ref.value - half else 'within'
 
+def _note(n, over, published_run) -> str:
+    "What a verdict leaves open."
+    few = f'n={n}: over images only' if over == 'images' else f'two {over}: an interval so wide that it says little' if n == 2 else ''
+    return '; '.join(filter(None, [few, '' if published_run else 'its protocol was not given as a Run and not compared']))
+
 def _compare_one(ref, records, published_run, ours) -> dict:
     "The row of `compare_reference` for one published figure."
-    metric, runs = _metrics.get(ref.metric), [r.run for r in records]
-    known = metric in ('accuracy', 'zero_one_loss') if ours == 'validation' else all(metric in r.metrics for r in records)
-    mine = (_validation if ours == 'validation' else _tested)(records, metric) if known else (np.nan,)*3 + ('',)
-    reasons = [] if known else [f'our records hold no {ref.metric} of {ours} images']
-    if known and np.isnan(mine[1]): reasons += [f'one run has no interval for {metric}']
-    reasons += _images_differ(ref, ours)
-    for run in runs: reasons += run_differences(run, published_run) if published_run else _words_differ(ref, run)
-    verdict = 'not comparable because ' + '; '.join(dict.fromkeys(reasons)) if reasons else _place(ref, *mine[:3])
-    n = len(by_fold(records)) if mine[3] == 'folds' else len(records)
-    note = f'n={n}: over images only' if mine[3] == 'images' else f'two {mine[3]}: an interval so wide that it says little' if n == 2 else ''
-    return dict(study=ref.study, where=ref['where'], model=ref.model, metric=ref.metric, split=ref.split, published=ref.value, published_n=ref.n,
-                ours=mine[0], low=mine[1], high=mine[2], over=mine[3], n=n, verdict=verdict, note=note)
+    mean, low, high, over = measured = _measured(ref, records, ours)
+    reasons, n = _reasons(ref, records, published_run, ours, measured), len(by_fold(records)) if over == 'folds' else len(records)
+    verdict = 'not comparable because ' + '; '.join(reasons) if reasons else _place(ref, low, high)
+    said = {k: ref[k] for k in ('study', 'where', 'model', 'metric', 'split')} | dict(published=ref.value, published_n=ref.n)
+    return said | dict(ours=mean, low=low, high=high, over=over, n=n, verdict=verdict, note=_note(n, over, published_run))
 
 # %% ../nbs/50_stats.ipynb #c8711158
 def compare_reference(

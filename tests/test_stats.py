@@ -1,4 +1,5 @@
 "What the intervals and tests promise, simulated: they hold the truth in 95 of 100 cases, and find nothing in 95 where nothing is."
+import gc
 import numpy as np, pandas as pd
 import pytest
 from scipy import stats
@@ -9,6 +10,14 @@ from imgstudy.runs import make_run
 from imgstudy.stats import (best_cell, bootstrap_gains, compare_all, compare_pairs, factor_effects, holm, mcnemar_table)
 
 alpha, gain = .05, .03
+
+
+@pytest.fixture(autouse=True)
+def quick_collections():
+    "statsmodels collects garbage in every call of `multipletests`, a third of a second with torch in memory."
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def near(held, times, p=1 - alpha, least=.001):
