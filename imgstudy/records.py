@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Record', 'pack_predictions', 'write_record', 'is_finished', 'read_record', 'finished', 'load_model', 'verify_record',
            'records_table', 'record_confusion', 'by_fold', 'mean_confusion', 'seeds_table', 'with_intervals',
-           'pair_records', 'right_gains', 'pairs_by_fold', 'gain_interval', 'gain_table']
+           'pair_records', 'right_gains', 'pairs_by_fold', 'gain_values', 'gain_table']
 
 # %% ../nbs/40_records.ipynb #cd9499fb
 from .core import *
@@ -218,7 +218,7 @@ def pair_records(
     if not all(same(a[k], b[k]) for k in a): raise StudyError('The two sets of records were tested on different images.')
     return [(a[k], b[k]) for k in sorted(a)]
 
-# %% ../nbs/40_records.ipynb #9c88d0bc
+# %% ../nbs/40_records.ipynb #818e425b
 def right_gains(
     pairs, # as from `pair_records`, those of one fold
 ) -> np.ndarray: # -1, 0 or 1, [pairs, images]
@@ -230,14 +230,14 @@ def pairs_by_fold(pairs) -> list: # of lists of pairs
     "The pairs of each fold, or all of them where there are no folds."
     return [[(a, b) for a, b in pairs if a.run.fold == f] for f in by_fold([a for a, _ in pairs])]
 
-def gain_interval(pairs) -> tuple: # mean, low end, high end
-    "The mean gain in accuracy, with its t-interval over seeds, or over folds as Nadeau & Bengio 2003."
+def gain_values(pairs) -> tuple: # gains in accuracy, one a seed or one a fold; test over training images of a fold, else 0
+    "What `t_interval` wants to know of the gains of `pairs`."
     folds = pairs_by_fold(pairs)
-    if len(folds) == 1: return t_interval(right_gains(pairs).mean(1))
+    if len(folds) == 1: return right_gains(pairs).mean(1), 0
     counts = pairs[0][0].info['data']['counts']
-    return t_interval([right_gains(same).mean() for same in folds], counts['test']/counts['train'])
+    return np.array([right_gains(same).mean() for same in folds]), counts['test']/counts['train']
 
-# %% ../nbs/40_records.ipynb #ea3be9a7
+# %% ../nbs/40_records.ipynb #62209653
 def gain_table(
     base,  # records
     other, # records with the same seeds and folds, of the same images
@@ -248,5 +248,5 @@ def gain_table(
     over = 'folds' if len(folds) > 1 else 'seeds'
     images = t_interval(np.concatenate([right_gains(same).mean(0) for same in folds]))[1:]
     means = [np.mean([r.metrics['accuracy'] for r in rs]) for rs in zip(*pairs)]
-    row = (*means, *gain_interval(pairs), *images)
+    row = (*means, *t_interval(*gain_values(pairs)), *images)
     return pd.DataFrame([row], index=['accuracy'], columns=['base', 'other', 'gain', f'{over}_low', f'{over}_high', 'images_low', 'images_high'])
