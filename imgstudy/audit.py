@@ -199,7 +199,7 @@ def _check_thresholds(distance, similar):
     if not isinstance(similar, (int, float)) or not 0 <= similar <= 1:
         raise StudyError(f'`similar` must be a correlation from 0 to 1, not {similar!r}. Try {near_similar}.')
 
-# %% ../nbs/15_audit.ipynb #61b20cdc
+# %% ../nbs/15_audit.ipynb #1eb1c140
 def audit_data(
     dataset:str,                 # a registered name, or folder:PATH
     distance:int=near_distance,  # bits by which the hashes of near duplicates may differ
@@ -210,7 +210,8 @@ def audit_data(
     root, found = find_images(dataset)
     found = found.merge(check_images(root, found.path), on='path')
     bad = found.error.notna()
-    items, said = audit_split(found[~bad].drop(columns='error').reset_index(drop=True))
+    whole = found[~bad].drop(columns='error').reset_index(drop=True).astype(dict(width=int, height=int))
+    items, said = audit_split(whole)
     items = items.merge(hash_images(root, items), on='digest', how='left')
     unreadable = found.loc[bad, ['path', 'label', 'split', 'error']].reset_index(drop=True)
     return Audit(get_dataset(dataset), root, items, unreadable, said, find_pairs(root, items, distance, similar))
@@ -235,14 +236,14 @@ def duplicates_table(audit) -> pd.DataFrame: # a row a kind
                       '% of the test': round(100*twins/max(n, 1), 2)}
     return pd.DataFrame.from_dict(rows, orient='index')
 
-# %% ../nbs/15_audit.ipynb #fd90bc83
+# %% ../nbs/15_audit.ipynb #11ec19ad
 def counts_table(audit) -> pd.DataFrame: # a row a class
     "Readable images of each class in each split, all of them, and unreadable files."
     items, bad = audit.items, audit.unreadable
     table = items.groupby(['label', 'split']).size().unstack(fill_value=0)
     splits = [s for s in ('train', 'valid', 'test', 'all') if s in table] or ['all']
     table = table.reindex(sorted({*items.label, *bad.label}), columns=splits, fill_value=0)
-    return table.assign(images=table.sum(1), unreadable=bad.label.value_counts().reindex(table.index, fill_value=0))
+    return table.assign(images=table.sum(axis=1), unreadable=bad.label.value_counts().reindex(table.index, fill_value=0))
 
 def sizes_table(audit) -> pd.DataFrame: # rows width, height, aspect
     "Quantiles of width and height in pixels, and of width by height."
@@ -298,7 +299,7 @@ def oddities_table(audit) -> pd.DataFrame: # path, label, split, width, height, 
     rows = [audit.items.loc[f(audit.items), cols].assign(reason=reason) for reason, f in oddities.items() if len(audit.items)]
     return pd.concat([audit.items[cols].assign(reason='')[:0], *rows], ignore_index=True)
 
-# %% ../nbs/15_audit.ipynb #de2f3747
+# %% ../nbs/15_audit.ipynb #be0f8208
 def plot_class_counts(audit): # Axes
     "Readable images of each class, by split."
     counts = counts_table(audit).drop(columns=['images', 'unreadable'])
@@ -313,10 +314,11 @@ def plot_sizes(audit): # Axes
     w, h = (sizes.index.get_level_values(k) for k in ('width', 'height'))
     ax = plt.subplots(figsize=(3.4, 2.6), layout='constrained')[1]
     ax.scatter(w, h, s=6 + 150*sizes/sizes.max() if len(sizes) else 6, alpha=.5, lw=0)
-    ax.set(xlabel='width in pixels', ylabel='height', xlim=(0, None), ylim=(0, None))
+    top = [1.1*max(v, default=1) for v in (w, h)]
+    ax.set(xlabel='width in pixels', ylabel='height in pixels', xlim=(0, top[0]), ylim=(0, top[1]))
     return ax
 
-# %% ../nbs/15_audit.ipynb #d3bcaff8
+# %% ../nbs/15_audit.ipynb #2f48163e
 def _small(path, size):
     "An image within `size` by `size` pixels in its own proportions; small ones enlarged without smoothing."
     im = StudyImage.create(path)
@@ -331,7 +333,7 @@ def plot_classes(
     "Images of each class, drawn with a fixed seed."
     classes = sorted(set(audit.items.label)) or ['none']
     shown = [classes[i] for i in np.linspace(0, len(classes) - 1, min(most, len(classes))).round().astype(int)]
-    fig, axs = plt.subplots(len(shown), n, figsize=(.75*n + 1, .8*len(shown)), squeeze=False, dpi=60, layout='constrained')
+    fig, axs = plt.subplots(len(shown), n, figsize=(.75*n, .95*len(shown)), squeeze=False, dpi=60, layout='constrained')
     for ax in axs.flat: ax.axis('off')
     for row, c in zip(axs, shown):
         paths = audit.items.path[audit.items.label == c]
@@ -339,7 +341,7 @@ def plot_classes(
         row[0].set_title(c[:40], fontsize=8, loc='left')
     return fig
 
-# %% ../nbs/15_audit.ipynb #fc42dcd9
+# %% ../nbs/15_audit.ipynb #e092b0ea
 def plot_means(
     audit:Audit,
     n:int=200,   # images of each class, drawn with a fixed seed
@@ -348,11 +350,11 @@ def plot_means(
     "The mean image of each class, at 32x32 pixels."
     groups = list(audit.items.groupby('label'))[:most]
     cols = min(max(len(groups), 1), 12)
-    fig, axs = plt.subplots(math.ceil(max(len(groups), 1)/cols), cols, figsize=(.8*cols, 1*math.ceil(max(len(groups), 1)/cols)),
-                            squeeze=False, dpi=60, layout='constrained')
+    rows = math.ceil(max(len(groups), 1)/cols)
+    fig, axs = plt.subplots(rows, cols, figsize=(.8*cols, rows), squeeze=False, dpi=60, layout='constrained')
     for ax in axs.flat: ax.axis('off')
-    for ax, (c, rows) in zip(axs.flat, groups):
-        paths = rows.path.sample(min(n, len(rows)), random_state=0)
+    for ax, (c, of) in zip(axs.flat, groups):
+        paths = of.path.sample(min(n, len(of)), random_state=0)
         mean = np.mean([np.asarray(StudyImage.create(audit.root/p).resize((32, 32))) for p in paths], axis=0)
         ax.imshow(mean.astype(np.uint8)); ax.set_title(c[:12], fontsize=7)
     return fig
@@ -373,19 +375,19 @@ def plot_duplicates(
     pairs = audit.pairs[np.logical_and.reduce([audit.pairs[k] == v for k, v in wanted.items()])] if wanted else audit.pairs
     return _plot_pairs(audit, pairs.drop_duplicates('group')[:n]) if len(pairs) else None
 
-# %% ../nbs/15_audit.ipynb #a14dc78f
+# %% ../nbs/15_audit.ipynb #bb364120
 def _plot_pairs(audit, pairs):
     "A picture a pair, four in a row."
     rows = math.ceil(len(pairs)/4)
-    fig, axs = plt.subplots(rows, 4, figsize=(8, 1.5*rows), squeeze=False, dpi=65, layout='constrained')
+    fig, axs = plt.subplots(rows, 4, figsize=(8, 1.6*rows), squeeze=False, dpi=55, layout='constrained')
     for ax in axs.flat: ax.axis('off')
     for ax, p in zip(axs.flat, pairs.itertuples()):
         ax.imshow(_pair(audit.root, p))
         how = 'the same bytes' if p.kind == 'exact' else f'{p.similar:.2f}' + ', mirrored'*p.mirrored
-        ax.set_title(f'{p.label_a[:16]} ({p.split_a}) | {p.label_b[:16]} ({p.split_b})\n{how}', fontsize=6.5)
+        ax.set_title(f'{p.label_a[:24]} ({p.split_a})\n{p.label_b[:24]} ({p.split_b})\n{how}', fontsize=7.5)
     return fig
 
-# %% ../nbs/15_audit.ipynb #6470cfc1
+# %% ../nbs/15_audit.ipynb #05fc0412
 def plot_oddities(
     audit:Audit,
     n:int=8, # images of each reason
@@ -394,7 +396,7 @@ def plot_oddities(
     odd = oddities_table(audit)
     reasons = list(dict.fromkeys(odd.reason))
     if not reasons: return None
-    fig, axs = plt.subplots(len(reasons), n, figsize=(.75*n + 1, .8*len(reasons)), squeeze=False, dpi=60, layout='constrained')
+    fig, axs = plt.subplots(len(reasons), n, figsize=(.75*n, .95*len(reasons)), squeeze=False, dpi=60, layout='constrained')
     for ax in axs.flat: ax.axis('off')
     for row, reason in zip(axs, reasons):
         for ax, p in zip(row, odd.path[odd.reason == reason]): ax.imshow(_small(audit.root/p, 64))
@@ -434,11 +436,12 @@ def _audit_notebook():
     raise StudyError('The page is made by nbs/audit_data.ipynb, which is in a checkout of imgstudy and not in an installed '
                      'package: clone the repository and install it with pip install -e, or call audit_data.')
 
-# %% ../nbs/15_audit.ipynb #63f1305f
+# %% ../nbs/15_audit.ipynb #f9469ad6
 def _execute(out, params):
     "Run the audit notebook; what it has to say against its parameters is said as it says it."
     import papermill # slow to import, and only needed here
-    try: papermill.execute_notebook(_audit_notebook(), out, params, progress_bar=False, kernel_name='python3')
+    quiet = dict(progress_bar=False, extra_arguments=['--log-level=ERROR']) # a kernel's own warnings are no output
+    try: papermill.execute_notebook(_audit_notebook(), out, params, kernel_name='python3', **quiet)
     except papermill.PapermillExecutionError as e: raise (StudyError(e.evalue) if e.ename == 'StudyError' else e) from None
 
 def audit_page(
@@ -449,7 +452,7 @@ def audit_page(
     "Audit a data set and write what was found as one HTML file."
     out = Path(out).expanduser()
     if out.is_dir(): raise StudyError(f'{out} is a folder: name a file in it, such as {out/"audit.html"}')
-    writable(out.parent, 'the page')
+    writable(out.parent, 'out')
     find_images(dataset) # a wrong name or folder is answered at once
     with tempfile.TemporaryDirectory() as d:
         _execute(f'{d}/audit.ipynb', audit_params(dict(dataset=dataset) | params))
