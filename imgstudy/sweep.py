@@ -10,11 +10,11 @@ __all__ = ['lease', 'no_time', 'backends', 'parse_duration', 'say_duration', 'th
            'dask_client', 'with_dask', 'epochs_of', 'estimate', 'Progress', 'sources_first', 'startable', 'passes',
            'summary', 'sweep']
 
-# %% ../nbs/43_sweep.ipynb #4977917b
+# %% ../nbs/43_sweep.ipynb #ea743d1b
 from .core import *
 import errno, json, logging, os, queue, re, signal, socket, tempfile, threading, time, traceback, uuid
 import dataclasses, multiprocessing
-import numpy as np, pandas as pd, papermill, psutil, torch
+import numpy as np, pandas as pd, psutil, torch
 from collections import Counter
 from concurrent.futures import TimeoutError
 from concurrent.futures.process import BrokenProcessPool
@@ -30,7 +30,6 @@ from timm.models import get_pretrained_cfg
 from tqdm import tqdm
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
-from . import train as training
 from .runs import *
 from .datasets import *
 from .models import *
@@ -228,10 +227,12 @@ def source_missing(run:Run, root) -> str: # '' if nothing is missing
     if record.outcome != 'finished': return f'starts from run {id}, which failed: {record.error}'
     return '' if (record.path/'weights.safetensors').exists() else f'weights: {record.path}/weights.safetensors (run {id} again)'
 
-# %% ../nbs/43_sweep.ipynb #243517ee
+# %% ../nbs/43_sweep.ipynb #a388d9d3
 def checkpoint_epochs(run:Run, root) -> int|None:
     "The epochs behind the checkpoint of an interrupted `run`, if it has one."
-    return getattr(training, 'has_checkpoint', lambda run, root: None)(run, root)
+    if find_spec('imgstudy.checkpoint') is None: return None
+    from imgstudy.checkpoint import has_checkpoint
+    return has_checkpoint(run, root)
 
 def _done(run, root, record):
     if record and record.outcome == 'finished':
@@ -282,11 +283,12 @@ def notebook_values(run:Run) -> dict: # parameter -> value
     if again != run: raise StudyError(f'A notebook would train {again}, not {run}: make the run with create_run.')
     return {k: v for k, v in flat.items() if k != 'seed'} | dict(seeds=[run.seed])
 
-# %% ../nbs/43_sweep.ipynb #9307a60f
+# %% ../nbs/43_sweep.ipynb #bb96777a
 def run_notebook(run:Run, root):
     "Train `run` by executing the study notebook; the executed copy goes into the record's folder."
     part = Path(root)/'.running'/f'{run_id(run)}.ipynb'
     part.parent.mkdir(parents=True, exist_ok=True)
+    import papermill # here, as it takes seconds
     logging.getLogger('papermill').setLevel(logging.ERROR) # it warns of parameters that the template leaves out
     papermill.execute_notebook(study_notebook(), part, notebook_values(run), progress_bar=False)
     part.rename(Path(root)/run_id(run)/'run_study.ipynb')
@@ -295,7 +297,7 @@ def run_plain(run:Run, root):
     "Train `run` in this process, without a notebook."
     train(run, root=root)
 
-# %% ../nbs/43_sweep.ipynb #0117fdab
+# %% ../nbs/43_sweep.ipynb #b92bb463
 _full = os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)
 
 def how_it_ended(
@@ -304,7 +306,7 @@ def how_it_ended(
     "What an exception means for a sweep."
     name, text = getattr(e, 'ename', type(e).__name__), getattr(e, 'evalue', str(e))
     if name == 'Paused': return 'paused', text
-    if any(f in text for f in _full) or getattr(e, 'errno', None) in (errno.ENOSPC, errno.EDQUOT): return 'full', text
+    if name == 'DiskFull' or any(f in text for f in _full) or getattr(e, 'errno', None) in (errno.ENOSPC, errno.EDQUOT): return 'full', text
     if name == 'DeadKernelError': return 'failed', _died('The kernel of its notebook')
     return 'failed', f'{name}: {text}'
 
@@ -582,7 +584,7 @@ def estimate(
     rest = np.nanmean(list(each.values())) if not np.isnan(list(each.values())).all() else 1.
     return {id: rest if np.isnan(s) else s for id, s in each.items()}
 
-# %% ../nbs/43_sweep.ipynb #30f1d532
+# %% ../nbs/43_sweep.ipynb #d5756046
 class Progress:
     "Lines, and on a terminal a bar, over a whole sweep."
     def __init__(self,
@@ -603,7 +605,8 @@ class Progress:
         self.ended.add(o.id)
         times = f'{say_duration(time.time() - self.start)} so far, about {say_duration(self.left())} left'
         accuracy = '' if np.isnan(o.accuracy) else f' accuracy {o.accuracy:.4f}'
-        tqdm.write(f'[{len(self.ended)}/{self.n}] {o.id} {o.state}{accuracy}, {o.seconds:.0f} s{": " + o.reason if o.reason else ""} ({times})')
+        say = partial(print, flush=True) if self.bar.disable else tqdm.write
+        say(f'[{len(self.ended)}/{self.n}] {o.id} {o.state}{accuracy}, {o.seconds:.0f} s{": " + o.reason if o.reason else ""} ({times})')
         self.bar.set_description_str(f'{len(self.ended)}/{self.n}', refresh=False)
         self.bar.update(self.costs.get(o.id, 0))
 
@@ -715,7 +718,7 @@ def _whole(name, n):
     if isinstance(n, int) and not isinstance(n, bool) and n >= 1: return n
     raise StudyError(f'`{name}` must be a whole number of at least 1, not {n!r}. Try {name}=1.')
 
-# %% ../nbs/43_sweep.ipynb #419cd539
+# %% ../nbs/43_sweep.ipynb #3c684f3c
 def sweep(
     runs,             # complete, as from `create_run`, in the order wanted
     root=None,        # the folder of all records; None: `runs_root()`
@@ -731,11 +734,11 @@ def sweep(
 ) -> pd.DataFrame: # as from `run_states`
     "Train each of `runs` that is not finished."
     offer = partial(backends[backend], jobs=_whole('jobs', jobs), scheduler=scheduler)
-    runs, plan, outcomes = sources_first(runs), _make_plan(root, runner or (run_notebook if notebook else run_plain), time_limit, lease), []
-    costs, states = estimate(runs, costs or {}, plan.root), run_states(runs, plan.root)
-    progress = Progress({run_id(r): costs[run_id(r)] for r in startable(runs, states, retry=retry)})
-    with _interruptible(runs, plan), progress:
-        for o in passes(runs, plan, costs, retry, offer): outcomes.append(o); progress.add(o)
+    plan, outcomes = _make_plan(root, runner or (run_notebook if notebook else run_plain), time_limit, lease), []
+    costs, order, states = estimate(runs, costs or {}, plan.root), sources_first(runs), run_states(runs, plan.root)
+    progress = Progress({run_id(r): costs[run_id(r)] for r in startable(order, states, retry=retry)})
+    with _interruptible(order, plan), progress:
+        for o in passes(order, plan, costs, retry, offer): outcomes.append(o); progress.add(o)
     _check_outcomes(outcomes, plan)
     print(summary(states := run_states(runs, plan.root)), flush=True)
     return states
