@@ -4,18 +4,24 @@ PYTHON  ?= python3
 MODEL   ?= convnext
 DATASET ?= digits
 ARGS    ?=
+STUDY   ?= all
+SCALE   ?= small
+JOBS    ?= 1
 BIN     := .venv/bin
 READY   := .venv/.ready
-export MODEL DATASET
+export MODEL DATASET STUDY SCALE JOBS
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # cells and tests that need real data run only where there is some
 FLAGS   := $(if $(IMGSTUDY_DATA),data)
 
-.PHONY: study test check lab help
+.PHONY: study sweep smoke status test check lab help
 
 help:
 	@echo "make study   train and test MODEL=$(MODEL) on DATASET=$(DATASET); parameters in ARGS=\"-p NAME VALUE\""
+	@echo "make sweep   every training of STUDY=$(STUDY) at SCALE=$(SCALE), JOBS=$(JOBS) at once; what is finished is skipped; more in ARGS"
+	@echo "make status  what of STUDY=$(STUDY) is done, blocked or left"
+	@echo "make smoke   every study in minutes, on digits: does each row train?"
 	@echo "make test    exported code in step, notebooks clean, nbdev_test, pytest"
 	@echo "make lab     JupyterLab on nbs/"
 
@@ -30,6 +36,15 @@ study: $(READY)
 	@mkdir -p runs; out="runs/$$(printf %s "$$DATASET" | tr -c 'A-Za-z0-9_.-' _)-$$MODEL.ipynb"; \
 	papermill nbs/run_study.ipynb "$$out" -p model "$$MODEL" -p dataset "$$DATASET" $(ARGS) --log-output && \
 	echo "The executed notebook is $$out; the records that it names are in $${IMGSTUDY_RUNS:-runs}/."
+
+sweep: $(READY)
+	imgstudy run "$$STUDY" --scale "$$SCALE" --jobs "$$JOBS" $(ARGS)
+
+smoke: $(READY)
+	imgstudy run all --scale smoke --jobs "$$JOBS" --no-notebook --root runs/smoke $(ARGS)
+
+status: $(READY)
+	imgstudy status "$$STUDY" --scale "$$SCALE" $(ARGS)
 
 test: check
 	IMGSTUDY_RUNS=$$(mktemp -d) OMP_NUM_THREADS=1 nbdev_test --timing --flags '$(FLAGS)'  # records of their own, one thread a process
