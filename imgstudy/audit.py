@@ -375,11 +375,11 @@ def plot_duplicates(
     pairs = audit.pairs[np.logical_and.reduce([audit.pairs[k] == v for k, v in wanted.items()])] if wanted else audit.pairs
     return _plot_pairs(audit, pairs.drop_duplicates('group')[:n]) if len(pairs) else None
 
-# %% ../nbs/15_audit.ipynb #bb364120
+# %% ../nbs/15_audit.ipynb #0143499c
 def _plot_pairs(audit, pairs):
     "A picture a pair, four in a row."
     rows = math.ceil(len(pairs)/4)
-    fig, axs = plt.subplots(rows, 4, figsize=(8, 1.6*rows), squeeze=False, dpi=55, layout='constrained')
+    fig, axs = plt.subplots(rows, 4, figsize=(8, 1.6*rows), squeeze=False, dpi=50, layout='constrained')
     for ax in axs.flat: ax.axis('off')
     for ax, p in zip(axs.flat, pairs.itertuples()):
         ax.imshow(_pair(audit.root, p))
