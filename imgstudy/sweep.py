@@ -10,7 +10,7 @@ __all__ = ['lease', 'no_time', 'backends', 'parse_duration', 'say_duration', 'th
            'dask_client', 'with_dask', 'epochs_of', 'estimate', 'Progress', 'sources_first', 'startable', 'passes',
            'summary', 'sweep']
 
-# %% ../nbs/43_sweep.ipynb #ea743d1b
+# %% ../nbs/43_sweep.ipynb #176e1283
 from .core import *
 import errno, json, logging, os, queue, re, signal, socket, tempfile, threading, time, traceback, uuid
 import dataclasses, multiprocessing
@@ -18,8 +18,9 @@ import numpy as np, pandas as pd, psutil, torch
 from collections import Counter
 from concurrent.futures import TimeoutError
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from fastai.data.external import fastai_path
+from fastcore.basics import patch
 from functools import lru_cache, partial
 from huggingface_hub import constants, try_to_load_from_cache
 from importlib.util import find_spec
@@ -36,32 +37,36 @@ from .models import *
 from .records import *
 from .train import *
 
-# %% ../nbs/43_sweep.ipynb #c6e020e2
+# %% ../nbs/43_sweep.ipynb #57d1575a
 def parse_duration(
     said, # such as '9m', '90s', '1h30m' or a number of seconds; None: no limit
 ) -> float|None: # seconds
     "A time as people write it, in seconds."
     if said is None: return None
-    found = re.fullmatch(r'(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?', str(said).strip().lower().replace(' ', ''))
+    units = r'(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?'
+    found = re.fullmatch(units, str(said).lower().replace(' ', ''))
     parts = [float(g or 0) for g in found.groups()] if found else [0]
     seconds = sum(p*unit for p, unit in zip(parts, (86400, 3600, 60, 1)))
     if seconds > 0: return seconds
     raise StudyError(f"{said!r} is no time: write it as '90s', '9m', '1h30m', or as a number of seconds above 0.")
 
+# %% ../nbs/43_sweep.ipynb #3e3adf6c
 def say_duration(seconds) -> str:
     "`seconds` in its two largest units."
     m, s = divmod(round(seconds), 60)
     h, m = divmod(m, 60)
     return f'{h}h{m:02}m' if h else f'{m}m{s:02}s' if m else f'{s}s'
 
-# %% ../nbs/43_sweep.ipynb #cade41a0
+# %% ../nbs/43_sweep.ipynb #28784f1f
 lease = 120. # seconds; ours: many renewals long, short beside an epoch that is lost
 
 def this_machine() -> str:
     "The name of this machine and what else it takes to compare process numbers: its boot and the process namespace."
     boot, space = Path('/proc/sys/kernel/random/boot_id'), Path('/proc/self/ns/pid')
-    return ' '.join([socket.gethostname(), boot.read_text()[:8] if boot.exists() else '', os.readlink(space) if space.exists() else ''])
+    known = boot.read_text()[:8] if boot.exists() else '', os.readlink(space) if space.exists() else ''
+    return ' '.join([socket.gethostname(), *known])
 
+# %% ../nbs/43_sweep.ipynb #3a37ee56
 def is_process(
     pid:int,    # process number on this machine
     born:float, # when it started, as psutil says it: numbers are used again
@@ -86,7 +91,7 @@ def _said(path):
     try: return json.loads(path.read_text())
     except (OSError, ValueError): return {}
 
-# %% ../nbs/43_sweep.ipynb #2a46f19d
+# %% ../nbs/43_sweep.ipynb #edc497fa
 def _is_live(path, said, lease):
     "Whether the claim in `path` holds."
     try: age = clock(path.parent) - path.stat().st_mtime
@@ -94,6 +99,7 @@ def _is_live(path, said, lease):
     dead = said.get('machine') == this_machine() and not is_process(said['pid'], said['born'])
     return age <= lease and not dead
 
+# %% ../nbs/43_sweep.ipynb #f69c1b3d
 def claimed_by(
     root,          # the folder of all records
     id:str,        # of a run
@@ -104,7 +110,7 @@ def claimed_by(
     said = _said(last[0]) if last else {}
     return dict(host='?', pid='?', start='?') | said if last and _is_live(last[0], said, lease) else None
 
-# %% ../nbs/43_sweep.ipynb #7cc19f42
+# %% ../nbs/43_sweep.ipynb #bb17e0f7
 def _create(path, text):
     "Write `path`, or raise `FileExistsError`; a disk that is full leaves nothing."
     with open(path, 'x') as f:
@@ -115,6 +121,7 @@ def _create(path, text):
             path.unlink()
             raise
 
+# %% ../nbs/43_sweep.ipynb #ac667f08
 def _take(root, id, lease):
     "The path of a new claim, or None if somebody else has the run."
     before = _claims(root, id)
@@ -122,8 +129,9 @@ def _take(root, id, lease):
     if before and _is_live(before[-1], judged[-1], lease): return None
     number = int(before[-1].stem.rpartition('.')[2]) + 1 if before else 1
     path, me = Path(root)/'.claims'/f'{id}.{number}.json', psutil.Process()
-    said = dict(host=socket.gethostname(), pid=me.pid, start=time.strftime('%H:%M:%S'), machine=this_machine(), born=me.create_time())
-    try: _create(path, json.dumps(said | dict(token=uuid.uuid4().hex)))
+    said = dict(host=socket.gethostname(), pid=me.pid, start=time.strftime('%H:%M:%S'))
+    also = dict(machine=this_machine(), born=me.create_time(), token=uuid.uuid4().hex)
+    try: _create(path, json.dumps(said | also))
     except FileExistsError: return None
     if [*before, path] == _claims(root, id) and judged == [_said(p) for p in before]: return path
     path.unlink()
@@ -186,7 +194,7 @@ def weights_missing(run:Run) -> str: # the file to supply; '' if nothing is miss
     "Which weights `run` wants that are not here and cannot be had."
     return _init_missing.get(run.init.partition(':')[0], lambda run: '')(run)
 
-# %% ../nbs/43_sweep.ipynb #328bf02c
+# %% ../nbs/43_sweep.ipynb #c84a9def
 def _is_here(spec):
     "Whether the images of `spec` need no download: embedded, under the data root, or kept from an earlier one."
     if spec.make: return True
@@ -197,6 +205,7 @@ def _is_here(spec):
     kept = Path(spec.url).name.split('.')[0] if spec.url else ''
     return bool(kept) and any(there(fastai_path(where), kept) for where in ('data', 'archive'))
 
+# %% ../nbs/43_sweep.ipynb #f4a6dec6
 def data_missing(
     name:str, # of a data set, or folder:PATH
 ) -> str: # what to supply; '' if nothing is missing
@@ -208,7 +217,7 @@ def data_missing(
     source = get_dataset(spec.parent) if spec.parent else spec
     return f'{source.name}/ or an archive of it in {data_root()}, from {source.source}'
 
-# %% ../nbs/43_sweep.ipynb #32c21d75
+# %% ../nbs/43_sweep.ipynb #2b2dad70
 def source_id(run:Run) -> str|None:
     "The id of the run that `run` starts from."
     return Path(run.init[4:].strip()).name if run.init.startswith('run:') else None
@@ -218,6 +227,7 @@ def _record(path):
     try: return read_record(path) if (path/'record.json').exists() else None
     except StudyError: return None # damaged: as if it were not there
 
+# %% ../nbs/43_sweep.ipynb #ce5a7a95
 def source_missing(run:Run, root) -> str: # '' if nothing is missing
     "Why `run` cannot start from the run that it names."
     if not (id := source_id(run)): return ''
@@ -225,9 +235,10 @@ def source_missing(run:Run, root) -> str: # '' if nothing is missing
     record = _record(Path(root)/id) or _record(said)
     if record is None: return f'waits for run {id}'
     if record.outcome != 'finished': return f'starts from run {id}, which failed: {record.error}'
-    return '' if (record.path/'weights.safetensors').exists() else f'weights: {record.path}/weights.safetensors (run {id} again)'
+    file = record.path/'weights.safetensors'
+    return '' if file.exists() else f'weights: {file} (run {id} again)'
 
-# %% ../nbs/43_sweep.ipynb #a388d9d3
+# %% ../nbs/43_sweep.ipynb #35964908
 def checkpoint_epochs(run:Run, root) -> int|None:
     "The epochs behind the checkpoint of an interrupted `run`, if it has one."
     if find_spec('imgstudy.checkpoint') is None: return None
@@ -236,25 +247,28 @@ def checkpoint_epochs(run:Run, root) -> int|None:
 
 def _done(run, root, record):
     if record and record.outcome == 'finished':
-        return dict(state='done', epochs=len(record.history), seconds=record.info.get('cost', {}).get('seconds', np.nan))
+        return dict(state='done', epochs=len(record.history), seconds=record.info['cost']['seconds'])
 
 def _running(run, root, record):
-    if by := claimed_by(root, run_id(run)): return dict(state='running', reason=f"{by['host']}, process {by['pid']}, since {by['start']}")
+    by = claimed_by(root, run_id(run))
+    if by: return dict(state='running', reason=f"{by['host']}, process {by['pid']}, since {by['start']}")
 
 def _blocked(run, root, record):
     reasons = dict(weights=weights_missing(run), data=data_missing(run.dataset))
     said = [f'{k}: {v}' for k, v in reasons.items() if v] + [source_missing(run, root)]
     if said[0]: return dict(state='blocked', reason=said[0])
 
-# %% ../nbs/43_sweep.ipynb #84575662
+# %% ../nbs/43_sweep.ipynb #0bd8d1b0
 def _paused(run, root, record):
-    if epochs := checkpoint_epochs(run, root): return dict(state='paused', epochs=epochs, reason=f'goes on after epoch {epochs}')
+    epochs = checkpoint_epochs(run, root)
+    if epochs: return dict(state='paused', epochs=epochs, reason=f'goes on after epoch {epochs}')
 
 def _failed(run, root, record):
     if record: return dict(state='failed', reason=record.error)
 
 _states = (_done, _running, _blocked, _paused, _failed, lambda *_: dict(state='left')) # the first that answers is right
 
+# %% ../nbs/43_sweep.ipynb #2e828d2d
 def run_states(
     runs,      # complete, as from `create_run`
     root=None, # the folder of all records; None: `runs_root()`
@@ -267,13 +281,13 @@ def run_states(
                     dict(reason='', epochs=0, seconds=np.nan) | state)
     return pd.DataFrame(rows, columns='id model dataset seed fold state reason epochs seconds'.split())
 
-# %% ../nbs/43_sweep.ipynb #6fd6f33e
+# %% ../nbs/43_sweep.ipynb #25e84582
 def study_notebook() -> Path:
     "`nbs/run_study.ipynb` in the checkout that this package was imported from."
     path = Path(find_spec('imgstudy').origin).parent.parent/'nbs/run_study.ipynb'
     if path.exists(): return path
     raise StudyError(f'The study notebook is not at {path}: it comes with the checkout, not with the installed package. Clone '
-                     'the repository and install it with `pip install -e .`, or train without it (notebook=False, --no-notebook).')
+                     'the repository and install it with `pip install -e .`, or train without it (notebook=False).')
 
 def notebook_values(run:Run) -> dict: # parameter -> value
     "The parameters of `run_study.ipynb` that make it train exactly `run`."
@@ -297,8 +311,9 @@ def run_plain(run:Run, root):
     "Train `run` in this process, without a notebook."
     train(run, root=root)
 
-# %% ../nbs/43_sweep.ipynb #b92bb463
-_full = os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT)
+# %% ../nbs/43_sweep.ipynb #9b5e8c25
+_full_numbers = errno.ENOSPC, errno.EDQUOT
+_full = [os.strerror(n) for n in _full_numbers]
 
 def how_it_ended(
     e:Exception, # what a run was ended by, in this process or, as papermill says it, in a kernel
@@ -306,13 +321,13 @@ def how_it_ended(
     "What an exception means for a sweep."
     name, text = getattr(e, 'ename', type(e).__name__), getattr(e, 'evalue', str(e))
     if name == 'Paused': return 'paused', text
-    if name == 'DiskFull' or any(f in text for f in _full) or getattr(e, 'errno', None) in (errno.ENOSPC, errno.EDQUOT): return 'full', text
+    if name == 'DiskFull' or getattr(e, 'errno', 0) in _full_numbers or any(f in text for f in _full): return 'full', text
     if name == 'DeadKernelError': return 'failed', _died('The kernel of its notebook')
     return 'failed', f'{name}: {text}'
 
 def _died(what): return f'{what} died: most often, no memory was left. Take fewer jobs, or a smaller bs or size.'
 
-# %% ../nbs/43_sweep.ipynb #098b586c
+# %% ../nbs/43_sweep.ipynb #87dbd049
 def _call(runner, run, root):
     "Call `runner`; what it prints, and its traceback, go to a file."
     log = root/'.running'/f'{run_id(run)}.log'
@@ -323,6 +338,7 @@ def _call(runner, run, root):
             traceback.print_exc()
             raise
 
+# %% ../nbs/43_sweep.ipynb #36cc1ad5
 def work(
     run:Run,
     root,   # the folder of all records
@@ -332,10 +348,10 @@ def work(
     if threads := os.environ.get('OMP_NUM_THREADS'): torch.set_num_threads(int(threads))
     try: ended = _call(runner, run, Path(root)) or ('done', '')
     except Exception as e: ended = how_it_ended(e)
-    if not is_finished(Path(root)/run_id(run)): return ('failed', 'It left no record.') if ended[0] == 'done' else ended
+    if not is_finished(Path(root)/run_id(run)): return ended if ended[0] != 'done' else ('failed', 'It left no record.')
     return 'done', f'recorded, but then {ended[1]}' if ended[1] else ''
 
-# %% ../nbs/43_sweep.ipynb #2d2706c7
+# %% ../nbs/43_sweep.ipynb #fe7f1667
 def note_end(
     run:Run,
     root,   # the folder of all records
@@ -345,12 +361,12 @@ def note_end(
     "Put away what a run left besides its record, and write the record of a failure if it could not."
     root, id = Path(root), run_id(run)
     if state == 'failed': (root/'.failed').mkdir(exist_ok=True)
-    for path in [*(root/'.running').glob(f'{id}.*'), *([] if state == 'failed' else (root/'.failed').glob(f'{id}.*'))]:
-        path.replace(root/'.failed'/path.name) if state == 'failed' else path.unlink(missing_ok=True)
-    if state != 'failed' or ((old := _record(root/id)) and old.error == reason): return
-    write_record(Record(run, 'failed', error=reason, info=dict(environment=environment())), root=root)
+    put = lambda path: path.replace(root/'.failed'/path.name) if state == 'failed' else path.unlink()
+    for path in (*(root/'.failed').glob(f'{id}.*'), *(root/'.running').glob(f'{id}.*')): put(path)
+    if state == 'failed' and not ((old := _record(root/id)) and old.error == reason):
+        write_record(Record(run, 'failed', error=reason, info=dict(environment=environment())), root=root)
 
-# %% ../nbs/43_sweep.ipynb #72de09cc
+# %% ../nbs/43_sweep.ipynb #3604a7e7
 def worker_env(
     jobs:int,      # how many work on this machine
     number:int,    # of this one, from 0 on
@@ -359,12 +375,13 @@ def worker_env(
 ) -> dict: # environment variable -> value
     "What a worker is told by its environment."
     threads = str(max(1, min(cpu_count()//jobs, int(os.environ.get('OMP_NUM_THREADS') or 1024))))
-    env = {k: threads for k in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')} | dict(IMGSTUDY_RUNS=str(root))
-    gpus = os.environ.get('CUDA_VISIBLE_DEVICES', ','.join(map(str, range(torch.cuda.device_count())))).split(',')
+    env = {f'{k}_NUM_THREADS': threads for k in ('OMP', 'MKL', 'OPENBLAS')} | dict(IMGSTUDY_RUNS=str(root))
+    all_gpus = ','.join(map(str, range(torch.cuda.device_count())))
+    gpus = os.environ.get('CUDA_VISIBLE_DEVICES', all_gpus).split(',')
     if len(gpus) > 1: env['CUDA_VISIBLE_DEVICES'] = gpus[number % len(gpus)]
     return env | (dict(IMGSTUDY_DEADLINE=str(deadline)) if deadline else {})
 
-# %% ../nbs/43_sweep.ipynb #9cdf4f71
+# %% ../nbs/43_sweep.ipynb #608df635
 def _serve():
     "Make this process leave Ctrl-C to its parent, and end with it."
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -374,9 +391,12 @@ def _serve():
         os._exit(1)
     threading.Thread(target=watch, daemon=True).start()
 
+# %% ../nbs/43_sweep.ipynb #3c919b91
 class Workers:
     "Loky processes, one for each of joblib's threads."
-    def __init__(self, envs): self.envs, self.pools, self.free = envs, {}, queue.SimpleQueue(); [self.free.put(i) for i in range(len(envs))]
+    def __init__(self, envs):
+        self.envs, self.pools, self.free = envs, {}, queue.SimpleQueue()
+        for i in range(len(envs)): self.free.put(i)
     def pool(self, i):
         if i not in self.pools: self.pools[i] = ProcessPoolExecutor(1, env=self.envs[i], initializer=_serve)
         return self.pools[i]
@@ -415,7 +435,7 @@ class Plan:
 _stopped = set() # tokens of sweeps that shall start nothing more
 no_time = 'no time for an epoch'
 
-# %% ../nbs/43_sweep.ipynb #0e113639
+# %% ../nbs/43_sweep.ipynb #dadebb40
 @dataclasses.dataclass
 class Outcome:
     "How an attempt at a run ended."
@@ -425,6 +445,7 @@ class Outcome:
     seconds: float = 0.
     accuracy: float = float('nan')
 
+# %% ../nbs/43_sweep.ipynb #3fb9ae20
 def _why_not(run, need, plan):
     "An `Outcome` if `run` should not be started now."
     if plan.token in _stopped: return Outcome(run_id(run), 'stopped')
@@ -435,7 +456,8 @@ def _already(run, plan):
     "An `Outcome` if `run` ended, since the sweep began, in other hands."
     record = _record(plan.root/run_id(run))
     if record and record.outcome == 'finished': return Outcome(record.id, 'done', accuracy=record.metrics['accuracy'])
-    if record and (record.path/'record.json').stat().st_mtime > plan.since: return Outcome(record.id, 'failed', record.error)
+    new = record and (record.path/'record.json').stat().st_mtime > plan.since
+    if new: return Outcome(record.id, 'failed', record.error)
 
 # %% ../nbs/43_sweep.ipynb #27aa16da
 def attempt(
@@ -458,7 +480,7 @@ def attempt(
     done = _record(plan.root/id) if state == 'done' else None
     return Outcome(id, state, reason, time.time() - start, done.metrics['accuracy'] if done else np.nan)
 
-# %% ../nbs/43_sweep.ipynb #7a676a41
+# %% ../nbs/43_sweep.ipynb #71909268
 def with_loky(
     todo,          # pairs of a run and the seconds that its first epoch needs
     plan:Plan,
@@ -468,13 +490,14 @@ def with_loky(
     "Attempt each of `todo` on this machine."
     workers = Workers([worker_env(jobs, i, plan.root, plan.soft) for i in range(jobs)])
     parallel = Parallel(jobs, backend='threading', return_as='generator_unordered', pre_dispatch='n_jobs', batch_size=1)
-    try: yield from parallel(delayed(attempt)(run, need, plan, partial(in_process, workers, plan.hard)) for run, need in todo)
+    do = partial(in_process, workers, plan.hard)
+    try: yield from parallel(delayed(attempt)(run, need, plan, do) for run, need in todo)
     except BaseException:
         _stopped.add(plan.token)
         raise
     finally: workers.close()
 
-# %% ../nbs/43_sweep.ipynb #9c0ef6a0
+# %% ../nbs/43_sweep.ipynb #c0644436
 _one_at_a_time = threading.Lock()
 
 @contextmanager
@@ -486,6 +509,7 @@ def _environ(**env):
     finally:
         for k in env: os.environ.pop(k) if k not in before else os.environ.update({k: before[k]})
 
+# %% ../nbs/43_sweep.ipynb #9ed17962
 def _here(env, *args):
     "`work` in this process, which is a worker of Dask."
     config, threads = multiprocessing.current_process()._config, torch.get_num_threads()
@@ -496,7 +520,7 @@ def _here(env, *args):
         config['daemon'] = was
         torch.set_num_threads(threads)
 
-# %% ../nbs/43_sweep.ipynb #50c76db1
+# %% ../nbs/43_sweep.ipynb #a4aab760
 def attempt_here(
     run:Run,
     need:float, # as for `attempt`
@@ -506,13 +530,13 @@ def attempt_here(
     "`attempt` in a worker of Dask."
     from distributed import get_worker
     if not (plan.root/'.claims'/plan.token).exists():
-        raise StudyError(f'A worker on {socket.gethostname()} does not see the folder of records {plan.root}: every worker must '
-                         'see it under the same path. Set IMGSTUDY_RUNS to a folder that all machines share.')
+        raise StudyError(f'A worker on {socket.gethostname()} does not see the folder of records {plan.root}: every worker '
+                         'must see it under the same path. Set IMGSTUDY_RUNS to a folder that all machines share.')
     name = str(get_worker().name)
     env = worker_env(jobs, int(name) if name.isdigit() else 0, plan.root, plan.soft)
     with _one_at_a_time: return attempt(run, need, plan, partial(_here, env))
 
-# %% ../nbs/43_sweep.ipynb #4facdc62
+# %% ../nbs/43_sweep.ipynb #bd847009
 @contextmanager
 def dask_client(
     jobs:int=1,     # worker processes, where none are named
@@ -520,14 +544,15 @@ def dask_client(
 ):
     "A client of Dask."
     try: from distributed import Client, LocalCluster
-    except ImportError as e: raise StudyError("Dask is not installed: pip install 'imgstudy[dask]', or leave backend at 'loky'.") from e
-    if scheduler is None:
-        with LocalCluster(n_workers=jobs, threads_per_worker=1, processes=True, dashboard_address=None) as own, Client(own) as client: yield client
-        return
-    try: client = Client(scheduler, timeout=10)
-    except (OSError, ValueError) as e: raise StudyError(f'No Dask scheduler answers at {scheduler} ({e}): start one with `dask scheduler`, '
-                                                        'workers with `dask worker ADDRESS --nthreads 1`, and check the address.') from e
-    with client: yield client
+    except ImportError as e:
+        raise StudyError("Dask is not installed: pip install 'imgstudy[dask]', or leave backend at 'loky'.") from e
+    own = dict(n_workers=jobs, threads_per_worker=1, processes=True, dashboard_address=None)
+    with LocalCluster(**own) if scheduler is None else nullcontext(scheduler) as cluster:
+        try: client = Client(cluster, timeout=10)
+        except (OSError, ValueError) as e: raise StudyError(
+            f'No Dask scheduler answers at {scheduler} ({e}): start one with `dask scheduler`, workers with '
+            '`dask worker ADDRESS --nthreads 1`, and check the address.') from e
+        with client: yield client
 
 # %% ../nbs/43_sweep.ipynb #5bc88b0a
 def _dask_result(future, run, plan):
@@ -568,7 +593,7 @@ def with_dask(
 backends = Registry('backend')
 backends.update(loky=with_loky, dask=with_dask)
 
-# %% ../nbs/43_sweep.ipynb #32a80355
+# %% ../nbs/43_sweep.ipynb #7ddb5edc
 def epochs_of(run): return run.recipe.epochs + (run.recipe.frozen_epochs or 0)
 
 def estimate(
@@ -579,44 +604,51 @@ def estimate(
     "What each of `runs` costs: as given, as measured with the same model and data set, or as the others."
     kind, known = lambda run: (run.dataset, run.model, run.size, run.subset), {}
     for r in filter(None, (_record(Path(root)/run_id(run)) for run in runs)):
-        if r.outcome == 'finished' and 'cost' in r.info: known.setdefault(kind(r.run), []).append(r.info['cost']['seconds']/len(r.history))
-    each = {run_id(r): costs.get(run_id(r)) or np.mean(known.get(kind(r), [np.nan]))*epochs_of(r) for r in runs}
-    rest = np.nanmean(list(each.values())) if not np.isnan(list(each.values())).all() else 1.
-    return {id: rest if np.isnan(s) else s for id, s in each.items()}
+        if r.outcome == 'finished': known.setdefault(kind(r.run), []).append(r.info['cost']['seconds']/len(r.history))
+    guess = lambda r: np.mean(known.get(kind(r), np.nan))*epochs_of(r)
+    each = pd.Series({run_id(r): costs.get(run_id(r)) or guess(r) for r in runs})
+    return each.astype(float).fillna(each.mean()).fillna(1.).to_dict()
 
-# %% ../nbs/43_sweep.ipynb #d5756046
+# %% ../nbs/43_sweep.ipynb #ac8b5950
 class Progress:
     "Lines, and on a terminal a bar, over a whole sweep."
+    shown = '{desc} {bar} {elapsed} so far, about {remaining} left'
     def __init__(self,
         costs:dict, # id -> seconds: of what is to be done
     ):
-        self.costs, self.n, self.ended, self.start, self.over = costs, len(costs), set(), time.time(), threading.Event()
-        self.bar = tqdm(total=sum(costs.values()), disable=None, smoothing=0, bar_format='{desc} {bar} {elapsed} so far, about {remaining} left')
+        self.costs, self.ended, self.start, self.over = costs, set(), time.time(), threading.Event()
+        self.bar = tqdm(total=sum(costs.values()), disable=None, smoothing=0, bar_format=self.shown)
         if not self.bar.disable: threading.Thread(target=self.tick, daemon=True).start()
     def tick(self):
         while not self.over.wait(1): self.bar.refresh()
     def left(self):
         done = sum(self.costs.get(id, 0) for id in self.ended)
-        return (time.time() - self.start)*(sum(self.costs.values())/done - 1) if done else np.nan
+        return (time.time() - self.start)*(sum(self.costs.values())/done - 1) if done else 0.
     def __enter__(self): return self
     def __exit__(self, *_): self.over.set(); self.bar.close()
-    def add(self, o:Outcome):
-        if o.state == 'stopped': return
-        self.ended.add(o.id)
-        times = f'{say_duration(time.time() - self.start)} so far, about {say_duration(self.left())} left'
-        accuracy = '' if np.isnan(o.accuracy) else f' accuracy {o.accuracy:.4f}'
-        say = partial(print, flush=True) if self.bar.disable else tqdm.write
-        say(f'[{len(self.ended)}/{self.n}] {o.id} {o.state}{accuracy}, {o.seconds:.0f} s{": " + o.reason if o.reason else ""} ({times})')
-        self.bar.set_description_str(f'{len(self.ended)}/{self.n}', refresh=False)
-        self.bar.update(self.costs.get(o.id, 0))
 
-# %% ../nbs/43_sweep.ipynb #ebdc81fd
+# %% ../nbs/43_sweep.ipynb #6083aa52
+@patch
+def add(self:Progress, o:Outcome):
+    "Say how a run ended."
+    if o.state == 'stopped' and o.reason in ('', no_time): return
+    self.ended.add(o.id)
+    times = f'{say_duration(time.time() - self.start)} so far, about {say_duration(self.left())} left'
+    accuracy = '' if np.isnan(o.accuracy) else f' accuracy {o.accuracy:.4f}'
+    say = partial(print, flush=True) if self.bar.disable else tqdm.write
+    n, reason = f'{len(self.ended)}/{len(self.costs)}', f': {o.reason}' if o.reason else ''
+    say(f'[{n}] {o.id} {o.state}{accuracy}, {o.seconds:.0f} s{reason} ({times})')
+    self.bar.set_description_str(n, refresh=False)
+    self.bar.update(self.costs.get(o.id, 0))
+
+# %% ../nbs/43_sweep.ipynb #7a088821
 def sources_first(runs) -> list:
     "`runs` in their order, each once, behind those that they start from."
     ids = {run_id(r): r for r in runs}
     depth = lambda r: 1 + depth(ids[source_id(r)]) if source_id(r) in ids else 0
     return sorted(ids.values(), key=depth)
 
+# %% ../nbs/43_sweep.ipynb #136d02d6
 def startable(
     runs,              # sources first
     states,            # as from `run_states` of the same runs
@@ -650,7 +682,7 @@ def _terminated_is_interrupted():
     try: yield
     finally: signal.signal(signal.SIGTERM, before)
 
-# %% ../nbs/43_sweep.ipynb #b6731c00
+# %% ../nbs/43_sweep.ipynb #7cfbfd17
 def _needs(runs, costs, plan):
     "Pairs of a run and the seconds until it has made an epoch."
     start = 15 if plan.runner is run_notebook else 2 # seconds; ours: imports, on two busy cores
@@ -661,6 +693,7 @@ def _wait(plan, seconds=1.):
     time.sleep(seconds)
     return not plan.soft or time.time() < plan.soft
 
+# %% ../nbs/43_sweep.ipynb #41ad286f
 def passes(
     runs,       # sources first
     plan:Plan,
@@ -679,7 +712,7 @@ def passes(
         if not todo and not (states.state == 'running').any(): return
         if len(ended) == before and not _wait(plan): return
 
-# %% ../nbs/43_sweep.ipynb #a1d11c98
+# %% ../nbs/43_sweep.ipynb #1f73c0e2
 _again = 'The same sweep, started again, goes on with what is left.'
 
 @contextmanager
@@ -695,21 +728,23 @@ def _interruptible(runs, plan):
         raise
     finally: (plan.root/'.claims'/plan.token).unlink(missing_ok=True)
 
+# %% ../nbs/43_sweep.ipynb #3a45e614
 def _check_outcomes(outcomes, plan):
     "Raise `StudyError` if the disk was full; say so if the time was too short for any run."
     if full := next((o for o in outcomes if o.state == 'full'), None):
-        raise StudyError(f'The disk with {plan.root} is full ({full.id}: {full.reason}), so that the sweep has stopped. What was '
-                         f'finished is whole. Make room. {_again}')
+        raise StudyError(f'The disk with {plan.root} is full ({full.id}: {full.reason}), so that the sweep has stopped. '
+                         f'What was finished is whole. Make room. {_again}')
     if outcomes and all(o.reason == no_time for o in outcomes):
         print('The time limit is too short for an epoch of any run that is left: raise it.', flush=True)
 
-# %% ../nbs/43_sweep.ipynb #23c8db91
+# %% ../nbs/43_sweep.ipynb #49c29917
 def summary(
     states, # as from `run_states`
 ) -> str:
     "What a sweep has come to, in a sentence, with a line for each run that was in its way."
     counts = states.state.value_counts()
-    said = f"{len(states)} runs: {', '.join(f'{counts[s]} {s}' for s in 'done running paused left blocked failed'.split() if s in counts)}."
+    each = [f'{counts[s]} {s}' for s in 'done running paused left blocked failed'.split() if s in counts]
+    said = f"{len(states)} runs: {', '.join(each)}."
     lines = [f'  {r.id} {r.state}: {r.reason}' for r in states.itertuples() if r.state in ('blocked', 'failed')]
     return '\n'.join([f'{said} {_again}' if set(counts.index) & {'paused', 'left', 'running'} else said, *lines])
 
