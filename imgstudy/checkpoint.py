@@ -134,14 +134,15 @@ class Checkpoint(Callback):
     @property
     def spent(self): return self.seconds + time.perf_counter() - self.start # of all pieces
 
-# %% ../nbs/28_checkpoint.ipynb #85fa46b2
+# %% ../nbs/28_checkpoint.ipynb #900922c4
 @patch
 def state(self:Checkpoint) -> dict:
     "All that the training is after this epoch: tensors and plain values."
     said = {}
     for cb, k in _kept(self.learn.cbs): said.setdefault(cb.name, {})[k] = getattr(cb, k)
-    return dict(setting=self.setting, epoch=self.epoch + 1, train_iter=self.train_iter, callbacks=said, seconds=self.spent,
-                resumed=list(self.resumed), model=self.model.state_dict(), opt=self.opt.state_dict(), random=random_states(self.dls))
+    return dict(setting=self.setting, layout=dict(getattr(self.learn, 'layout', {})), epoch=self.epoch + 1, train_iter=self.train_iter,
+                callbacks=said, seconds=self.spent, resumed=list(self.resumed), model=self.model.state_dict(),
+                opt=self.opt.state_dict(), random=random_states(self.dls))
 
 @patch
 def restore(self:Checkpoint, s:dict):
