@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['study_parameters', 'transfer_parameters', 'create_run', 'notebook_params', 'plan_transfer', 'predict_test',
-           'describe_data', 'describe_cost', 'describe_model', 'train', 'train_all', 'train_once']
+           'describe_data', 'describe_cost', 'describe_model', 'OutOfMemory', 'train', 'train_once', 'train_all']
 
-# %% ../nbs/41_train.ipynb #7ef7e3b8
+# %% ../nbs/41_train.ipynb #7161072e
 from .core import *
-import dataclasses, time
+import dataclasses, gc, math, time
 from types import ModuleType
 import numpy as np, pandas as pd, torch
 from fastai.basics import Learner
@@ -20,6 +20,7 @@ from .data import *
 from .models import *
 from .zoo import *
 from .weights import *
+from .checkpoint import *
 from .learner import *
 from .transfer import *
 from .fit import *
@@ -119,7 +120,7 @@ def _views(learn, dl, n):
     probs, target = learn.tta(dl=dl, n=n, beta=1/(n + 1))
     return probs.float().clamp_min(1e-12).log(), target
 
-# %% ../nbs/41_train.ipynb #b1f8d34d
+# %% ../nbs/41_train.ipynb #f498f0b2
 def predict_test(
     learn:Learner,
     data:StudyData,
@@ -129,10 +130,10 @@ def predict_test(
     dl = create_test_dl(learn.dls, data)
     with learn.no_bar(): preds, target = _views(learn, dl, tta) if tta else _one_view(learn, dl)
     if not preds.isfinite().all(): # the last steps can still break a model
-        raise StudyError(f'The trained model answers some test images with no number. Lower the peak rate, now lr={learn.lr:g}.')
+        raise Diverged(f'The trained model answers some test images with no number. Lower the peak rate, now lr={learn.lr:g}.')
     return pack_predictions(data.of('test').path, target.numpy(), preds.numpy())
 
-# %% ../nbs/41_train.ipynb #a21b3c36
+# %% ../nbs/41_train.ipynb #24cd8e55
 def describe_data(data:StudyData) -> dict:
     "What the record says of the images."
     return dict(fingerprint=data.fingerprint, classes=data.classes, counts=data.counts().sum().to_dict(),
@@ -141,10 +142,10 @@ def describe_data(data:StudyData) -> dict:
                 formats=data.items.path.map(lambda p: Path(p).suffix).value_counts().to_dict(), # JPEG is not raw pixels
                 skipped=dict(n=len(data.skipped), files=data.skipped))
 
-def describe_cost(history:History, start:float) -> dict:
-    "Seconds from `start` until now, and training images per second of the epochs, each with its validation."
+def describe_cost(history:History, keep:Checkpoint) -> dict:
+    "Seconds until now and images per second of the epochs, each with its validation; the epochs after which it was continued."
     fitting = sum(r['seconds'] for r in history.rows)
-    return dict(seconds=time.perf_counter() - start, fit_seconds=fitting, images_per_second=history.images/fitting)
+    return dict(seconds=keep.spent, fit_seconds=fitting, images_per_second=history.images/fitting, resumed=list(keep.resumed))
 
 def describe_model(learn:Learner, run:Run, epoch:int) -> dict: # epoch: of the weights kept, from 1 on
     "Size and work of the model, how much of it had been trained, and how it was computed."
@@ -162,55 +163,86 @@ def _check_before(run, data, root):
         raise StudyError(f'The record {dest} was made from other images (fingerprint {old}, now {data.fingerprint}): the data '
                          'has changed since. Delete or rename that folder to train on the new images.')
 
-# %% ../nbs/41_train.ipynb #ba05014a
+# %% ../nbs/41_train.ipynb #f0dfe2ab
 def _label(data, run):
     "What stands in front of each line while `run` trains."
     fold = '' if run.fold is None else f' fold {run.fold + 1} of {run.folds},'
     return f'{data.spec.title}, {run.model}, seed {run.seed},{fold}'
 
+def _watchers(run, data, root, learn, start):
+    "The callbacks of a training that can be interrupted: `Checkpoint` first."
+    file, setting = checkpoint_file(run, root), dict(format=1, images=data.fingerprint, torch=str(torch.__version__),
+                                                     device=torch.device(learn.dls.device).type, **learn.layout)
+    keep = Checkpoint(file, setting, load_checkpoint(file, setting), _label(data, run))
+    keep.start = start # loading the images counts
+    views = len(data.of('test'))*(1 + (run.recipe.tta or 0))
+    return [keep, Deadline(deadline(), views/len(data.of('valid'))), *event_cbs(run_id(run))]
+
+# %% ../nbs/41_train.ipynb #8d41ab65
+class OutOfMemory(StudyError):
+    "`images` at once were too many for the memory."
+
+def _attempt(run, data, root, start, most): # most: images that go through the model at once; None: all of a batch
+    "The Learner of `run`, fitted, its History and its Checkpoint."
+    seed_everything(run.seed)
+    learn = create_learner(run, create_dls(run, data), root)
+    keep, *cbs = _watchers(run, data, root, learn, start)
+    most = most or (keep.found or {}).get('layout', {}).get('micro_batch')
+    if most: split_batches(learn, most)
+    try: return learn, fit(learn, run.recipe, _label(data, run), cbs=[keep, *cbs]), keep
+    except RuntimeError as e:
+        if not is_out_of_memory(e): raise
+    error = OutOfMemory('Memory does not do even for one image at a time: take a smaller model or a smaller `size`.')
+    error.images = most or learn.dls.bs
+    raise error # outside of the clause above, so that nothing holds on to what filled the memory
+
+# %% ../nbs/41_train.ipynb #49ac8ff6
+def _fitted(run, data, root, start):
+    "As `_attempt`, in as many images at once as memory allows."
+    most = None
+    while True:
+        try: return _attempt(run, data, root, start, most)
+        except OutOfMemory as e:
+            if (images := e.images) == 1: raise
+        most = math.ceil(images/2)
+        print(f'{_label(data, run)} out of memory with {images} images at once: begins again with {most}, the batch as before', flush=True)
+        drop_checkpoint(checkpoint_file(run, root))
+        gc.collect()
+        if torch.cuda.is_available(): torch.cuda.empty_cache()
+
+# %% ../nbs/41_train.ipynb #4b6d503c
 def _train(run, data, root):
     "The record of `run` and its weights."
     start = time.perf_counter()
     if run.size is None or run.augment is None: raise StudyError('The run leaves size or augment open: make it with create_run.')
+    if time.time() >= deadline(): raise Paused(f'Paused before {run_id(run)} began: the deadline has passed. The same command continues.')
     data = data or load_data(run)
     _check_before(run, data, root)
-    seed_everything(run.seed)
-    learn = create_learner(run, create_dls(run, data), root)
-    history = fit(learn, run.recipe, label=_label(data, run))
+    learn, history, keep = _fitted(run, data, root, start)
     predictions = predict_test(learn, data, run.recipe.tta)
     info = dict(data=describe_data(data), init=describe_init(learn.loaded), model=describe_model(learn, run, history.best_epoch),
-                cost=describe_cost(history, start), best_epoch=history.best_epoch, environment=environment(learn.dls.device))
+                cost=describe_cost(history, keep), best_epoch=history.best_epoch, environment=environment(learn.dls.device))
     metrics = compute_metrics(*(predictions[k] for k in ('target', 'pred', 'log_probs')))
     return Record(run, 'finished', metrics, info, pd.DataFrame(history.rows), predictions), learn.model.state_dict()
 
-# %% ../nbs/41_train.ipynb #0de2f87a
+# %% ../nbs/41_train.ipynb #8619c3cc
 def train(
     run:Run,             # complete, as from `create_run`
     data:StudyData=None, # the images of `run`, if they are loaded already
     root=None,           # where records go; None: `runs_root()`
 ) -> Record:
-    "Train `run`, test it once and write its record; a failure is recorded and raised."
+    "Train `run`, or what is left of it, test it once and write its record; a failure is recorded and raised."
     root = writable(root or runs_root(), 'IMGSTUDY_RUNS') # known before the training, not after it
     try: record, weights = _train(run, data, root)
+    except (Paused, DiskFull): raise
     except Exception as e:
+        if isinstance(e, Diverged): drop_checkpoint(checkpoint_file(run, root))
         failed = Record(run, 'failed', error=f'{type(e).__name__}: {e}', info=dict(environment=environment()))
-        write_record(failed, root=root)
+        with needs_space(root, 'IMGSTUDY_RUNS'): write_record(failed, root=root)
         raise
-    write_record(record, weights, root)
+    with needs_space(root, 'IMGSTUDY_RUNS'): write_record(record, weights, root)
+    drop_checkpoint(checkpoint_file(run, root))
     return record
-
-# %% ../nbs/41_train.ipynb #938aae53
-def train_all(
-    runs,            # complete, as from `create_run`
-    data:StudyData=None, # the images of some of the `runs`, if they are loaded already
-    root=None,       # where records go; None: `runs_root()`
-) -> list: # a Record a run
-    "Train each of `runs`; images are loaded again only where the next run has others, such as another fold."
-    records = []
-    for run in runs:
-        if data is None or data.part != part_of(run): data = load_data(run)
-        records.append(train(run, data, root))
-    return records
 
 # %% ../nbs/41_train.ipynb #7c5f2374
 def train_once(
@@ -222,3 +254,16 @@ def train_once(
     dest = Path(root or runs_root())/run_id(run)
     if is_finished(dest) and (dest/'weights.safetensors').exists(): return read_record(dest)
     return train(run, data if data and data.part == part_of(run) else None, root)
+
+# %% ../nbs/41_train.ipynb #29a26bca
+def train_all(
+    runs,            # complete, as from `create_run`
+    data:StudyData=None, # the images of some of the `runs`, if they are loaded already
+    root=None,       # where records go; None: `runs_root()`
+) -> list: # a Record a run
+    "Train each of `runs`; images are loaded again only where the next run has others, such as another fold."
+    records, pieces = [], deadline() < math.inf or any(has_checkpoint(r, root) for r in runs)
+    for run in runs:
+        if data is None or data.part != part_of(run): data = load_data(run)
+        records.append((train_once if pieces else train)(run, data, root))
+    return records
