@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['commands', 'command', 'studies_', 'models_', 'datasets_', 'run', 'status', 'verify', 'compare', 'audit', 'main']
 
-# %% ../nbs/60_cli.ipynb #01b0158c
+# %% ../nbs/60_cli.ipynb #0e7f0760
 from .core import *
 import fnmatch, re, sys
 import pandas as pd
-from fastcore.script import call_parse, store_true
+from fastcore.script import anno_parser, store_true
 from .runs import *
 from .datasets import *
 from .audit import *
@@ -19,12 +19,12 @@ from .studies import *
 from .sweep import *
 from .tables import *
 
-# %% ../nbs/60_cli.ipynb #59eef149
+# %% ../nbs/60_cli.ipynb #da82c18a
 commands = Registry('command')
 
 def command(f):
     "Register `f` as a command of its own name, without what hangs on to keep it from shadowing something."
-    commands[f.__name__.rstrip('_')] = call_parse(f)
+    commands[f.__name__.rstrip('_')] = f
     return f
 
 def _hyphens(argv): return [re.sub(r'^--[\w-]+', lambda m: '--' + m[0][2:].replace('-', '_'), a) for a in argv]
@@ -169,12 +169,17 @@ def audit(
     "Look at a data set: counts, sizes, balance, damaged and doubled images, in one HTML page."
     print(audit_page(dataset, out or f"audit-{get_dataset(dataset).title.replace(' ', '_')}.html"))
 
-# %% ../nbs/60_cli.ipynb #cf981c91
+# %% ../nbs/60_cli.ipynb #b6ca8f65
+def _parse(f, name, words) -> dict: # parameter -> value
+    "What `words` say of the parameters of `f`; help and mistakes in an option end the program."
+    said = vars(anno_parser(f, prog=f'imgstudy {name}').parse_args(words))
+    return {k: v for k, v in said.items() if k not in ('pdb', 'xtra')} # fastcore's own
+
 def main():
     "The command `imgstudy`."
     names = ', '.join(commands)
     if len(sys.argv) < 2 or sys.argv[1] in ('-h', '--help'): return print(f'imgstudy COMMAND, one of: {names}. More with imgstudy COMMAND --help.')
-    name, sys.argv[:] = sys.argv[1], [f'imgstudy {sys.argv[1]}', *_hyphens(sys.argv[2:])]
-    try: commands[name]()
+    name, words = sys.argv[1], _hyphens(sys.argv[2:])
+    try: commands[name](**_parse(commands[name], name, words))
     except StudyError as e: sys.exit(f'imgstudy: {e}')
     except KeyboardInterrupt: sys.exit('imgstudy: stopped. The same command goes on from here.')
