@@ -72,7 +72,7 @@ studies.add(Study('cats_dogs_optimizers',
     expected=(.75, .92), seeds=1, small=dict(subset=2000, size=32, epochs=8), small_seeds=1,
     note='Each fold is trained once, as published; the spread is over folds.'));
 
-# %% ../nbs/42_studies.ipynb #8cfe2516
+# %% ../nbs/42_studies.ipynb #fc441c87
 _scratch = dict(_cats, opt='adam', lr=2e-3, wd=0., schedule='flat')
 _tuned = dict(_cats, init='imagenet', lr=4e-5)
 _text = lambda model, init='scratch', **kw: dict(model=model, init=init, **kw)
@@ -92,7 +92,7 @@ studies.add(Study('cats_dogs_architectures',
          _text('convnext_b_22k_1k', 'imagenet', setting='lr 4e-5')),
      Row('ConvNeXt-B', dict(_scratch, model='convnext_base', bs=32, epochs=50), _text('convnext_base')),
      Row('ConvNeXt-B, 22k, 1k, linear schedule', dict(_cats, model='convnext_b_22k_1k', init='imagenet', schedule='linear', epochs=5),
-         _text('convnext_b_22k_1k', 'imagenet', setting='Hugging Face'))),
+         _text('convnext_b_22k_1k', 'imagenet', setting='Hugging Face|^fine-tuned'))),
     expected=(.70, 1.), small=dict(subset=1000, size=64, epochs=3), small_seeds=1,
     note='The public best that it compares with is quoted in its table 5; which images were scored there is not said.'));
 
@@ -285,7 +285,7 @@ def studies_table() -> pd.DataFrame: # a row a study: question, source, rows, ru
     rows = [dict(study=s.name, question=s.question, rows=len(s.rows), **{k: count(s, k) for k in scales}, source=s.source) for s in studies.values()]
     return pd.DataFrame(rows).set_index('study')
 
-# %% ../nbs/42_studies.ipynb #f2b3ebe1
+# %% ../nbs/42_studies.ipynb #d847a1a3
 _digits = dict(stl5='digits_high', stl5_standin='digits_high')
 _no_stop = dict(patience=None, min_epochs=None, warmup=None, step_epochs=None)
 
@@ -303,12 +303,11 @@ def row_params(
 ) -> dict: # parameters of `create_run`, without seed and fold
     "What `row` trains at `scale`."
     study = get_study(study)
-    if scale not in scales: raise StudyError(did_you_mean('scale', scale, scales))
     if scale == 'full': return dict(row.run)
     if scale == 'small': return {**row.run, **study.small, **row.small}
     return _smoke(row.run, any(r.start == row.name for r in study.rows))
 
-# %% ../nbs/42_studies.ipynb #d73ca62c
+# %% ../nbs/42_studies.ipynb #e7747f4c
 @lru_cache
 def _create(params): return create_run(**dict(params)) # the same row is asked for again and again
 
@@ -327,6 +326,7 @@ def study_runs(
 ) -> dict: # name of a row -> list of Run
     "The runs that answer `study`, complete and checked, a list a row."
     study, done = get_study(study), {}
+    if scale not in scales: raise StudyError(did_you_mean('scale', scale, scales))
     for row in study.rows: done[row.name] = _row_runs(study, row, scale, seeds or _seeds(study, scale), done)
     return done
 

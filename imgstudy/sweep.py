@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['lease', 'no_time', 'backends', 'parse_duration', 'say_duration', 'this_machine', 'is_process', 'clock', 'claimed_by',
-           'Claim', 'answers', 'weights_missing', 'data_missing', 'source_id', 'source_missing', 'checkpoint_epochs',
-           'run_states', 'study_notebook', 'notebook_values', 'run_notebook', 'run_plain', 'how_it_ended', 'work',
-           'note_end', 'worker_env', 'Workers', 'in_process', 'Plan', 'Outcome', 'attempt', 'with_loky', 'attempt_here',
+           'Claim', 'answers', 'weights_missing', 'data_missing', 'source_id', 'source_missing', 'run_states',
+           'study_notebook', 'notebook_values', 'run_notebook', 'run_plain', 'how_it_ended', 'work', 'note_end',
+           'worker_env', 'Workers', 'in_process', 'Plan', 'Outcome', 'attempt', 'with_loky', 'attempt_here',
            'dask_client', 'with_dask', 'epochs_of', 'estimate', 'Progress', 'sources_first', 'startable', 'passes',
            'summary', 'sweep']
 
-# %% ../nbs/43_sweep.ipynb #176e1283
+# %% ../nbs/43_sweep.ipynb #259b47de
 from .core import *
 import errno, json, logging, os, queue, re, signal, socket, tempfile, threading, time, traceback, uuid
 import dataclasses, multiprocessing
@@ -34,6 +34,7 @@ from urllib.request import Request, urlopen
 from .runs import *
 from .datasets import *
 from .models import *
+from .checkpoint import *
 from .records import *
 from .train import *
 
@@ -238,13 +239,7 @@ def source_missing(run:Run, root) -> str: # '' if nothing is missing
     file = record.path/'weights.safetensors'
     return '' if file.exists() else f'weights: {file} (run {id} again)'
 
-# %% ../nbs/43_sweep.ipynb #35964908
-def checkpoint_epochs(run:Run, root) -> int|None:
-    "The epochs behind the checkpoint of an interrupted `run`, if it has one."
-    if find_spec('imgstudy.checkpoint') is None: return None
-    from imgstudy.checkpoint import has_checkpoint
-    return has_checkpoint(run, root)
-
+# %% ../nbs/43_sweep.ipynb #d2094f8a
 def _done(run, root, record):
     if record and record.outcome == 'finished':
         return dict(state='done', epochs=len(record.history), seconds=record.info['cost']['seconds'])
@@ -258,9 +253,9 @@ def _blocked(run, root, record):
     said = [f'{k}: {v}' for k, v in reasons.items() if v] + [source_missing(run, root)]
     if said[0]: return dict(state='blocked', reason=said[0])
 
-# %% ../nbs/43_sweep.ipynb #0bd8d1b0
+# %% ../nbs/43_sweep.ipynb #3214ba62
 def _paused(run, root, record):
-    epochs = checkpoint_epochs(run, root)
+    epochs = has_checkpoint(run, root)
     if epochs: return dict(state='paused', epochs=epochs, reason=f'goes on after epoch {epochs}')
 
 def _failed(run, root, record):
