@@ -16,7 +16,7 @@ import numpy as np, torch
 from pathlib import Path
 from .runs import *
 
-# %% ../nbs/28_checkpoint.ipynb #bf822c49
+# %% ../nbs/28_checkpoint.ipynb #8f4ca4df
 def random_states(dls) -> dict:
     "The state of every generator that a training with `dls` draws from."
     name, keys, *rest = np.random.get_state()
@@ -24,6 +24,7 @@ def random_states(dls) -> dict:
                 cuda=torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
                 loaders=[dl.rng.getstate() for dl in dls.loaders])
 
+# %% ../nbs/28_checkpoint.ipynb #15cc759a
 def set_random_states(
     states:dict, # as from `random_states`
     dls,         # whose own generators are set too
@@ -35,7 +36,7 @@ def set_random_states(
     if states['cuda']: torch.cuda.set_rng_state_all(states['cuda'])
     for dl, state in zip(dls.loaders, states['loaders']): dl.rng.setstate(state)
 
-# %% ../nbs/28_checkpoint.ipynb #65e23b53
+# %% ../nbs/28_checkpoint.ipynb #be3aa256
 class DiskFull(StudyError):
     "There is no space left; what was written before is whole."
 
@@ -48,10 +49,10 @@ def needs_space(
     try: yield
     except Exception as e:
         if getattr(e, 'errno', None) not in (errno.ENOSPC, errno.EDQUOT) and 'No space left' not in str(e): raise
-        raise DiskFull(f'The disk of {folder} is full: make room there, or set {variable} to a folder elsewhere and move what is '
-                       'in this one to it. Nothing is half-written, and the same command then continues.') from e
+        raise DiskFull(f'The disk of {folder} is full: make room there, or set {variable} to a folder elsewhere and move '
+                       'what is in this one to it. Nothing is half-written, and the same command then continues.') from e
 
-# %% ../nbs/28_checkpoint.ipynb #eeb7ed59
+# %% ../nbs/28_checkpoint.ipynb #3ce8ec4b
 def checkpoint_file(
     run,       # a `Run`, or its id
     root=None, # the folder of all records; None: `runs_root()`
@@ -59,6 +60,7 @@ def checkpoint_file(
     "Where the unfinished training of `run` is kept."
     return Path(root or runs_root())/f'.{run if isinstance(run, str) else run_id(run)}.checkpoint'
 
+# %% ../nbs/28_checkpoint.ipynb #d48daa78
 def write_checkpoint(
     state:dict, # tensors and plain values
     file:Path,
@@ -74,7 +76,7 @@ def write_checkpoint(
         part.replace(file)
     finally: part.unlink(missing_ok=True)
 
-# %% ../nbs/28_checkpoint.ipynb #7f36c2df
+# %% ../nbs/28_checkpoint.ipynb #a222deda
 def _read(file, **kwargs):
     "The state in `file`; None if there is none, or a damaged one."
     try: return torch.load(file, map_location='cpu', weights_only=True, **kwargs)
@@ -82,6 +84,7 @@ def _read(file, **kwargs):
     except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as e:
         return print(f'{file.name} is damaged and not used ({type(e).__name__}).', flush=True)
 
+# %% ../nbs/28_checkpoint.ipynb #42d6ba9c
 def has_checkpoint(
     run,       # a `Run`, or its id
     root=None, # the folder of all records; None: `runs_root()`
@@ -115,11 +118,12 @@ def _do_fit(self:Learner):
         self.epoch = epoch
         self._with_events(self._do_epoch, 'epoch', CancelEpochException)
 
-# %% ../nbs/28_checkpoint.ipynb #b07af5ac
+# %% ../nbs/28_checkpoint.ipynb #cc02b54f
 def _kept(cbs):
     "The attributes that each callback wants kept: (callback, name) pairs."
     return [(cb, k) for cb in cbs for k in getattr(type(cb), 'kept', ())]
 
+# %% ../nbs/28_checkpoint.ipynb #1343c717
 class Checkpoint(Callback):
     "Keep the training in `file` after an epoch, and continue from `found`."
     order, every = 90, 2. # after all others; seconds between two files at least
@@ -134,16 +138,17 @@ class Checkpoint(Callback):
     @property
     def spent(self): return self.seconds + time.perf_counter() - self.start # of all pieces
 
-# %% ../nbs/28_checkpoint.ipynb #900922c4
+# %% ../nbs/28_checkpoint.ipynb #4f1250ab
 @patch
 def state(self:Checkpoint) -> dict:
     "All that the training is after this epoch: tensors and plain values."
     said = {}
     for cb, k in _kept(self.learn.cbs): said.setdefault(cb.name, {})[k] = getattr(cb, k)
-    return dict(setting=self.setting, layout=dict(getattr(self.learn, 'layout', {})), epoch=self.epoch + 1, train_iter=self.train_iter,
-                callbacks=said, seconds=self.spent, resumed=list(self.resumed), model=self.model.state_dict(),
-                opt=self.opt.state_dict(), random=random_states(self.dls))
+    return dict(setting=self.setting, layout=dict(getattr(self.learn, 'layout', {})), epoch=self.epoch + 1,
+                train_iter=self.train_iter, seconds=self.spent, resumed=list(self.resumed), callbacks=said,
+                model=self.model.state_dict(), opt=self.opt.state_dict(), random=random_states(self.dls))
 
+# %% ../nbs/28_checkpoint.ipynb #f0fba5c3
 @patch
 def restore(self:Checkpoint, s:dict):
     "Make the training what it was when `state` gave `s`."
@@ -154,7 +159,7 @@ def restore(self:Checkpoint, s:dict):
     self.saved, self.seconds, self.resumed = s['epoch'], s['seconds'], [*s['resumed'], s['epoch']]
     set_random_states(s['random'], self.dls)
 
-# %% ../nbs/28_checkpoint.ipynb #2c646f30
+# %% ../nbs/28_checkpoint.ipynb #8a5b57b4
 @patch
 def before_fit(self:Checkpoint):
     self.written = time.perf_counter()
@@ -167,6 +172,7 @@ def before_fit(self:Checkpoint):
 def after_epoch(self:Checkpoint):
     if time.perf_counter() - self.written >= self.every: self.save()
 
+# %% ../nbs/28_checkpoint.ipynb #f0063659
 @patch
 def save(self:Checkpoint):
     "Write the file; a full disk ends the training."
@@ -176,7 +182,7 @@ def save(self:Checkpoint):
         raise CancelFitException
     self.saved, self.written = self.epoch + 1, time.perf_counter()
 
-# %% ../nbs/28_checkpoint.ipynb #757b1ad6
+# %% ../nbs/28_checkpoint.ipynb #34c0a16d
 class Paused(StudyError):
     "Stopped before the deadline, on purpose; the same command continues."
 
@@ -184,7 +190,8 @@ def deadline() -> float: # Unix time in seconds; infinity: none
     "When this process must have ended: `IMGSTUDY_DEADLINE`."
     said = os.environ.get('IMGSTUDY_DEADLINE') or 'inf'
     try: return float(said)
-    except ValueError: raise StudyError(f'`IMGSTUDY_DEADLINE` must be a Unix time in seconds such as {time.time() + 3600:.0f}, not {said!r}.')
+    except ValueError: raise StudyError('`IMGSTUDY_DEADLINE` must be a Unix time in seconds, such as '
+                                        f'{time.time() + 3600:.0f}, not {said!r}.')
 
 # %% ../nbs/28_checkpoint.ipynb #aa6f2585
 class Deadline(Callback):
@@ -200,7 +207,7 @@ class Deadline(Callback):
         self.longest, self.validation = (max(a, time.time() - b) for a, b in
                                          ((self.longest, self.began), (self.validation, self.began_valid)))
 
-# %% ../nbs/28_checkpoint.ipynb #dd790d26
+# %% ../nbs/28_checkpoint.ipynb #501bcb41
 @patch
 def _late(self:Deadline, done):
     "Would what follows the epoch `done` end after the deadline?"
@@ -212,8 +219,9 @@ def stop(self:Deadline):
     "End the training, and say what is done and what is left."
     done, n = self.checkpoint.saved, self.n_epoch
     left = f'{n - done} of {n} epochs, about {self.longest:.1f} s each, and the test' if done < n else 'the test'
-    self.error = Paused(f'Paused after epoch {done}, before the deadline. Left: {left}. The same command continues there.' if done
-                        else 'Paused with no epoch kept: the deadline came first. The same command begins again, and needs more time.')
+    self.error = Paused(f'Paused after epoch {done}, before the deadline. Left: {left}. The same command continues there.'
+                        if done else 'Paused with no epoch kept: the deadline came first. The same command begins again, and '
+                        'needs more time.')
     raise CancelFitException
 
 # %% ../nbs/28_checkpoint.ipynb #aeca4b1c

@@ -106,14 +106,14 @@ class EMA(Callback):
     def after_validate(self): self.swap()
     def after_fit(self): self.swap()
 
-# %% ../nbs/34_fit.ipynb #e6e73100
+# %% ../nbs/34_fit.ipynb #63fe5b6b
 def _mixing(cb):
     "`cb`, able to be cancelled before its first batch: fastai asks for `stack_y` then, and sets it later."
     cb.stack_y = False
     return cb
 
-_makers = dict(clip=lambda r: GradientClip(r.clip), mixup=lambda r: _mixing(MixUp(r.mixup)), cutmix=lambda r: _mixing(CutMix(r.cutmix)),
-               ema=lambda r: EMA(r.ema), patience=lambda r: EarlyStop(r.patience, r.min_epochs or 1, r.frozen_epochs or 0))
+_makers = dict(clip=lambda r: GradientClip(r.clip), mixup=lambda r: _mixing(MixUp(r.mixup)),
+               cutmix=lambda r: _mixing(CutMix(r.cutmix)), ema=lambda r: EMA(r.ema), patience=lambda r: EarlyStop(r.patience, r.min_epochs or 1, r.frozen_epochs or 0))
 
 def recipe_cbs(recipe:Recipe) -> list: # fastai callbacks
     "The callbacks for what `recipe` asks beyond a plain training."
@@ -170,7 +170,7 @@ def _forward_parts(learn, most):
         preds, start = [*preds, pred.detach()], start + len(pred)
     return torch.cat(preds)
 
-# %% ../nbs/34_fit.ipynb #4f497cf6
+# %% ../nbs/34_fit.ipynb #dfc9ed27
 def _do_parts(learn, most):
     "fastai's way through a batch, with the same events, in parts of at most `most` images."
     learn.pred = _forward_parts(learn, most)
@@ -182,6 +182,7 @@ def _do_parts(learn, most):
     learn._with_events(learn._step, 'step', CancelStepException)
     learn.opt.zero_grad()
 
+# %% ../nbs/34_fit.ipynb #f3272f97
 def split_batches(
     learn:Learner, # as from `create_learner`
     most:int,      # images that go through the model at once
@@ -197,7 +198,7 @@ def is_out_of_memory(e:Exception) -> bool:
     "Does `e` say that the device has too little memory?"
     return isinstance(e, torch.OutOfMemoryError) or isinstance(e, RuntimeError) and any(s in str(e) for s in _short)
 
-# %% ../nbs/34_fit.ipynb #728f570d
+# %% ../nbs/34_fit.ipynb #11837dab
 class EventFiles(Callback):
     "Write each row of the history into an event file in `folder`; the step is the epoch."
     order, writer = 53, None # after `History`, before `Checkpoint`: no epoch is kept there and missing here
@@ -211,13 +212,14 @@ class EventFiles(Callback):
     def after_fit(self):
         if self.writer: self.writer.close()
 
+# %% ../nbs/34_fit.ipynb #51bcbaec
 def event_cbs(
     name:str, # of the run's folder
 ) -> list: # fastai callbacks
     "What streams to TensorBoard, if `IMGSTUDY_TENSORBOARD` names a folder and the extra is installed."
     if not (folder := os.environ.get('IMGSTUDY_TENSORBOARD')): return []
     if find_spec('tensorboard'): return [EventFiles(Path(folder).expanduser()/name)]
-    print("IMGSTUDY_TENSORBOARD is set, but TensorBoard is missing (pip install 'imgstudy[tensorboard]'): nothing streams.", flush=True)
+    print("IMGSTUDY_TENSORBOARD is set, but TensorBoard is missing (pip install 'imgstudy[tensorboard]'): nothing streams.")
     return []
 
 # %% ../nbs/34_fit.ipynb #9f0d27f5

@@ -196,7 +196,7 @@ def _attempt(run, data, root, start, most): # most: images that go through the m
     error.images = most or learn.dls.bs
     raise error # outside of the clause above, so that nothing holds on to what filled the memory
 
-# %% ../nbs/41_train.ipynb #49ac8ff6
+# %% ../nbs/41_train.ipynb #adc92db2
 def _fitted(run, data, root, start):
     "As `_attempt`, in as many images at once as memory allows."
     most = None
@@ -205,17 +205,17 @@ def _fitted(run, data, root, start):
         except OutOfMemory as e:
             if (images := e.images) == 1: raise
         most = math.ceil(images/2)
-        print(f'{_label(data, run)} out of memory with {images} images at once: begins again with {most}, the batch as before', flush=True)
+        print(f'{_label(data, run)} out of memory with {images} images at once: begins again with {most}, in batches as before')
         drop_checkpoint(checkpoint_file(run, root))
         gc.collect()
         if torch.cuda.is_available(): torch.cuda.empty_cache()
 
-# %% ../nbs/41_train.ipynb #4b6d503c
+# %% ../nbs/41_train.ipynb #2fa43b59
 def _train(run, data, root):
     "The record of `run` and its weights."
     start = time.perf_counter()
     if run.size is None or run.augment is None: raise StudyError('The run leaves size or augment open: make it with create_run.')
-    if time.time() >= deadline(): raise Paused(f'Paused before {run_id(run)} began: the deadline has passed. The same command continues.')
+    if time.time() >= deadline(): raise Paused(f'Paused before {run_id(run)} began: the deadline has passed.')
     data = data or load_data(run)
     _check_before(run, data, root)
     learn, history, keep = _fitted(run, data, root, start)
