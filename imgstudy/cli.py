@@ -5,14 +5,16 @@
 # %% auto #0
 __all__ = ['commands', 'command', 'studies_', 'models_', 'datasets_', 'run', 'status', 'verify', 'compare', 'audit', 'main']
 
-# %% ../nbs/60_cli.ipynb #0e7f0760
+# %% ../nbs/60_cli.ipynb #e1d7a7c9
 from .core import *
-import fnmatch, re, sys
+import fnmatch, os, re, sys
 import pandas as pd
+from pathlib import Path
 from fastcore.script import anno_parser, store_true
 from .runs import *
 from .datasets import *
 from .audit import *
+from .data import *
 from .zoo import *
 from .records import *
 from .studies import *
@@ -50,7 +52,7 @@ def datasets_():
     "List the data sets, where they come from and what may be done with them."
     _show(datasets_table().drop(columns=['source', 'citation']))
 
-# %% ../nbs/60_cli.ipynb #1357717a
+# %% ../nbs/60_cli.ipynb #f542abb3
 def _named(names:str) -> list: # of `Study`
     "The studies that `names` says."
     return list(studies.values()) if names == 'all' else [get_study(n.strip()) for n in names.split(',')]
@@ -59,30 +61,64 @@ def _planned(chosen, scale, seeds, only) -> list: # of Run
     "Every run of the studies `chosen`, once; with `only`, those whose row or id matches the pattern."
     seeds = int(seeds) if seeds else None
     match = lambda row, run: not only or any(fnmatch.fnmatch(t, f'*{only}*') for t in (row, run_id(run)))
-    runs = {(s.name, row): [r for r in rs if match(row, r)] for s in chosen for row, rs in study_runs(s, scale, seeds).items()}
-    if not any(runs.values()): raise StudyError(f'No row and no run matches {only!r}. See them with --dry-run.')
-    return unique_runs(runs)
+    runs = [(row, r) for s in chosen for row, rs in study_runs(s, scale, seeds).items() for r in rs]
+    wanted = {run_id(r) for row, r in runs if match(row, r)}
+    if not wanted: raise StudyError(f'No row and no run matches {only!r}. See them with --dry-run.')
+    wanted |= {source_id(r) for _, r in runs if run_id(r) in wanted} # what they start from
+    return list({run_id(r): r for _, r in runs if run_id(r) in wanted}.values())
 
-def _plan(chosen, scale, seeds, rate):
-    "Print what the studies `chosen` would train."
+def _plan(chosen, scale, seeds, rate, runs):
+    "Print what the studies `chosen` would train, as far as it is among `runs`."
+    ids = {run_id(r) for r in runs}
     for s in chosen:
+        plan, groups = plan_table(s, scale, rate, int(seeds) if seeds else None), study_runs(s, scale, int(seeds) if seeds else None)
         print(f'{s.name} at scale {scale}: {s.question}')
-        _show(plan_table(s, scale, rate, int(seeds) if seeds else None))
+        _show(plan.loc[[row for row, rs in groups.items() if any(run_id(r) in ids for r in rs)]])
 
-# %% ../nbs/60_cli.ipynb #13d4c3a4
+# %% ../nbs/60_cli.ipynb #784fa5fb
 def _rate(root):
     "Seconds an image and an operation on this machine, from the records in `root`."
     here = environment()
-    same = lambda r: all(r.info['environment'].get(k) == here[k] for k in ('cpu', 'gpu', 'cores'))
-    return fit_rate([r for r in read_records(root) if r.outcome == 'finished' and same(r)])
+    same = lambda r: all(r.info.get('environment', {}).get(k) == here[k] for k in ('cpu', 'gpu', 'cores'))
+    return fit_rate([r for r in read_records(root, damaged=[]) if r.outcome == 'finished' and same(r)])
+
+def _root(said): return Path(said).expanduser().resolve() if said else None
+
+def _check_data(runs, root):
+    "Raise `StudyError` if a data set is no longer what finished records among `runs` were made from."
+    old = {r.run.dataset: r for r in find_records(runs, root or runs_root())}
+    for r in old.values():
+        if data_missing(r.run.dataset): continue # nothing to compare with
+        now, was = load_data(r.run).fingerprint, r.info['data']['fingerprint']
+        if now != was: raise StudyError(f'{r.run.dataset} has changed since the record {r.path} was made (fingerprint {was}, now {now}). '
+                                        'Delete or rename the records of the old images, or take another folder with --root.')
+
+def _short(table): return table[['difference', 'seeds_low', 'seeds_high', 'over', 'p_better', 'p_holm', 'says', 'finding']] if len(table) else table
 
 def _answer(chosen, scale, seeds, root):
     "Print what the records say to the studies `chosen`."
     for s in chosen:
         print(f'\n{s.name}: {s.question}')
-        _show(with_intervals(answer_table(s, scale, int(seeds) if seeds else None, root)))
+        args = s, scale, int(seeds) if seeds else None, root
+        _show(with_intervals(answer_table(*args)))
+        for title, table in (('Zero-one loss, fold by fold', folds_table(*args)), ('Compared pair by pair', _short(comparisons_table(*args))),
+                             *zip(('Cells, the first selected on validation images', 'Effects on accuracy'), grid_tables(*args))):
+            if table is not None and len(table): print(f'{title}:'); _show(table.round(4))
 
-# %% ../nbs/60_cli.ipynb #a785dd1d
+# %% ../nbs/60_cli.ipynb #ee8a4b0f
+def _run_all(runs, root, rate, notebook, **kwargs):
+    "Sweep `runs`; what can be known to be wrong is said before."
+    if notebook: study_notebook()
+    _check_data(runs, root)
+    sweep(runs, root, notebook=notebook, costs={run_id(r): estimate_seconds(r, rate) for r in runs}, **kwargs)
+
+def _say_failed(runs, root):
+    "Raise `StudyError` if one of `runs` failed, so that the command ends with an error."
+    states = run_states(runs, root)
+    n = (states.state == 'failed').sum()
+    if n: raise StudyError(f'{n} of {len(states)} runs failed; imgstudy status says why, and the same command tries them again.')
+
+# %% ../nbs/60_cli.ipynb #2b6c0f37
 @command
 def run(
     study:str,             # a study, several with commas, or all
@@ -98,19 +134,17 @@ def run(
     root:str='',           # where records go; none: IMGSTUDY_RUNS, else runs/
 ):
     "Train what a study needs and print its answer; what is finished is skipped, what was interrupted goes on."
-    chosen, root = _named(study), root or None
+    chosen, root, backend = _named(study), _root(root), 'dask' if scheduler else backend
     runs, rate = _planned(chosen, scale, seeds, only), _rate(root)
     total = sum(estimate_seconds(r, rate) for r in runs)
-    if dry_run: _plan(chosen, scale, seeds, rate)
+    if dry_run: _plan(chosen, scale, seeds, rate, runs)
     print(f'{len(runs)} trainings, about {total/60:.0f} minutes one after the other, going by {"records of this machine" if rate != default_rate else "a machine with two cores"}.')
     if dry_run: return
-    costs = {run_id(r): estimate_seconds(r, rate) for r in runs}
-    states = sweep(runs, root, jobs=jobs, time_limit=time_limit or None, backend=backend, scheduler=scheduler or None,
-                   notebook=not no_notebook, costs=costs)
-    print(states.state.value_counts().to_string())
+    _run_all(runs, root, rate, jobs=jobs, time_limit=time_limit or None, backend=backend, scheduler=scheduler or None, notebook=not no_notebook)
     _answer(chosen, scale, seeds, root)
+    _say_failed(runs, root)
 
-# %% ../nbs/60_cli.ipynb #8fe6f591
+# %% ../nbs/60_cli.ipynb #21912b27
 @command
 def status(
     study:str,         # a study, several with commas, or all
@@ -120,32 +154,34 @@ def status(
 ):
     "Say what is done, running, paused, failed, blocked or left, and why."
     for s in _named(study):
-        states = run_states(unique_runs(study_runs(s, scale, seeds or None)), root or None)
+        states = run_states(unique_runs(study_runs(s, scale, seeds or None)), _root(root))
         print(f'{s.name}: ' + ', '.join(f'{n} {state}' for state, n in states.state.value_counts().items()))
         rest = states[~states.state.isin(['done', 'left'])]
-        if len(rest): _show(rest[['id', 'state', 'reason']])
+        if len(rest): _show(rest.groupby(['state', 'reason'], sort=False, dropna=False).id.agg(['size', 'first'])
+                            .set_axis(['runs', 'one of them'], axis=1).reset_index())
 
 @command
 def verify(
     root:str='', # a folder of records; none: IMGSTUDY_RUNS, else runs/
 ):
     "Recompute the metrics of every record from its predictions, and say which do not agree."
-    bad, records = [], read_records(root or None)
-    for r in records:
-        if r.outcome != 'finished': continue
+    records = read_records(_root(root), damaged := [])
+    done, wrong = [r for r in records if r.outcome == 'finished'], []
+    if not records + damaged: raise StudyError(f'There are no records in {_root(root) or runs_root()}: name their folder with --root.')
+    for r in done:
         try: verify_record(r)
-        except StudyError as e: bad.append(str(e))
-    print(f'{len(records)} records: {sum(r.outcome == "finished" for r in records) - len(bad)} agree with their predictions, '
-          f'{sum(r.outcome != "finished" for r in records)} failed, {len(bad)} do not agree.')
+        except StudyError as e: wrong.append(str(e))
+    print(f'{len(records)} records: {len(done) - len(wrong)} agree with their predictions, {len(wrong)} do not agree, '
+          f'{len(records) - len(done)} failed; {len(damaged)} damaged.')
+    bad = wrong + damaged
     if bad: raise StudyError('\n'.join(bad))
 
-# %% ../nbs/60_cli.ipynb #71765e1a
+# %% ../nbs/60_cli.ipynb #1f2449fa
 @command
 def compare(
     dataset:str,        # folder:PATH, or a registered name
     models:str='lenet_modern,convnext,mobilenetv2', # with commas; timm:NAME too
-    scale:str='full',   # full: each model's own recipe; small: 5 epochs
-    epochs:int=0,       # passes over the training images; 0: the model's own
+    epochs:int=0,       # passes over the training images; 0: the model's own recipe
     seeds:int=3,        # trainings a row
     jobs:int=1,         # trainings at once
     time_limit:str='',  # stop cleanly before it: 9m, 1h30m, 90s
@@ -155,11 +191,12 @@ def compare(
 ):
     "Train models on your own images, from scratch and from ImageNet, and compare them."
     study = compare_study(dataset, [m.strip() for m in models.split(',') if m.strip()], **({'epochs': epochs} if epochs else {}))
-    runs, rate = _planned([study], scale, seeds, ''), _rate(root or None)
-    if dry_run: return _plan([study], scale, seeds, rate)
-    sweep(runs, root or None, jobs=jobs, time_limit=time_limit or None, notebook=not no_notebook,
-          costs={run_id(r): estimate_seconds(r, rate) for r in runs})
-    _answer([study], scale, seeds, root or None)
+    root, scale = _root(root), 'full'
+    runs, rate = _planned([study], scale, seeds, ''), _rate(root)
+    if dry_run: return _plan([study], scale, seeds, rate, runs)
+    _run_all(runs, root, rate, jobs=jobs, time_limit=time_limit or None, notebook=not no_notebook)
+    _answer([study], scale, seeds, root)
+    _say_failed(runs, root)
 
 @command
 def audit(
@@ -169,7 +206,7 @@ def audit(
     "Look at a data set: counts, sizes, balance, damaged and doubled images, in one HTML page."
     print(audit_page(dataset, out or f"audit-{get_dataset(dataset).title.replace(' ', '_')}.html"))
 
-# %% ../nbs/60_cli.ipynb #b6ca8f65
+# %% ../nbs/60_cli.ipynb #0a282ab4
 def _parse(f, name, words) -> dict: # parameter -> value
     "What `words` say of the parameters of `f`; help and mistakes in an option end the program."
     said = vars(anno_parser(f, prog=f'imgstudy {name}').parse_args(words))
@@ -182,4 +219,8 @@ def main():
     name, words = sys.argv[1], _hyphens(sys.argv[2:])
     try: commands[name](**_parse(commands[name], name, words))
     except StudyError as e: sys.exit(f'imgstudy: {e}')
-    except KeyboardInterrupt: sys.exit('imgstudy: stopped. The same command goes on from here.')
+    except KeyboardInterrupt:
+        print('imgstudy: stopped. The same command goes on from here.', file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError: # such as of `imgstudy models | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -98,12 +98,19 @@ def _read(path):
     if (path/'predictions.npz').exists(): record.predictions = dict(np.load(path/'predictions.npz', allow_pickle=False))
     return record
 
-# %% ../nbs/40_records.ipynb #84c13be0
+# %% ../nbs/40_records.ipynb #8bfd2d17
 def read_records(
-    root=None, # a folder of records; None: `runs_root()`
+    root=None,    # a folder of records; None: `runs_root()`
+    damaged=None, # a list that collects messages on damaged ones; None: they raise
 ) -> list: # of `Record`, by name
     "Every record in the folder `root`."
-    return [read_record(p.parent) for p in sorted(Path(root or runs_root()).glob('*/record.json'))]
+    found = []
+    for path in sorted(Path(root or runs_root()).glob('[!.]*/record.json')):
+        try: found.append(read_record(path.parent))
+        except StudyError as e:
+            if damaged is None: raise
+            damaged.append(str(e))
+    return found
 
 # %% ../nbs/40_records.ipynb #f609b897
 def finished(
@@ -127,11 +134,11 @@ def load_model(record:Record):
         f'The weights in {record.path.name} are damaged or of another version of {run.model}: run it again.') from e
     return model.eval()
 
-# %% ../nbs/40_records.ipynb #85781e6d
+# %% ../nbs/40_records.ipynb #47ab94f8
 def verify_record(record:Record):
     "Raise `StudyError` unless the metrics of a finished `record` follow from its predictions."
     finished([record])
-    p = record.predictions
+    if not (p := record.predictions): raise StudyError(f'{record.id} holds no predictions: delete the folder and run it again.')
     again = compute_metrics(p['target'], p['pred'], p['log_probs'])
     wrong = [k for k in again if k in record.metrics and not np.allclose(again[k], record.metrics[k], rtol=0, atol=1e-9)]
     if wrong: raise StudyError(f'{record.id}: {wrong[0]} is recorded as {record.metrics[wrong[0]]}, but the predictions '
@@ -181,12 +188,19 @@ def _spread(records, metric):
     counts = records[0].info['data']['counts']
     return t_interval([np.mean([r.metrics[metric] for r in same]) for same in folds.values()], counts['test']/counts['train'])
 
-# %% ../nbs/40_records.ipynb #f1dcfe2e
+# %% ../nbs/40_records.ipynb #d88db3b9
+def _of_same_images(records):
+    "`records`, or a `StudyError` if the data set changed between them."
+    prints = {r.info.get('data', {}).get('fingerprint') for r in records}
+    if len(prints) > 1: raise StudyError(f'{records[0].run.dataset} has changed between these runs (fingerprints {sorted(map(str, prints))}), so '
+                                         'their results are of different images: delete the older records and run them again.')
+    return records
+
 def seeds_table(
     records, # finished ones that differ in seed or fold only
 ) -> pd.DataFrame: # mean, seeds_low, seeds_high (folds_ for folds), images_low, images_high: a row a metric
     "Mean of each metric with 95 % intervals over seeds or folds (t) and over images; nan where there is none."
-    cm = mean_confusion(finished(records))
+    cm = mean_confusion(_of_same_images(finished(records)))
     low, high = wilson_interval(round(np.trace(cm)), round(cm.sum()))
     images = dict(accuracy=(low, high), zero_one_loss=(1 - high, 1 - low), macro_f1=macro_f1_interval(cm))
     images |= {m: (np.nan, np.nan) for m in _plain if all(m in r.metrics for r in records)}
@@ -197,7 +211,7 @@ def seeds_table(
     table.loc[shares] = table.loc[shares].clip(0, 1) # a t-interval knows nothing of the ends of the scale
     return table
 
-# %% ../nbs/40_records.ipynb #8c64ff6f
+# %% ../nbs/40_records.ipynb #7984cc11
 def with_intervals(
     table:pd.DataFrame, # with columns x_low and x_high, and perhaps x
     digits:int=4,
@@ -207,7 +221,7 @@ def with_intervals(
     table = table.copy()
     for name in [c.removesuffix('_low') for c in table if c.endswith('_low')]:
         interval = [ends(*v) for v in zip(table.pop(f'{name}_low'), table.pop(f'{name}_high'))]
-        if name in table: table[name] = [f'{v:.{digits}f} {i}' for v, i in zip(table[name], interval)]
+        if name in table: table[name] = [f'{v:.{digits}f} {i}' if v == v else '' for v, i in zip(table[name], interval)]
         else: table[f'over {name}'] = interval
     return table
 

@@ -222,10 +222,11 @@ def best_cell(
     table = pd.DataFrame(rows).sort_values('valid_accuracy', ascending=False, kind='stable', ignore_index=True)
     return table.assign(selected=[i == 0 for i in table.index], cells=len(cells))
 
-# %% ../nbs/50_stats.ipynb #9b55505a
+# %% ../nbs/50_stats.ipynb #f74322c8
 _not_protocol = {'seed', 'fold', 'split_seed', 'precision'} # which draw, and how it was computed
 _open = {'size', 'augment', 'normalize', 'interpolation'}   # None: not said, whereas `subset=None` is all of the images
 _scale = ('size', 'epochs', 'subset')
+_protocol = ('epochs', 'size', 'bs', 'lr', 'schedule', 'augment') # what a reader would ask for first
 
 def _flat(run) -> dict:
     "Fields of run and recipe, with the kind of its `init`, and with its frozen epochs among the epochs."
@@ -241,16 +242,17 @@ def _said(field, value) -> str:
     if value is None: return 'all' if field == 'subset' else 'none'
     return f'{value:g}' if isinstance(value, float) else str(value)
 
-# %% ../nbs/50_stats.ipynb #557c8fc0
+# %% ../nbs/50_stats.ipynb #f61b33e2
 def run_differences(
     run:Run,       # executed
     published:Run, # what was published, as a Run
+    stated=None,   # the fields that were said there; the others are our own choice. None: all of them
 ) -> list: # of texts such as 'smaller scale: epochs 3 for 30'
     "What `run` does otherwise than `published`, but for seed and fold."
-    ours, theirs = _flat(run), _flat(published)
+    ours, theirs, own = _flat(run), _flat(published), set(_flat(published)) - set(stated or _flat(published))
     given = [k for k in ours if k not in _not_protocol and ours[k] != theirs[k] and not (k in _open and theirs[k] is None)]
     small = [k for k in given if _smaller(k, ours[k], theirs[k])]
-    said = lambda k: f'{k} {_said(k, ours[k])} for {_said(k, theirs[k])}'
+    said = lambda k: f'{k} {_said(k, ours[k])} for {_said(k, theirs[k])}' + (', our own choice' if k in own else '')
     return [f'smaller scale: {said(k)}' for k in small] + [said(k) for k in given if k not in small]
 
 # %% ../nbs/50_stats.ipynb #bce9626c
@@ -293,7 +295,7 @@ def rounding(ref) -> float:
     digits = len(f'{ref.value:.10f}'.rstrip('0').split('.')[1])
     return .5*10.**-max(digits, 2 if ref.unit == 'share' else 0) if ref.approximate else 0.
 
-# %% ../nbs/50_stats.ipynb #7a75e342
+# %% ../nbs/50_stats.ipynb #de176a89
 _metrics = {m: m for m in ('accuracy', 'zero_one_loss', 'macro_f1', 'log_loss', 'calibration_error', 'top5_accuracy')}
 _metrics['test_loss'] = 'log_loss'
 
@@ -307,39 +309,42 @@ def _measured(
     known = metric in ('accuracy', 'zero_one_loss') if ours == 'validation' else all(metric in r.metrics for r in records)
     return (_validation if ours == 'validation' else _tested)(records, metric) if known else (np.nan, np.nan, np.nan, '')
 
-def _reasons(ref, records, published_run, ours, measured) -> list:
+def _reasons(ref, records, published_run, stated, ours, measured) -> list:
     "Why `ref` and `records` cannot be compared."
     mean, low = measured[:2]
     reasons = [f'our records hold no {ref.metric} of {ours} images'] if np.isnan(mean) else []
     if np.isnan(low) and not reasons: reasons = [f'one run has no interval for {ref.metric}']
-    differ = (lambda run: run_differences(run, published_run)) if published_run else (lambda run: _words_differ(ref, run))
+    differ = (lambda run: run_differences(run, published_run, stated)) if published_run else (lambda run: _words_differ(ref, run))
     return list(dict.fromkeys(reasons + _images_differ(ref, ours) + [said for r in records for said in differ(r.run)]))
 
-# %% ../nbs/50_stats.ipynb #3f6a9d04
+# %% ../nbs/50_stats.ipynb #de9ff909
 def _place(ref, low, high) -> str:
     "Where our interval lies, seen from the published figure."
     half = rounding(ref)
     return 'above' if low > ref.value + half else 'below' if high < ref.value - half else 'within'
 
-def _note(n, over, published_run) -> str:
+def _note(n, over, published_run, stated=None) -> str:
     "What a verdict leaves open."
     few = f'n={n}: over images only' if over == 'images' else f'two {over}: an interval so wide that it says little' if n == 2 else ''
-    return '; '.join(filter(None, [few, '' if published_run else 'its protocol was not given as a Run and not compared']))
+    unsaid = [k for k in _protocol if k not in (stated or _protocol)]
+    return '; '.join(filter(None, [few, '' if published_run else 'its protocol was not given as a Run and not compared',
+                                   f"not said there: {', '.join(unsaid)}" if unsaid else '']))
 
-def _compare_one(ref, records, published_run, ours) -> dict:
+def _compare_one(ref, records, published_run, stated, ours) -> dict:
     "The row of `compare_reference` for one published figure."
     mean, low, high, over = measured = _measured(ref, records, ours)
-    reasons, n = _reasons(ref, records, published_run, ours, measured), len(by_fold(records)) if over == 'folds' else len(records)
+    reasons, n = _reasons(ref, records, published_run, stated, ours, measured), len(by_fold(records)) if over == 'folds' else len(records)
     verdict = 'not comparable because ' + '; '.join(reasons) if reasons else _place(ref, low, high)
     said = {k: ref[k] for k in ('study', 'where', 'model', 'metric', 'split')} | dict(published=ref.value, published_n=ref.n)
-    return said | dict(ours=mean, low=low, high=high, over=over, n=n, verdict=verdict, note=_note(n, over, published_run))
+    return said | dict(ours=mean, low=low, high=high, over=over, n=n, verdict=verdict, note=_note(n, over, published_run, stated))
 
-# %% ../nbs/50_stats.ipynb #c8711158
+# %% ../nbs/50_stats.ipynb #5cc35cd7
 def compare_reference(
     rows,    # rows of `references`, or one
     records, # finished ones that differ in seed or fold only
     published_run:Run=None, # the published protocol as a complete Run; None: what the rows say of it
     ours:str=None, # 'test', 'fold' or 'validation'; None: fold or test, as the records were tested
+    stated=None,   # the fields of `published_run` that were said there; None: all of them
 ) -> pd.DataFrame: # published, ours with its interval, n, verdict, note: a row a figure
     "Whether `records` agree with published figures: `within`, `above`, `below`, or `not comparable because` of what."
     rows = rows.to_frame().T if isinstance(rows, pd.Series) else rows
@@ -347,4 +352,4 @@ def compare_reference(
     if not records: raise StudyError('There are no records to compare with what was published.')
     ours = ours or ('fold' if records[0].run.folds else 'test')
     if ours not in ('test', 'fold', 'validation'): raise StudyError(did_you_mean('kind of images', ours, ('test', 'fold', 'validation')))
-    return pd.DataFrame([_compare_one(ref, records, published_run, ours) for _, ref in rows.iterrows()])
+    return pd.DataFrame([_compare_one(ref, records, published_run, stated, ours) for _, ref in rows.iterrows()])

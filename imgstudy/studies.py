@@ -20,7 +20,7 @@ from .models import *
 from .zoo import *
 from .train import *
 
-# %% ../nbs/42_studies.ipynb #067e68a3
+# %% ../nbs/42_studies.ipynb #c06b8d91
 @dataclass(frozen=True)
 class Row:
     "One row of a study's table: a training, and the published figures it answers."
@@ -43,6 +43,7 @@ class Study:
     small: dict = field(default_factory=dict) # what the scale small changes in every row
     small_seeds: int = 3
     note: str = ''    # what a reader of the results must know
+    shown: dict = field(default_factory=dict) # table or figure of the document -> what it shows
 
 # %% ../nbs/42_studies.ipynb #18e85c40
 studies = Registry('study')
@@ -59,7 +60,7 @@ _four = 'Sobieski & Olejnik 2023, Deep Learning, project I report'
 _lenet = 'De Kok, Tomaszewski & Velja 2023, CIFAR-100 and STL-10 report'
 _maverick = 'Model Mavericks 2023, Deep Learning project'
 
-# %% ../nbs/42_studies.ipynb #d4901cf8
+# %% ../nbs/42_studies.ipynb #669f473d
 _cats = dict(dataset='cats_vs_dogs')
 _folds = dict(_cats, model='lenet_modern', folds=5, lr=1e-3, schedule='flat')
 
@@ -70,9 +71,10 @@ studies.add(Study('cats_dogs_optimizers',
      Row('Adam', dict(_folds, opt='adam', wd=0.), dict(where='table 2')),
      Row('AdamW', dict(_folds, opt='adamw', wd=5e-5), dict(where='table 3'))),
     expected=(.75, .92), seeds=1, small=dict(subset=2000, size=32, epochs=8), small_seeds=1,
-    note='Each fold is trained once, as published; the spread is over folds.'));
+    note='Each fold is trained once, as published; the spread is over folds.',
+    shown={'table 1': 'zero-one loss, accuracy and training loss of each fold, SGD', 'table 2': 'the same, Adam', 'table 3': 'the same, AdamW'}));
 
-# %% ../nbs/42_studies.ipynb #fc441c87
+# %% ../nbs/42_studies.ipynb #36ab7a32
 _scratch = dict(_cats, opt='adam', lr=2e-3, wd=0., schedule='flat')
 _tuned = dict(_cats, init='imagenet', lr=4e-5)
 _text = lambda model, init='scratch', **kw: dict(model=model, init=init, **kw)
@@ -94,9 +96,10 @@ studies.add(Study('cats_dogs_architectures',
      Row('ConvNeXt-B, 22k, 1k, linear schedule', dict(_cats, model='convnext_b_22k_1k', init='imagenet', schedule='linear', epochs=5),
          _text('convnext_b_22k_1k', 'imagenet', setting='Hugging Face|^fine-tuned'))),
     expected=(.70, 1.), small=dict(subset=1000, size=64, epochs=3), small_seeds=1,
-    note='The public best that it compares with is quoted in its table 5; which images were scored there is not said.'));
+    note='The public best that it compares with is quoted in its table 5; which images were scored there is not said.',
+    shown={'table 4': 'training loss, accuracy and epochs of each model', 'table 5': 'the public best beside the fine-tuned ConvNeXt', 'figure 4': 'validation accuracy of ConvNeXt-B over 50 epochs', 'figure 5': 'validation loss', 'figure 6': 'validation accuracy', 'figure 7': 'training loss'}));
 
-# %% ../nbs/42_studies.ipynb #0df540c9
+# %% ../nbs/42_studies.ipynb #fb15b562
 _dogs = dict(dataset='stanford_dogs20', init='imagenet', tune='head', augment='none')
 
 studies.add(Study('dog_breeds', 'How much better than MobileNetV2 is ConvNeXt on twenty dog breeds?', _breeds,
@@ -105,9 +108,10 @@ studies.add(Study('dog_breeds', 'How much better than MobileNetV2 is ConvNeXt on
      Row('ConvNeXt-Tiny', dict(_dogs, model='convnext_t_1k'), dict(model='convnext_tiny')),
      Row('MobileNetV2', dict(_dogs, model='mobilenetv2_keras'), dict(model='mobilenetv2_keras'), small=dict(epochs=3))),
     expected=(.75, .98), small=dict(size=96, epochs=1),
-    note='Stanford Dogs comes from ImageNet: the pretrained weights have seen these images.'));
+    note='Stanford Dogs comes from ImageNet: the pretrained weights have seen these images.',
+    shown={'figure 1': 'images of each breed', 'figure 2': 'images of each of the twenty', 'figure 8': 'curves of ConvNeXt-Base and MobileNetV2', 'figure 9': 'test accuracy of the ConvNeXts', 'figure 10': 'test accuracy of MobileNetV2', 'figure 11': 'ImageNet accuracy against work, quoted'}));
 
-# %% ../nbs/42_studies.ipynb #cac66fc8
+# %% ../nbs/42_studies.ipynb #f328dfcc
 _stop = dict(dataset='cifar10', augment='none', epochs=200, min_epochs=30, patience=4, opt='adam', schedule='flat')
 _procedure = 'Split 4:1, Adam at a constant rate, at least 30 epochs, then stopped after 4 without a better validation accuracy; seeds 0, 1, 2.'
 _short = dict(min_epochs=None, patience=None, epochs=8) # the scale small stops nothing early
@@ -117,7 +121,8 @@ _mlp = dict(_stop, lr=1e-3, bs=128, wd=0.01, normalize='none', **_l2)
 studies.add(Study('cifar10_mlp', 'How far does an MLP on flattened images get?', _four, _procedure,
     (Row('MLP (S)', dict(_mlp, model='mlp_s'), dict(model='mlp_s')), Row('MLP (L)', dict(_mlp, model='mlp_l'))),
     expected=(.09, .60), small=dict(_short, subset=4000),
-    note='The large network learnt nothing there, and no figure is given for it.'));
+    note='The large network learnt nothing there, and no figure is given for it.',
+    shown={'figure 1': 'training and validation loss by network size, mean and one standard deviation', 'figure 2': 'validation accuracy, likewise'}));
 
 # %% ../nbs/42_studies.ipynb #a317feed
 _levels = ('none', 'basic', 'erasing')
@@ -142,32 +147,37 @@ def _figures_6_and_8(**cell): # both show the cell that was best, the second at 
     part, text = _texts[cell['augment']]
     return dict(study=f'cifar10_cnn_{part}', setting=text, metric='accuracy', split='validation')
 
-# %% ../nbs/42_studies.ipynb #06e1cfeb
+# %% ../nbs/42_studies.ipynb #52ec19ff
 _bs_lr = dict(bs=(64, 128), lr=(.01, .001, .0001))
 _regular = dict(_bs_lr, wd=(0., .01), dropout=(0., .5))
 _cnn = dict(source=_four, protocol=_procedure, small=dict(_short, subset=2000))
 
 studies.add(Study('cifar10_cnn_batch_lr', 'Which batch size and learning rate does a three-layer CNN want?',
-    rows=_cnn_rows(_figure_4, **_bs_lr), expected=(.09, .72), **_cnn))
+    rows=_cnn_rows(_figure_4, **_bs_lr), expected=(.09, .72), **_cnn,
+    shown={'figure 3': 'training and validation loss by batch size and rate', 'figure 4': 'validation accuracy'}))
 studies.add(Study('cifar10_cnn_regularisation', 'What do L2 and dropout buy?',
-    rows=_cnn_rows(_figures_6_and_8, **_regular), expected=(.09, .75), **_cnn))
+    rows=_cnn_rows(_figures_6_and_8, **_regular), expected=(.09, .75), **_cnn,
+    shown={'figure 5': 'training and validation loss by L2 and dropout', 'figure 6': 'validation accuracy'}))
 studies.add(Study('cifar10_cnn_augmentation', 'What does augmentation buy, and can there be too much?',
-    rows=_cnn_rows(_figures_6_and_8, **_regular, augment=_levels), expected=(.09, .80), **_cnn));
+    rows=_cnn_rows(_figures_6_and_8, **_regular, augment=_levels), expected=(.09, .80), **_cnn,
+    shown={'figure 7': 'training and validation loss by level', 'figure 8': 'validation accuracy', 'section 3': 'accuracy of the best model of each experiment on Kaggle'}));
 
-# %% ../nbs/42_studies.ipynb #e41b411f
+# %% ../nbs/42_studies.ipynb #d15e2aee
 studies.add(Study('cifar10_vit', 'Does a small Vision Transformer of our own do better than the CNN?', _four, _procedure,
     tuple(Row(f'batch {bs}, rate {lr:g}', dict(_stop, model='vit', bs=bs, lr=lr, wd=0.), dict(setting='every bs and lr'))
           for bs, lr in itertools.product(*_bs_lr.values())),
-    expected=(.09, .65), small=dict(_short, subset=4000), small_seeds=1))
+    expected=(.09, .65), small=dict(_short, subset=4000), small_seeds=1,
+    shown={'figure 9': 'training and validation loss by batch size and rate', 'figure 10': 'validation accuracy'}))
 
 studies.add(Study('cifar10_finetune', 'How far do pretrained networks get?', _four, _procedure,
     (Row('MobileNetV3-S', dict(_stop, model='mobilenetv3_s', init='imagenet', wd=0., size=256), dict(model='mobilenetv3_s', metric='accuracy')),
      Row('EfficientNetV2-S', dict(_stop, model='efficientnetv2_s', init='imagenet', wd=0., size=384), dict(model='efficientnetv2_s', metric='accuracy')),
      Row('ResNet-18', dict(_stop, model='resnet18_tv', init='imagenet', wd=0., size=256), dict(model='resnet18', metric='accuracy'))),
     expected=(.70, .97), small=dict(_short, subset=2000, size=64, epochs=2), small_seeds=1,
-    note='The validation loss of ResNet-18 was unstable there.'));
+    note='The validation loss of ResNet-18 was unstable there.',
+    shown={'figure 11': 'training and validation loss by network', 'figure 12': 'validation accuracy'}));
 
-# %% ../nbs/42_studies.ipynb #06a2f839
+# %% ../nbs/42_studies.ipynb #92a4721e
 _hundred = dict(dataset='cifar100', bs=64, epochs=100, augment='none')
 _plain = dict(_hundred, opt='sgd', momentum=0., lr=1e-4, schedule='flat', wd=0.)
 _better = dict(_hundred, augment='cifar100', opt='sgd', clip=1., wd=1e-3, **_l2)
@@ -179,7 +189,8 @@ studies.add(Study('cifar100_baseline', 'Does LeNet-5 beat a perceptron under equ
     'SGD, rate 1e-4, batch 64, 100 epochs, 15 runs.',
     (Row('2-layer perceptron', dict(_plain, model='perceptron2'), dict(model='perceptron2')),
      Row('LeNet-5', dict(_plain, model='lenet5'), dict(model='lenet5'))),
-    expected=(.005, .20), seeds=15, small=_small100))
+    expected=(.005, .20), seeds=15, small=_small100,
+    shown={'table 1': 'accuracies and training loss, means of 15 runs', 'figure 1': 'sample images', 'figure 2': 'accuracy of the perceptron', 'figure 3': 'its loss', 'figure 4': 'accuracy of LeNet-5', 'figure 5': 'its loss'}))
 
 studies.add(Study('cifar100_schedules', 'What do schedule, clipping, decay and augmentation buy?', _lenet,
     'SGD, clipping at 1, weight decay 1e-3, five augmentations, 100 epochs; momentum is given for one-cycle only, as 0.85 to 0.95.',
@@ -187,20 +198,23 @@ studies.add(Study('cifar100_schedules', 'What do schedule, clipping, decay and a
               dict(study='cifar100_schedules', model=m) if s == 'one_cycle' else None)
           for m, title in (('perceptron2', '2-layer perceptron'), ('lenet5', 'LeNet-5'))
           for s, how in (('one_cycle', 'one cycle'), ('cosine', 'cosine'), ('exponential', 'exponential'))),
-    expected=(.01, .40), small=_small100, note='The peak rates of cosine and exponential are not said; 0.01 is the best one-cycle peak.'))
+    expected=(.01, .40), small=_small100, note='The peak rates of cosine and exponential are not said; 0.01 is the best one-cycle peak.',
+    shown={'figure 6': 'learning rates of the perceptron', 'figure 7': 'its training losses', 'figure 8': 'its training losses with the chosen schedule', 'figure 9': 'learning rates of LeNet-5', 'figure 10': 'its training losses', 'figure 11': 'its accuracies'}))
 
 studies.add(Study('cifar100_deeper', 'Does one more layer help?', _lenet, 'As cifar100_schedules, one cycle.',
     (Row('3-layer perceptron, dropout', dict(_better, model='perceptron3', **_cycle['perceptron2']), dict(model='perceptron3')),
      Row('LeNet-5, batch norm', dict(_better, model='lenet5_bn', **_cycle['lenet5']), dict(model='lenet5_bn'))),
-    expected=(.10, .45), small=_small100))
+    expected=(.10, .45), small=_small100,
+    shown={'figure 12': 'loss of the 3-layer perceptron', 'figure 13': 'its training accuracy'}))
 
 studies.add(Study('cifar100_classwise', 'Which classes does either of the two know?', _lenet,
     'The best perceptron and the best LeNet-5, class by class on the test images (their figure 14 has no numbers in the text).',
     (Row('3-layer perceptron, dropout', dict(_better, model='perceptron3', **_cycle['perceptron2']), dict(study='cifar100_deeper', model='perceptron3')),
      Row('LeNet-5, one cycle', dict(_better, model='lenet5', **_cycle['lenet5']), dict(study='cifar100_schedules', model='lenet5'))),
-    expected=(.10, .45), small=_small100));
+    expected=(.10, .45), small=_small100,
+    shown={'figure 14': 'test accuracy of each class'}));
 
-# %% ../nbs/42_studies.ipynb #4c71d356
+# %% ../nbs/42_studies.ipynb #6c84af91
 _stl = dict(dataset='stl5', model='lenet5')
 _stand_in = dict(dataset='stl5_standin')
 
@@ -210,7 +224,8 @@ studies.add(Study('stl5_transfer', 'What does a LeNet-5 trained on CIFAR-100 bri
          small=_small100),
      Row('from scratch', _stl, small=_stand_in),
      Row('transferred', _stl, small=_stand_in, start='the source, on CIFAR-100')),
-    expected=(.25, .80)));
+    expected=(.25, .80),
+    shown={'figure 15': 'how images are loaded', 'figure 16': 'how weights of equal shape are copied'}));
 
 # %% ../nbs/42_studies.ipynb #0ad9a8a4
 _both = dict(dataset='cifar10', augment='standard')
@@ -337,14 +352,14 @@ def unique_runs(
     "Every run once."
     return list({run_id(r): r for rs in runs.values() for r in rs}.values())
 
-# %% ../nbs/42_studies.ipynb #12e1c09e
+# %% ../nbs/42_studies.ipynb #cdd027c4
 def row_references(
     study, # a `Study` or its name
     row:Row,
 ) -> pd.DataFrame: # rows of `references`; none where nothing was published
     "The published figures that `row` answers."
+    if row.published is None: return pd.DataFrame(columns=['metric', 'split', 'value'])
     table, study = references(), get_study(study)
-    if row.published is None: return table.iloc[:0]
     for column, text in {'study': study.name, **row.published}.items():
         if column not in table: raise StudyError(did_you_mean('column', column, table.columns))
         whole = column in ('study', 'model', 'init', 'metric', 'split', 'dataset')
@@ -352,7 +367,7 @@ def row_references(
     if not len(table): raise StudyError(f'The row {row.name!r} of {study.name} names figures that are not in references.csv: {row.published}.')
     return table.reset_index(drop=True)
 
-# %% ../nbs/42_studies.ipynb #58f7d407
+# %% ../nbs/42_studies.ipynb #c288239d
 def compare_study(
     dataset:str, # folder:PATH, or a registered name
     names,       # models
@@ -364,42 +379,48 @@ def compare_study(
     title = get_dataset(dataset).title
     if not rows: raise StudyError('Name at least one model to compare, such as lenet_modern.')
     return Study(f'compare {title}', f'What suits {title}: trained from scratch, or transferred?', 'ours', 'The recipe of each model.', rows,
-                 expected=(0., 1.), small=dict(epochs=5), note='Each model has its own recipe; none was tuned on these images.')
+                 expected=(0., 1.), small={} if 'epochs' in params else dict(epochs=5), note='Each model has its own recipe; none was tuned on these images.')
 
-# %% ../nbs/42_studies.ipynb #221ff06f
+# %% ../nbs/42_studies.ipynb #8b5c5cd7
 _counts = dict(digits=(1150, 288, 359), cifar10=(40000, 10000, 10000), cifar100=(40000, 10000, 10000), # train, valid, test
                cats_vs_dogs=(16000, 4000, 5000), stl5=(2000, 500, 4000), stl5_standin=(2000, 500, 4000), stl10=(4000, 1000, 8000),
-               stanford_dogs=(9600, 2400, 8580), stanford_dogs20=(2651, 663, 829), digits_low=(577, 144, 180), digits_high=(574, 143, 179))
+               stanford_dogs=(9600, 2400, 8580), stanford_dogs20=(2651, 663, 829), digits_low=(577, 144, 180), digits_high=(574, 143, 179),
+               pets=(2944, 736, 3669), imagenette=(7575, 1894, 3925))
 default_rate = (4e-4, 2e-11) # seconds an image, seconds an operation: two cores of a Xeon
 
 @lru_cache
 def _images(dataset):
     "About how many images to train on, to validate and to test."
-    if dataset in _counts: return _counts[dataset]
+    if not dataset.startswith('folder:'): return _counts.get(dataset, (4000, 1000, 1000)) # no download for an estimate
     n = len(find_images(dataset)[1])
     return round(.64*n), round(.16*n), round(.2*n)
 
 @lru_cache
 def _flops(model, size): return count_flops(create_light(model, 10, size=size), size)
 
-# %% ../nbs/42_studies.ipynb #c4da5985
-def _work(run) -> np.ndarray: # images, operations
+# %% ../nbs/42_studies.ipynb #8887e586
+def _work(run, counts=None) -> np.ndarray: # images, operations; counts: images in each split, where they are known
     "What `run` has to do in all its epochs and its test."
+    train, valid, test = (counts[k] for k in ('train', 'valid', 'test')) if counts else _parts(run)
+    epochs, flops = run.recipe.epochs + (run.recipe.frozen_epochs or 0), _flops(run.model, run.size)
+    return np.array([epochs*(train + valid) + test, flops*(epochs*(3*train + valid) + test)])
+
+def _parts(run) -> tuple: # images to train on, to validate and to test
+    "About how many images `run` sees."
     train, valid, test = _images(run.dataset)
     if run.folds: train, valid, test = (round(n*k) for n, k in zip((train + test + valid,)*3, (.8*(1 - 1/run.folds), .2*(1 - 1/run.folds), 1/run.folds)))
     if run.subset: train = round(run.subset*train) if isinstance(run.subset, float) and run.subset <= 1 else run.subset
-    epochs, flops = run.recipe.epochs + (run.recipe.frozen_epochs or 0), _flops(run.model, run.size)
-    return np.array([epochs*(train + valid) + test, flops*(epochs*(3*train + valid) + test)])
+    return train, valid, test
 
 def fit_rate(
     records, # finished ones of one kind of machine
 ) -> tuple: # seconds an image, seconds an operation
     "How fast `records` say their machine is."
-    if not records: return default_rate
-    work = np.array([_work(r.run) for r in records])
-    seconds = np.array([r.info['cost']['seconds'] for r in records])
+    rated = [(_work(r.run, r.info['data']['counts']), r.info['cost']['seconds']) for r in records if r.info.get('cost') and 'data' in r.info]
+    if not rated: return default_rate
+    work, seconds = (np.array(v) for v in zip(*rated))
     scale = 1/seconds[:, None] # every record weighs the same, however long it took
-    return tuple(float(v) for v in nnls(work*scale, np.ones(len(records)))[0])
+    return tuple(float(v) for v in nnls(work*scale, np.ones(len(seconds)))[0])
 
 def estimate_seconds(
     run:Run,

@@ -10,7 +10,7 @@ __all__ = ['lease', 'no_time', 'backends', 'parse_duration', 'say_duration', 'th
            'dask_client', 'with_dask', 'epochs_of', 'estimate', 'Progress', 'sources_first', 'startable', 'passes',
            'summary', 'sweep']
 
-# %% ../nbs/43_sweep.ipynb #259b47de
+# %% ../nbs/43_sweep.ipynb #a03f0606
 from .core import *
 import errno, json, logging, os, queue, re, signal, socket, tempfile, threading, time, traceback, uuid
 import dataclasses, multiprocessing
@@ -18,7 +18,7 @@ import numpy as np, pandas as pd, psutil, torch
 from collections import Counter
 from concurrent.futures import TimeoutError
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from fastai.data.external import fastai_path
 from fastcore.basics import patch
 from functools import lru_cache, partial
@@ -137,7 +137,7 @@ def _take(root, id, lease):
     if [*before, path] == _claims(root, id) and judged == [_said(p) for p in before]: return path
     path.unlink()
 
-# %% ../nbs/43_sweep.ipynb #2f368d22
+# %% ../nbs/43_sweep.ipynb #c32e8d66
 class Claim:
     "`with Claim(root, id) as mine:` - `mine` is True if the run is this process's, until the block ends."
     def __init__(self,
@@ -153,7 +153,8 @@ class Claim:
     @property
     def lost(self): return _claims(self.root, self.id)[-1:] != [self.path]
     def renew(self):
-        while not self.over.wait(self.lease/5) and not self.lost: os.utime(self.path)
+        while not self.over.wait(self.lease/5) and not self.lost:
+            with suppress(OSError): os.utime(self.path) # a network folder may be away for a while
     def __exit__(self, *_):
         self.over.set()
         for path in _claims(self.root, self.id) if self.path and not self.lost else []: path.unlink(missing_ok=True)
@@ -173,12 +174,14 @@ def answers(
 
 def _host(url): return '/'.join(url.split('/')[:3])
 
-# %% ../nbs/43_sweep.ipynb #eb64bf2b
+# %% ../nbs/43_sweep.ipynb #46a10ec1
 def _imagenet_missing(run):
     tag = models[run.model].weights
     if tag is None: return f'there are no published ImageNet weights for {run.model}'
-    folder, cfg = data_root()/'weights', get_pretrained_cfg(tag, allow_unregistered=True)
+    folder = data_root()/'weights'
     if any(p.is_file() for p in folder.glob(f'{tag}.*')): return ''
+    try: cfg = get_pretrained_cfg(tag)
+    except RuntimeError: cfg = None # the weights are not timm's own, such as Google's
     hub = cfg.hf_hub_id if cfg else None
     if hub and isinstance(try_to_load_from_cache(hub, cfg.hf_hub_filename or 'model.safetensors'), str): return ''
     if hub and answers(constants.ENDPOINT): return ''
@@ -228,7 +231,7 @@ def _record(path):
     try: return read_record(path) if (path/'record.json').exists() else None
     except StudyError: return None # damaged: as if it were not there
 
-# %% ../nbs/43_sweep.ipynb #ce5a7a95
+# %% ../nbs/43_sweep.ipynb #eaba9b36
 def source_missing(run:Run, root) -> str: # '' if nothing is missing
     "Why `run` cannot start from the run that it names."
     if not (id := source_id(run)): return ''
@@ -237,7 +240,7 @@ def source_missing(run:Run, root) -> str: # '' if nothing is missing
     if record is None: return f'waits for run {id}'
     if record.outcome != 'finished': return f'starts from run {id}, which failed: {record.error}'
     file = record.path/'weights.safetensors'
-    return '' if file.exists() else f'weights: {file} (run {id} again)'
+    return '' if file.exists() else f'weights: {file} (delete that folder, and the run is done again)'
 
 # %% ../nbs/43_sweep.ipynb #d2094f8a
 def _done(run, root, record):
@@ -565,7 +568,7 @@ def _crowd(client):
     hosts = Counter(w['host'] for w in client.scheduler_info(n_workers=-1)['workers'].values())
     return max(1, sum(hosts.values())), max(hosts.values(), default=1)
 
-# %% ../nbs/43_sweep.ipynb #0f54f115
+# %% ../nbs/43_sweep.ipynb #9704d2e9
 def with_dask(
     todo,           # pairs of a run and the seconds that its first epoch needs
     plan:Plan,
@@ -573,9 +576,9 @@ def with_dask(
     scheduler=None, # address of a scheduler
 ): # yields an `Outcome` a run, as they end
     "Attempt each of `todo` on the workers of Dask."
-    from distributed import TimeoutError, wait
     todo, doing = iter(todo), {}
     with dask_client(jobs, scheduler) as client:
+        from distributed import TimeoutError, wait # `dask_client` has said what to do if it is not there
         while not plan.hard or time.time() < plan.hard:
             n, most = _crowd(client)
             for run, need in () if plan.token in _stopped else [x for _, x in zip(range(n - len(doing)), todo)]:
