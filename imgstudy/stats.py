@@ -249,7 +249,7 @@ def run_differences(
     stated=None,   # the fields that were said there; the others are our own choice. None: all of them
 ) -> list: # of texts such as 'smaller scale: epochs 3 for 30'
     "What `run` does otherwise than `published`, but for seed and fold."
-    ours, theirs, own = _flat(run), _flat(published), set(_flat(published)) - set(stated or _flat(published))
+    ours, theirs, own = _flat(run), _flat(published), set(_flat(published)) - {'subset', *(stated or _flat(published))} # who says nothing took all images
     given = [k for k in ours if k not in _not_protocol and ours[k] != theirs[k] and not (k in _open and theirs[k] is None)]
     small = [k for k in given if _smaller(k, ours[k], theirs[k])]
     said = lambda k: f'{k} {_said(k, ours[k])} for {_said(k, theirs[k])}' + (', our own choice' if k in own else '')

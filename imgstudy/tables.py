@@ -54,7 +54,7 @@ def _row_lines(study, row, runs, full, root) -> list: # of dicts
     "The lines of one row of `study`."
     found, refs = find_records(runs, root), row_references(study, row)
     refs = refs[refs.metric.isin(_compared) & (refs.split != 'train')]
-    if len(refs): refs = refs[~refs.setting.str.contains(_one_fold)] # those are in `folds_table`
+    if len(refs): refs = refs[refs.setting.str.extract(_one_fold)[0].isna()] # those are in `folds_table`
     said = dict(row=row.name, n=len(found), of=len(runs))
     if not found: return [dict(said, metric=m, published=v, verdict='missing') for m, v in zip(refs.metric, refs.value)] or [dict(said, verdict='missing')]
     return [{**said, **line} for line in (_against(refs, found, full, [*row.run]) if len(refs) else _alone(found))]
