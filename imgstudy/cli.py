@@ -7,8 +7,8 @@ __all__ = ['commands', 'command', 'studies_', 'models_', 'datasets_', 'run', 'st
 
 # %% ../nbs/60_cli.ipynb #e1d7a7c9
 from .core import *
-import fnmatch, os, re, sys
-import pandas as pd
+import fnmatch, os, re, sys, time
+import pandas as pd, psutil
 from pathlib import Path
 from fastcore.script import anno_parser, store_true
 from .runs import *
@@ -106,11 +106,16 @@ def _answer(chosen, scale, seeds, root):
             if table is not None and len(table): print(f'{title}:'); _show(table.round(4))
 
 # %% ../nbs/60_cli.ipynb #ee8a4b0f
-def _run_all(runs, root, rate, notebook, **kwargs):
+def _left(time_limit) -> float|None:
+    "Seconds of `time_limit` that are left: imports and plans count, since whoever set it counts them."
+    spent = time.time() - psutil.Process().create_time()
+    return max(1, round(parse_duration(time_limit) - spent)) if time_limit else None
+
+def _run_all(runs, root, rate, notebook, time_limit, **kwargs):
     "Sweep `runs`; what can be known to be wrong is said before."
     if notebook: study_notebook()
     _check_data(runs, root)
-    sweep(runs, root, notebook=notebook, costs={run_id(r): estimate_seconds(r, rate) for r in runs}, **kwargs)
+    sweep(runs, root, notebook=notebook, costs={run_id(r): estimate_seconds(r, rate) for r in runs}, time_limit=_left(time_limit), **kwargs)
 
 def _say_failed(runs, root):
     "Raise `StudyError` if one of `runs` failed, so that the command ends with an error."

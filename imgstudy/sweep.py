@@ -358,8 +358,9 @@ def note_end(
 ):
     "Put away what a run left besides its record, and write the record of a failure if it could not."
     root, id = Path(root), run_id(run)
-    if state == 'failed': (root/'.failed').mkdir(exist_ok=True)
-    put = lambda path: path.replace(root/'.failed'/path.name) if state == 'failed' else path.unlink()
+    keep = state == 'failed' or (state == 'done' and reason) # recorded, but what came after it went wrong
+    if keep: (root/'.failed').mkdir(exist_ok=True)
+    put = lambda path: path.replace(root/'.failed'/path.name) if keep else path.unlink()
     for path in (*(root/'.failed').glob(f'{id}.*'), *(root/'.running').glob(f'{id}.*')): put(path)
     if state == 'failed' and not ((old := _record(root/id)) and old.error == reason):
         write_record(Record(run, 'failed', error=reason, info=dict(environment=environment())), root=root)
