@@ -297,7 +297,8 @@ studies.add(Study('label_efficiency', 'How many labelled images does a transfer 
 def studies_table() -> pd.DataFrame: # a row a study: question, source, rows, runs at each scale
     "Every study, its question and its size."
     count = lambda s, scale: len({run_id(r) for rs in study_runs(s, scale).values() for r in rs})
-    rows = [dict(study=s.name, question=s.question, rows=len(s.rows), **{k: count(s, k) for k in scales}, source=s.source) for s in studies.values()]
+    rows = [dict(study=s.name, question=s.question, rows=len(s.rows), **{k: count(s, k) for k in scales},
+                 expected='{:.0%} to {:.0%}'.format(*s.expected), source=s.source) for s in studies.values()]
     return pd.DataFrame(rows).set_index('study')
 
 # %% ../nbs/42_studies.ipynb #d847a1a3

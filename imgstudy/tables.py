@@ -50,6 +50,12 @@ def _alone(records) -> list: # of one dict
     return [dict(metric='accuracy', images='test', value=t['mean'], value_low=low, value_high=high, over=over)]
 
 # %% ../nbs/52_tables.ipynb #b91c7ddf
+def _surprise(study, found, full) -> str:
+    "A warning if full-size trainings end outside the range that the study expects."
+    mean, (low, high) = np.mean([r.metrics['accuracy'] for r in found]), study.expected
+    if run_differences(found[0].run, full) or low <= mean <= high: return ''
+    return f'outside the expected {low:.0%} to {high:.0%}: look why'
+
 def _row_lines(study, row, runs, full, root) -> list: # of dicts
     "The lines of one row of `study`."
     found, refs = find_records(runs, root), row_references(study, row)
@@ -57,7 +63,8 @@ def _row_lines(study, row, runs, full, root) -> list: # of dicts
     if len(refs): refs = refs[refs.setting.str.extract(_one_fold)[0].isna()] # those are in `folds_table`
     said = dict(row=row.name, n=len(found), of=len(runs))
     if not found: return [dict(said, metric=m, published=v, verdict='missing') for m, v in zip(refs.metric, refs.value)] or [dict(said, verdict='missing')]
-    return [{**said, **line} for line in (_against(refs, found, full, [*row.run]) if len(refs) else _alone(found))]
+    lines = _against(refs, found, full, [*row.run]) if len(refs) else _alone(found)
+    return [{**said, **line, 'note': '; '.join(filter(None, [line.get('note', ''), _surprise(study, found, full)]))} for line in lines]
 
 def answer_table(
     study,              # a `Study` or its name
