@@ -218,7 +218,7 @@ def best_cell(
     for values, of_cell in cells.items():
         mean, low, high = t_interval(accuracy := [r.metrics['accuracy'] for r in of_cell])
         rows.append(dict(zip(factors, values)) | dict(n=len(accuracy), valid_accuracy=np.mean([valid_accuracy(r) for r in of_cell]),
-                                                      accuracy=mean, seeds_low=low, seeds_high=high))
+                                                      accuracy=mean, seeds_low=np.clip(low, 0, 1), seeds_high=np.clip(high, 0, 1)))
     table = pd.DataFrame(rows).sort_values('valid_accuracy', ascending=False, kind='stable', ignore_index=True)
     return table.assign(selected=[i == 0 for i in table.index], cells=len(cells))
 
