@@ -12,7 +12,7 @@ __all__ = ['lease', 'no_time', 'backends', 'parse_duration', 'say_duration', 'th
 
 # %% ../nbs/43_sweep.ipynb #a03f0606
 from .core import *
-import errno, json, logging, os, queue, re, signal, socket, tempfile, threading, time, traceback, uuid
+import errno, json, logging, os, queue, re, signal, socket, tempfile, threading, time, traceback, uuid, warnings
 import dataclasses, multiprocessing
 import numpy as np, pandas as pd, psutil, torch
 from collections import Counter
@@ -37,6 +37,7 @@ from .models import *
 from .checkpoint import *
 from .records import *
 from .train import *
+warnings.filterwarnings('ignore', message='A worker stopped while some jobs') # loky renews one whose memory has grown
 
 # %% ../nbs/43_sweep.ipynb #57d1575a
 def parse_duration(

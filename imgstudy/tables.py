@@ -49,7 +49,7 @@ def _alone(records) -> list: # of one dict
     low, high, over = (*t.iloc[1:3], over) if t.iloc[1] == t.iloc[1] else (*t.iloc[3:5], 'images')
     return [dict(metric='accuracy', images='test', value=t['mean'], value_low=low, value_high=high, over=over)]
 
-# %% ../nbs/52_tables.ipynb #b91c7ddf
+# %% ../nbs/52_tables.ipynb #2c798e2e
 def _surprise(study, found, full) -> str:
     "A warning if full-size trainings end outside the range that the study expects."
     mean, (low, high) = np.mean([r.metrics['accuracy'] for r in found]), study.expected
@@ -77,7 +77,8 @@ def answer_table(
     runs, full = study_runs(study, scale, seeds), study_runs(study, 'full', 1)
     lines = [l for row in study.rows for l in _row_lines(study, row, runs[row.name], full[row.name][0], root)]
     columns = ['n', 'of', 'metric', 'images', 'value', 'value_low', 'value_high', 'over', 'published', 'where', 'verdict', 'note']
-    return pd.DataFrame(lines).set_index('row').reindex(columns=columns).fillna(dict.fromkeys(('metric', 'images', 'over', 'where', 'verdict', 'note'), ''))
+    said = dict.fromkeys(('metric', 'images', 'over', 'where', 'verdict', 'note'), '')
+    return pd.DataFrame([said | l for l in lines]).set_index('row').reindex(columns=columns)
 
 # %% ../nbs/52_tables.ipynb #c06500d4
 def _fold_values(study, row, runs, root) -> dict: # fold, from 1 on, or 'all' -> zero-one loss, ours and published
