@@ -301,14 +301,14 @@ def studies_table() -> pd.DataFrame: # a row a study: question, source, rows, ru
                  expected='{:.0%} to {:.0%}'.format(*s.expected), source=s.source) for s in studies.values()]
     return pd.DataFrame(rows).set_index('study')
 
-# %% ../nbs/42_studies.ipynb #d847a1a3
+# %% ../nbs/42_studies.ipynb #47632460
 _digits = dict(stl5='digits_high', stl5_standin='digits_high')
 _no_stop = dict(patience=None, min_epochs=None, warmup=None, step_epochs=None)
 
 def _smoke(said, start):
     "What remains of a row for a first look; `start`: does another row start from it?"
     size = dict(size=max(32, models[said['model']].min_size))
-    few = said['subset'] if isinstance(said.get('subset'), float) else 100
+    few = max(10, round(200*said['subset'])) if isinstance(said.get('subset'), float) else 100 # at least one of each digit
     dataset = 'digits_low' if start else _digits.get(said['dataset'], 'digits')
     return {**said, **_no_stop, **size, 'dataset': dataset, 'subset': few, 'epochs': 1}
 
