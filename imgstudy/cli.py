@@ -101,6 +101,7 @@ def _answer(chosen, scale, seeds, root):
         print(f'\n{s.name}: {s.question}')
         args = s, scale, int(seeds) if seeds else None, root
         _show(with_intervals(answer_table(*args)))
+        if scale == 'smoke': continue # it shows that rows train, not which is better
         for title, table in (('Zero-one loss, fold by fold', folds_table(*args)), ('Compared pair by pair', _short(comparisons_table(*args))),
                              *zip(('Cells, the first selected on validation images', 'Effects on accuracy'), grid_tables(*args))):
             if table is not None and len(table): print(f'{title}:'); _show(table.round(4))
