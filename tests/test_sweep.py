@@ -61,7 +61,7 @@ def test_each_run_ends_in_its_own_way(tmp_path, here, capsys):
     assert [states.state[run_id(r)] for r in runs[:7]] == ['done', 'blocked', 'blocked', 'failed', 'blocked', 'done', 'done'] and len(states) == 7
     assert states.reason[run_id(no_file)] == f'weights: {tmp_path}/lenet.pth'
     assert states.reason[run_id(no_data)] == f'data: there is no folder {tmp_path}/photos'
-    assert 'which failed: StudyError: The loss became' in states.reason[run_id(after_bad)]
+    assert 'which failed: Diverged: The loss became' in states.reason[run_id(after_bad)]
     assert [id for word, id, _ in logged(tmp_path) if word == 'start'] == [run_id(r) for r in (bad, good, other, after)]
     said = capsys.readouterr().out
     assert sum(line.startswith('[') for line in said.splitlines()) == 4 and '7 runs: 3 done, 3 blocked, 1 failed.' in said
