@@ -208,6 +208,7 @@ def test_leases(tmp_path):
 
 def sweep_apart(root, n, epochs, said, **kwargs):
     os.setpgrp() # Ctrl-C reaches the sweep alone
+    signal.signal(signal.SIGINT, signal.default_int_handler) # a shell's background job is started with it ignored
     sys.stdout = open(said, 'w', buffering=1)
     print('states', *sweep(runs_of(n, epochs=epochs), root, runner=counted, **kwargs).state)
 
@@ -229,8 +230,7 @@ def test_two_sweeps_of_the_same_runs(tmp_path):
     assert not list((tmp_path/'.claims').iterdir())
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize('sign, jobs', [(signal.SIGINT, 2), (signal.SIGTERM, 1)])
+@pytest.mark.parametrize('sign, jobs', [(signal.SIGINT, 2), pytest.param(signal.SIGTERM, 1, marks=pytest.mark.slow)])
 def test_interrupted(sign, jobs, tmp_path):
     "The workers end, the claims are released, and a sentence says how to go on."
     process = start(tmp_path, 3, jobs=jobs, epochs=5000)
