@@ -9,13 +9,12 @@ __all__ = ['near_distance', 'near_similar', 'oddities', 'hash_image', 'hash_imag
            'oddities_table', 'plot_class_counts', 'plot_sizes', 'plot_classes', 'plot_means', 'plot_duplicates',
            'plot_oddities', 'audit_params', 'to_page', 'audit_page']
 
-# %% ../nbs/15_audit.ipynb #7c567b77
+# %% ../nbs/15_audit.ipynb #62f0e42f
 from .core import *
 import hashlib, inspect, math, os, tempfile
 import imagehash, matplotlib.pyplot as plt, numpy as np, pandas as pd, PIL
 from dataclasses import dataclass
 from fastcore.parallel import parallel
-from importlib.util import find_spec
 from pathlib import Path
 from PIL import Image, ImageOps
 from scipy.sparse import coo_array
@@ -416,7 +415,7 @@ def audit_params(
     names['_params_checked'] = True # later names are the reader's own
     return {k: v for k, v in given.items() if k in known}
 
-# %% ../nbs/15_audit.ipynb #45b2a88e
+# %% ../nbs/15_audit.ipynb #5268589c
 _bare = """{% extends 'lab/index.html.j2' %}{% block html_head_js %}{% endblock %}{% block html_head_js_mathjax %}{% endblock %}
 {% block html_head_js_mermaidjs %}{% endblock %}{% block jupyter_widgets %}{% endblock %}"""
 
@@ -429,19 +428,13 @@ def to_page(
     exporter = HTMLExporter(raw_template=_bare, exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True)
     return exporter.from_filename(str(notebook), resources=dict(metadata=dict(name=title)))[0]
 
-def _audit_notebook():
-    "`audit_data.ipynb` in the checkout that this module is from."
-    found = Path(find_spec('imgstudy').origin).parent.parent/'nbs/audit_data.ipynb'
-    if found.is_file(): return found
-    raise StudyError('The page is made by nbs/audit_data.ipynb, which is in a checkout of imgstudy and not in an installed '
-                     'package: clone the repository and install it with pip install -e, or call audit_data.')
-
-# %% ../nbs/15_audit.ipynb #f9469ad6
+# %% ../nbs/15_audit.ipynb #ad038c95
 def _execute(out, params):
     "Run the audit notebook; what it has to say against its parameters is said as it says it."
     import papermill # slow to import, and only needed here
     quiet = dict(progress_bar=False, extra_arguments=['--log-level=ERROR']) # a kernel's own warnings are no output
-    try: papermill.execute_notebook(_audit_notebook(), out, params, kernel_name='python3', **quiet)
+    template = checkout_file('nbs/audit_data.ipynb', 'call `audit_data`, which needs no notebook')
+    try: papermill.execute_notebook(template, out, params, kernel_name='python3', **quiet)
     except papermill.PapermillExecutionError as e: raise (StudyError(e.evalue) if e.ename == 'StudyError' else e) from None
 
 def audit_page(

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['StudyError', 'did_you_mean', 'Registry', 'data_root', 'cache_root', 'runs_root', 'writable', 'atomic_dir',
-           'seed_everything', 'has_native_bf16', 'choose_precision', 'git_commit', 'cpu_name', 'version', 'environment']
+           'seed_everything', 'has_native_bf16', 'choose_precision', 'checkout_path', 'checkout_file', 'git_commit',
+           'cpu_name', 'version', 'environment']
 
 # %% ../nbs/00_core.ipynb #895538d3
 import os, difflib, platform, random, shutil, subprocess, tempfile, time, uuid, warnings
@@ -138,11 +139,26 @@ def choose_precision(
     pays = has_native_bf16(device) and (device.type == 'cuda' or not depthwise)
     return 'bf16' if pays else 'fp32'
 
-# %% ../nbs/00_core.ipynb #077f9714
+# %% ../nbs/00_core.ipynb #b893e52e
+def checkout_path(
+    name, # of a file or folder, such as 'report/references.csv'
+) -> Path: # whether or not there is one
+    "Where `name` is in the checkout that this package was imported from."
+    return Path(find_spec('imgstudy').origin).parent.parent/name
+
+def checkout_file(
+    name,       # of a file, such as 'nbs/run_study.ipynb'
+    instead='', # what to do without it
+) -> Path:
+    "`name` in the checkout; a `StudyError` where the package was installed without one."
+    if (path := checkout_path(name)).is_file(): return path
+    raise StudyError(f'{path} is not there: it comes with a checkout of imgstudy, not with the installed package. Clone the '
+                     f'repository and install it with `pip install -e .` in its folder{instead and ", or "}{instead}.')
+
+# %% ../nbs/00_core.ipynb #c4ccd400
 def git_commit() -> str|None:
     "The commit of imgstudy's own checkout, with a + if its files have changed; None if it is installed otherwise."
-    spec = find_spec('imgstudy')
-    home = Path(spec.origin).parent.parent if spec and spec.origin else Path.cwd()
+    home = checkout_path('')
     if not (home/'settings.ini').exists(): return None
     git = lambda *a: subprocess.run(['git', *a], cwd=home, capture_output=True, text=True, check=True).stdout.strip()
     try: return git('rev-parse', '--short=12', 'HEAD') + ('+' if git('status', '--porcelain', '-uno') else '')

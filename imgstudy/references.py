@@ -5,21 +5,17 @@
 # %% auto #0
 __all__ = ['references_path', 'references', 'best_references', 'plot_references']
 
-# %% ../nbs/02_references.ipynb #95346756
+# %% ../nbs/02_references.ipynb #e15b790c
 from .core import *
 import matplotlib.pyplot as plt, pandas as pd
-from importlib.util import find_spec
 from pathlib import Path
 
-# %% ../nbs/02_references.ipynb #0d7d883d
+# %% ../nbs/02_references.ipynb #5d7325f9
 _dtypes = dict(value=float, approximate=bool, n='Int64')
 
 def references_path() -> Path:
     "`report/references.csv` in the checkout that this package was imported from."
-    path = Path(find_spec('imgstudy').origin).parent.parent/'report/references.csv'
-    if path.exists(): return path
-    raise StudyError(f'The published figures are not at {path}: they come with the checkout, not with the installed '
-                     'package. Clone the repository and install it with `pip install -e .` in its folder.')
+    return checkout_file('report/references.csv')
 
 # %% ../nbs/02_references.ipynb #cbbbf3dd
 def references(

@@ -10,7 +10,7 @@ __all__ = ['lease', 'no_time', 'backends', 'parse_duration', 'say_duration', 'th
            'dask_client', 'with_dask', 'epochs_of', 'estimate', 'Progress', 'sources_first', 'startable', 'passes',
            'summary', 'sweep']
 
-# %% ../nbs/43_sweep.ipynb #a03f0606
+# %% ../nbs/43_sweep.ipynb #a06ae1fe
 from .core import *
 import errno, json, logging, os, queue, re, signal, socket, tempfile, threading, time, traceback, uuid, warnings
 import dataclasses, multiprocessing
@@ -23,7 +23,6 @@ from fastai.data.external import fastai_path
 from fastcore.basics import patch
 from functools import lru_cache, partial
 from huggingface_hub import constants, try_to_load_from_cache
-from importlib.util import find_spec
 from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky.process_executor import ProcessPoolExecutor, ShutdownExecutorError
 from pathlib import Path
@@ -280,13 +279,10 @@ def run_states(
                     dict(reason='', epochs=0, seconds=np.nan) | state)
     return pd.DataFrame(rows, columns='id model dataset seed fold state reason epochs seconds'.split())
 
-# %% ../nbs/43_sweep.ipynb #25e84582
+# %% ../nbs/43_sweep.ipynb #96b25d2b
 def study_notebook() -> Path:
-    "`nbs/run_study.ipynb` in the checkout that this package was imported from."
-    path = Path(find_spec('imgstudy').origin).parent.parent/'nbs/run_study.ipynb'
-    if path.exists(): return path
-    raise StudyError(f'The study notebook is not at {path}: it comes with the checkout, not with the installed package. Clone '
-                     'the repository and install it with `pip install -e .`, or train without it (notebook=False).')
+    "`run_study.ipynb` in the checkout that this package was imported from."
+    return checkout_file('nbs/run_study.ipynb', 'train without it (`--no-notebook`, or notebook=False)')
 
 def notebook_values(run:Run) -> dict: # parameter -> value
     "The parameters of `run_study.ipynb` that make it train exactly `run`."
@@ -296,14 +292,15 @@ def notebook_values(run:Run) -> dict: # parameter -> value
     if again != run: raise StudyError(f'A notebook would train {again}, not {run}: make the run with create_run.')
     return {k: v for k, v in flat.items() if k != 'seed'} | dict(seeds=[run.seed])
 
-# %% ../nbs/43_sweep.ipynb #bb96777a
+# %% ../nbs/43_sweep.ipynb #ded7a2ad
 def run_notebook(run:Run, root):
     "Train `run` by executing the study notebook; the executed copy goes into the record's folder."
     part = Path(root)/'.running'/f'{run_id(run)}.ipynb'
     part.parent.mkdir(parents=True, exist_ok=True)
     import papermill # here, as it takes seconds
     logging.getLogger('papermill').setLevel(logging.ERROR) # it warns of parameters that the template leaves out
-    papermill.execute_notebook(study_notebook(), part, notebook_values(run), progress_bar=False)
+    quiet = dict(progress_bar=False, extra_arguments=['--log-level=ERROR']) # a kernel's own warnings are no news of the run
+    papermill.execute_notebook(study_notebook(), part, notebook_values(run), **quiet)
     part.rename(Path(root)/run_id(run)/'run_study.ipynb')
 
 def run_plain(run:Run, root):

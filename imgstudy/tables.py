@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['committed_records', 'find_records', 'answer_table', 'folds_table', 'comparisons_table', 'varied', 'grid_tables']
 
-# %% ../nbs/52_tables.ipynb #75fbb915
+# %% ../nbs/52_tables.ipynb #d9851ff2
 from .core import *
 import numpy as np, pandas as pd
-from importlib.util import find_spec
 from pathlib import Path
 from .runs import *
 from .references import *
@@ -16,10 +15,10 @@ from .records import *
 from .studies import *
 from .stats import *
 
-# %% ../nbs/52_tables.ipynb #833e9881
+# %% ../nbs/52_tables.ipynb #e764ea0a
 def committed_records() -> Path:
     "The folder of the records that come with the checkout; where there is no checkout it holds none."
-    return Path(find_spec('imgstudy').origin).parent.parent/'report/records'
+    return checkout_path('report/records')
 
 def find_records(
     runs,      # of `Run`

@@ -178,8 +178,8 @@ def test_a_wrong_parameter_of_the_notebook(clean, tmp_path):
 
 
 def test_without_a_checkout(monkeypatch, tmp_path):
-    monkeypatch.setattr(au, 'find_spec', lambda name: type('spec', (), dict(origin=str(tmp_path/'imgstudy/__init__.py'))))
-    with pytest.raises(StudyError, match='in a checkout of imgstudy'): au.audit_page('digits', tmp_path/'x.html')
+    monkeypatch.setattr('imgstudy.core.find_spec', lambda name: type('spec', (), dict(origin=str(tmp_path/'imgstudy/__init__.py'))))
+    with pytest.raises(StudyError, match='with a checkout of imgstudy'): au.audit_page('digits', tmp_path/'x.html')
 
 
 @pytest.mark.data
