@@ -182,7 +182,7 @@ def verify(
     bad = wrong + damaged
     if bad: raise StudyError('\n'.join(bad))
 
-# %% ../nbs/60_cli.ipynb #1f2449fa
+# %% ../nbs/60_cli.ipynb #1c5922b7
 @command
 def compare(
     dataset:str,        # folder:PATH, or a registered name
@@ -191,16 +191,18 @@ def compare(
     seeds:int=3,        # trainings a row
     jobs:int=1,         # trainings at once
     time_limit:str='',  # stop cleanly before it: 9m, 1h30m, 90s
+    backend:str='loky', # loky on this machine, dask for many
+    scheduler:str='',   # address of a Dask scheduler; none: workers on this machine
     no_notebook:store_true=False, # train without executing nbs/run_study.ipynb
     dry_run:store_true=False, # only list runs, epochs and an estimate of time
     root:str='',        # where records go; none: IMGSTUDY_RUNS, else runs/
 ):
     "Train models on your own images, from scratch and from ImageNet, and compare them."
     study = compare_study(dataset, [m.strip() for m in models.split(',') if m.strip()], **({'epochs': epochs} if epochs else {}))
-    root, scale = _root(root), 'full'
+    root, scale, backend = _root(root), 'full', 'dask' if scheduler else backend
     runs, rate = _planned([study], scale, seeds, ''), _rate(root)
     if dry_run: return _plan([study], scale, seeds, rate, runs)
-    _run_all(runs, root, rate, jobs=jobs, time_limit=time_limit or None, notebook=not no_notebook)
+    _run_all(runs, root, rate, jobs=jobs, time_limit=time_limit or None, backend=backend, scheduler=scheduler or None, notebook=not no_notebook)
     _answer([study], scale, seeds, root)
     _say_failed(runs, root)
 
