@@ -6,9 +6,9 @@
 __all__ = ['datasets', 'Dataset', 'get_dataset', 'datasets_table', 'unpack', 'find_folder', 'find_dataset', 'list_files',
            'list_images', 'find_images']
 
-# %% ../nbs/11_datasets.ipynb #a253c288
+# %% ../nbs/11_datasets.ipynb #d0fb876b
 from .core import *
-import bz2, gzip, hashlib, io, lzma, re, shutil, socket, tarfile, zipfile, zlib
+import bz2, gzip, hashlib, io, lzma, os, re, shutil, socket, tarfile, zipfile, zlib
 import numpy as np, pandas as pd
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
@@ -84,17 +84,21 @@ def datasets_table() -> pd.DataFrame:
     rows = [dict(name=d.name, **{c: getattr(d, c) for c in cols}) for d in datasets.values()]
     return pd.DataFrame(rows).set_index('name')
 
-# %% ../nbs/11_datasets.ipynb #13438a9d
+# %% ../nbs/11_datasets.ipynb #9b8568ab
 _archive_types = ('.tar.xz', '.tar.gz', '.tgz', '.tar.bz2', '.tar', '.zip')
 
-def _check_zip(path):
-    "Refuse a zip file that has a member outside of its own folder, or a link."
-    with zipfile.ZipFile(path) as z:
-        for m in z.infolist():
-            name, link = m.filename.replace('\\', '/'), (m.external_attr >> 16) & 0o170000 == 0o120000
-            if name.startswith('/') or re.match('[A-Za-z]:', name) or '..' in name.split('/') or link:
-                raise StudyError(f'{Path(path).name} is refused: its member {m.filename!r} would leave the folder '
-                                 'it is unpacked to.')
+def _outside(name):
+    "Whether a member of an archive would leave the folder that it is unpacked to."
+    name = name.replace('\\', '/')
+    return name.startswith('/') or bool(re.match('[A-Za-z]:', name)) or '..' in name.split('/')
+
+def _strange_in_zip(path):
+    is_link = lambda m: (m.external_attr >> 16) & 0o170000 == 0o120000
+    with zipfile.ZipFile(path) as z: return [m.filename for m in z.infolist() if _outside(m.filename) or is_link(m)]
+
+def _strange_in_tar(path):
+    if hasattr(tarfile, 'data_filter'): return [] # it looks when it unpacks
+    with tarfile.open(path) as t: return [m.name for m in t if _outside(m.name) or not (m.isfile() or m.isdir())]
 
 # %% ../nbs/11_datasets.ipynb #1cb85404
 def _read_through(path):
@@ -103,19 +107,21 @@ def _read_through(path):
     with opened(path, 'rb') as f:
         while f.read(2**20): pass
 
-# %% ../nbs/11_datasets.ipynb #b71ff0d9
+# %% ../nbs/11_datasets.ipynb #48794499
+_broken = tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError
+
 def _unpack_into(archive, folder):
     "Unpack `archive` into `folder`, or say in one sentence why not."
-    is_zip = archive.suffix == '.zip'
-    if not hasattr(tarfile, 'data_filter'):
-        raise StudyError(f'This Python cannot unpack archives safely: take 3.10.12 or newer, or unpack {archive.name} by hand.')
+    is_zip, refused = archive.suffix == '.zip', getattr(tarfile, 'FilterError', ())
+    safely = dict(filter='data') if not is_zip and hasattr(tarfile, 'data_filter') else {}
     try:
-        (_check_zip if is_zip else _read_through)(archive)
-        shutil.unpack_archive(archive, folder, filter=None if is_zip else 'data')
-    except tarfile.FilterError as e: raise StudyError(f'{archive.name} is refused: {e}.')
-    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError) as e:
-        raise StudyError(f'{archive.name} cannot be unpacked ({e}). If the disk is not full and it needs no password, '
-                         'download or copy it again.')
+        if not is_zip: _read_through(archive)
+        if strange := (_strange_in_zip if is_zip else _strange_in_tar)(archive): raise StudyError(
+            f'{archive.name} is refused: its member {strange[0]!r} is a link, or would leave the folder it is unpacked to.')
+        shutil.unpack_archive(archive, folder, **safely)
+    except refused as e: raise StudyError(f'{archive.name} is refused: {e}.')
+    except _broken as e: raise StudyError(f'{archive.name} cannot be unpacked ({e}). If the disk is not full and it needs no password, '
+                                          'download or copy it again.')
 
 # %% ../nbs/11_datasets.ipynb #259f779b
 def unpack(
@@ -215,15 +221,23 @@ def _embedded(spec):
         with atomic_dir(dest, replace=False) as tmp: spec.make(tmp)
     return dest
 
-# %% ../nbs/11_datasets.ipynb #ba08e8eb
+# %% ../nbs/11_datasets.ipynb #e4bd9436
 _split_names = dict(train='train', training='train', valid='valid', val='valid', validation='valid',
                     test='test', testing='test')
 _junk = {'thumbs.db', 'desktop.ini'} # what file managers leave behind
 
+def _names(folder):
+    "Every file below `folder`, relative to it and in order, as text: a `Path` a file would take seconds of a large set."
+    found = []
+    for entry in os.scandir(folder):
+        if entry.name.startswith(_hidden): continue
+        if entry.is_dir(follow_symlinks=False): found += [f'{entry.name}/{name}' for name in _names(entry.path)]
+        elif entry.is_file() and entry.name.lower() not in _junk: found.append(entry.name)
+    return sorted(found)
+
 def list_files(folder:Path) -> list:
     "Every file below `folder` in order, but for hidden ones and what lies in hidden folders."
-    hidden = lambda p: any(part.startswith(_hidden) for part in p.relative_to(folder).parts)
-    return _in_order(p for p in folder.rglob('*') if p.is_file() and not hidden(p) and p.name.lower() not in _junk)
+    return [folder/name for name in _names(folder)]
 
 # %% ../nbs/11_datasets.ipynb #f5a5e6c6
 def _splits(root) -> dict: # split -> folder
@@ -237,7 +251,7 @@ def _splits(root) -> dict: # split -> folder
     if 'test' not in found and 'valid' in found: found['test'] = found.pop('valid')
     return found
 
-# %% ../nbs/11_datasets.ipynb #aa30b163
+# %% ../nbs/11_datasets.ipynb #27abf838
 def list_images(
     root, # a folder of class folders, or of train/, test/ and perhaps valid/
 ) -> pd.DataFrame: # path (relative to root), label, split ('' where none is given)
@@ -245,16 +259,17 @@ def list_images(
     root = Path(root)
     folders = _splits(root) or {'': root}
     for folder in folders.values(): _check_classes(folder)
-    items = pd.DataFrame([dict(path=p.relative_to(root).as_posix(), label=c.name, split=split)
-                          for split, folder in folders.items() for c in _subfolders(folder) for p in list_files(c)])
+    parts = [(split, c, c.relative_to(root).as_posix()) for split, folder in folders.items() for c in _subfolders(folder)]
+    rows = [(f'{place}/{name}', c.name, split) for split, c, place in parts for name in _names(c)]
+    items = pd.DataFrame(rows, columns=['path', 'label', 'split'])
     _check_items(items, root)
     return items
 
-# %% ../nbs/11_datasets.ipynb #9a5ec436
+# %% ../nbs/11_datasets.ipynb #a6767544
 def _check_classes(folder):
     "Raise `StudyError` unless `folder` holds at least two class folders with files."
     classes = _subfolders(folder)
-    empty = [c.name for c in classes if not list_files(c)]
+    empty = [c.name for c in classes if not _names(c)]
     if not classes:
         raise StudyError(f'There are no class folders in {folder}: make one folder for each class and put its images in.')
     if len(classes) == 1:

@@ -10,6 +10,7 @@ from .core import *
 import math
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
 from .data import *
+from .pixels import *
 from .metrics import *
 from .records import *
 

@@ -62,10 +62,10 @@ def check_image(
     except Exception as e: # Pillow raises a dozen kinds on broken files; each means: not readable
         return dict(error=f'{type(e).__name__}: {e}'.split('\n')[0].replace(str(path), Path(path).name)[:120])
 
-# %% ../nbs/10_images.ipynb #2391bee0
+# %% ../nbs/10_images.ipynb #efadf55d
 def _listing_key(root, paths) -> str:
     "A key that changes when a file is added, removed, resized or touched."
-    stats = ((p, os.stat(Path(root)/p)) for p in paths)
+    stats = ((p, os.stat(f'{root}/{p}')) for p in paths)
     said = '\n'.join(f'{p}\t{s.st_size}\t{s.st_mtime_ns}\t{s.st_ctime_ns}' for p, s in stats) # cp -p keeps mtime, not ctime
     return hashlib.sha256(f'Pillow {PIL.__version__}\n{Path(root).resolve()}\n{said}'.encode()).hexdigest()[:24]
 

@@ -22,6 +22,8 @@ from fastai.torch_core import default_device
 from .images import *
 from .datasets import _hidden, _junk
 from .data import *
+from .loaders import *
+from .pixels import *
 from .records import *
 
 # %% ../nbs/45_predict.ipynb #a42dfdec

@@ -17,6 +17,7 @@ from .runs import *
 from .datasets import *
 from .augment import *
 from .data import *
+from .loaders import *
 from .models import *
 from .zoo import *
 from .weights import *

@@ -2,7 +2,8 @@
 import pytest, torch
 from dataclasses import replace
 from imgstudy.core import StudyError, seed_everything
-from imgstudy.data import create_dls, load_data
+from imgstudy.data import load_data
+from imgstudy.loaders import create_dls
 from imgstudy.fit import fit
 from imgstudy.learner import create_learner
 from imgstudy.models import count_params, create_model, layer_groups, models

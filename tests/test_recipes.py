@@ -5,7 +5,8 @@ from fastai.basics import Callback
 from imgstudy import fit as fitting
 from imgstudy.augment import augment_levels
 from imgstudy.core import StudyError, seed_everything
-from imgstudy.data import create_dls, create_test_dl, load_data, norm_stats
+from imgstudy.data import load_data
+from imgstudy.loaders import create_dls, create_test_dl, norm_stats
 from imgstudy.learner import create_learner
 from imgstudy.models import create_model, layer_groups
 from imgstudy.records import load_model, read_record, verify_record

@@ -7,7 +7,8 @@ from safetensors.torch import load_file, save_file
 from timm.layers import resample_abs_pos_embed
 from imgstudy import weights as weighing
 from imgstudy.core import StudyError, seed_everything
-from imgstudy.data import create_dls, load_data
+from imgstudy.data import load_data
+from imgstudy.loaders import create_dls
 from imgstudy.learner import create_learner
 from imgstudy.models import create_model, layer_groups, models
 from imgstudy.records import read_record, verify_record
