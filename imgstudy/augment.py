@@ -10,12 +10,12 @@ __all__ = ['BRIGHTNESS', 'CONTRAST', 'SATURATION', 'RAND_OPS', 'augment_levels',
            'posterize_op', 'solarize_op', 'autocontrast_op', 'rand_op', 'RandAugment', 'Augment', 'get_augment',
            'augment_table', 'draw_augmented', 'plot_augment']
 
-# %% ../nbs/13_augment.ipynb #72fb3035
+# %% ../nbs/13_augment.ipynb #ac4547bc
 from .core import *
 import math, matplotlib.pyplot as plt, pandas as pd, torch
 from dataclasses import dataclass, field
 from fastai.data.all import Normalize, Pipeline, Transform
-from fastai.vision.augment import Flip, aug_transforms
+from fastai.vision.augment import aug_transforms
 from fastai.vision.core import TensorImage
 from torch.nn import functional as F
 from torchvision.utils import make_grid
@@ -297,9 +297,9 @@ class Augment:
 
 augment_levels = Registry('augmentation level')
 
-# %% ../nbs/13_augment.ipynb #292abfd2
+# %% ../nbs/13_augment.ipynb #93668203
 augment_levels.add(Augment('none', 'the images as they are', lambda: []))
-augment_levels.add(Augment('flip', 'mirrored left to right with probability 0.5', lambda: [Flip()]))
+augment_levels.add(Augment('flip', 'mirrored left to right with probability 0.5', lambda: [RandomFlip()]))
 augment_levels.add(Augment('affine', 'turned by up to 10 degrees, zoomed by 0.9 to 1.1 about a random point',
     lambda: aug_transforms(do_flip=False, max_rotate=10, min_zoom=0.9, max_zoom=1.1, max_warp=0, max_lighting=0,
                            p_affine=1, pad_mode='border')))

@@ -13,3 +13,24 @@ def test_a_gpu_run_repeats_bit_for_bit_and_says_what_it_used(model, tmp_path):
     assert all(torch.equal(wa[k], wb[k]) for k in wa)
     assert a.info['environment']['gpu'] == torch.cuda.get_device_name()
     assert a.info['model']['channels_last'] and a.info['model']['precision'] in ('bf16', 'fp32')
+
+
+@pytest.mark.cuda
+def test_no_step_waits_for_the_gpu(tmp_path):
+    "Between the first batch of an epoch and its last nothing is copied to the CPU."
+    from imgstudy.core import seed_everything
+    from imgstudy.data import load_data
+    from imgstudy.fit import fit
+    from imgstudy.learner import create_learner
+    from imgstudy.loaders import create_dls
+    from fastai.basics import Callback
+    class Watch(Callback):
+        order = -100
+        def before_batch(self): torch.cuda.set_sync_debug_mode('error' if self.training and self.iter else 'default')
+        def after_train(self): torch.cuda.set_sync_debug_mode('default')
+    run = create_run(dataset='digits', model='lenet5', epochs=2, augment='basic')
+    data = load_data(run)
+    seed_everything(0)
+    learn = create_learner(run, create_dls(run, data))
+    try: fit(learn, run.recipe, cbs=[Watch()])
+    finally: torch.cuda.set_sync_debug_mode('default')
