@@ -55,7 +55,7 @@ class History(Callback):
             'train loss {train_loss:.4f}, valid loss {valid_loss:.4f}, valid accuracy {valid_accuracy:.4f}, {seconds:.1f} s'
             .format(**row))
 
-# %% ../nbs/34_fit.ipynb #61e6549c
+# %% ../nbs/34_fit.ipynb #23612dff
 class Diverged(StudyError):
     "The numbers of a training are none any more; continued, it would end the same way."
 
@@ -65,13 +65,14 @@ class StopOnNaN(Callback):
     def before_train(self): self.seen = []
     def after_loss(self):
         if not self.training: return
-        self.seen.append((self.train_iter + 1, self.opt.hypers[-1]['lr'], self.loss.detach()))
+        self.seen.append((self.train_iter + 1, self.loss.detach()))
         if len(self.seen) >= (1 if self.loss.device.type == 'cpu' else 64): self.look()
     def after_train(self): self.look()
     def look(self):
         seen, self.seen = self.seen, []
-        if not seen or torch.stack([loss for *_, loss in seen]).isfinite().all(): return
-        step, lr, loss = next(s for s in seen if not torch.isfinite(s[2]))
+        if not seen or torch.stack([loss for _, loss in seen]).isfinite().all(): return
+        step, loss = next(s for s in seen if not torch.isfinite(s[1]))
+        lr = [*self.recorder.lrs, self.opt.hypers[-1]['lr']][:step][-1]
         self.error = Diverged(f'The loss became {loss.item()} at step {step} (epoch {self.epoch + 1} of '
                               f'{self.n_epoch}) with a learning rate of {lr:.3g}. Lower the peak rate, for example to '
                               f'lr={self.learn.lr/10:.3g}, or look at the images.')
