@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['OpenImage', 'Pixels', 'missing_rows', 'open_rows', 'fill', 'cache_limit', 'evict', 'get_pixels']
 
-# %% ../nbs/16_pixels.ipynb #04bb87f0
+# %% ../nbs/16_pixels.ipynb #485b91b0
 from .core import *
-import hashlib, os, shutil, zlib
+import hashlib, os, shutil, time, zlib
 import numpy as np, pandas as pd, PIL, torch
 from dataclasses import dataclass
 from fastcore.parallel import ProcessPoolExecutor
@@ -106,7 +106,7 @@ def fill(
     with FileLock(pixels.folder/'lock'):
         if len(need := missing_rows(pixels, rows)): _open_all(pixels, need) # else another process has done it
 
-# %% ../nbs/16_pixels.ipynb #a39e0e53
+# %% ../nbs/16_pixels.ipynb #fa4f0bcf
 def cache_limit() -> float: # bytes
     "How much space kept pixels may take: `IMGSTUDY_CACHE_GB`, in GB of 10^9 bytes."
     said = os.environ.get('IMGSTUDY_CACHE_GB', '20')
@@ -119,16 +119,23 @@ def _size(folder):
     "The space that a folder takes; what was never written takes none."
     return sum(getattr(s, 'st_blocks', s.st_size/512)*512 for s in (p.stat() for p in folder.iterdir()))
 
+def _idle(folder):
+    "Seconds since a folder was used, and its size; nothing if another process has just deleted it."
+    try: return time.time() - folder.stat().st_mtime, _size(folder)
+    except FileNotFoundError: return 0., 0
+
 def evict(
     keep:Path,   # a folder of pixels, which stays
     limit:float, # bytes
+    recent=3600., # what was used within so many seconds may be in use and stays; ours
 ):
     "Delete the pixels beside `keep` that were not used for longest, until all of them take at most `limit`."
-    others = sorted((p for p in keep.parent.glob('[!.]*') if p != keep), key=lambda p: p.stat().st_mtime)
-    sizes = [_size(p) for p in others]
-    while others and _size(keep) + sum(sizes) > limit:
-        shutil.rmtree(others.pop(0), ignore_errors=True)
-        sizes.pop(0)
+    others = {p: _idle(p) for p in keep.parent.glob('[!.]*') if p != keep}
+    left = _size(keep) + sum(size for _, size in others.values())
+    for path, (idle, size) in sorted(others.items(), key=lambda x: -x[1][0]):
+        if left <= limit or idle < recent: return
+        shutil.rmtree(path, ignore_errors=True)
+        left -= size
 
 # %% ../nbs/16_pixels.ipynb #02ce417d
 def _is_whole(folder, n, size):
