@@ -6,7 +6,7 @@
 __all__ = ['datasets', 'Dataset', 'get_dataset', 'datasets_table', 'unpack', 'find_folder', 'find_dataset', 'list_files',
            'list_images', 'find_images']
 
-# %% ../nbs/11_datasets.ipynb #d0fb876b
+# %% ../nbs/11_datasets.ipynb #1021c834
 from .core import *
 import bz2, gzip, hashlib, io, lzma, os, re, shutil, socket, tarfile, zipfile, zlib
 import numpy as np, pandas as pd
@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from fastai.data.external import fastai_path, untar_data
 from pathlib import Path
 from PIL import Image
-from sklearn.datasets import load_digits
 from torchvision.datasets.utils import download_url
 from typing import Callable
 from urllib.request import urlopen
@@ -46,11 +45,12 @@ class Dataset:
 
 datasets = Registry('dataset')
 
-# %% ../nbs/11_datasets.ipynb #8548d6f9
+# %% ../nbs/11_datasets.ipynb #07063276
 def _make_digits(
     path, # an empty folder
 ):
     "Write scikit-learn's digits as 8x8 grey PGM files in class folders."
+    from sklearn.datasets import load_digits # here, as it takes half a second
     digits = load_digits()
     for i, (a, y) in enumerate(zip(digits.images, digits.target)):
         (path/str(y)).mkdir(exist_ok=True)
