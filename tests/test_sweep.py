@@ -143,7 +143,7 @@ def test_a_paused_run_goes_on(tmp_path, here):
     (run,) = runs = runs_of(1, epochs=18)
     def slowly(run, root):
         with pytest.MonkeyPatch.context() as m:
-            m.setattr('imgstudy.fit.StopOnNaN.before_train', lambda self: (log(root, 'epoch'), time.sleep(.5)), raising=False)
+            m.setattr('imgstudy.fit.History.before_train', lambda self: (log(root, 'epoch'), time.sleep(.5)), raising=False)
             if not (Path(root)/'log').exists(): m.setenv('IMGSTUDY_DEADLINE', str(time.time() + 8))
             train(run, root=root)
     (state,) = sweep(runs, tmp_path, backend=here, runner=slowly).itertuples()
