@@ -91,7 +91,7 @@ class PixelDL(TfmdDL):
         images, target = self.held[self.device]
         for places in chunked(samps, self.bs, self.drop_last):
             i = torch.tensor(places)
-            yield images(i).permute(0, 3, 1, 2).as_subclass(TensorImage), target[i.to(target.device)].as_subclass(TensorCategory)
+            yield images(i).permute(0, 3, 1, 2).as_subclass(TensorImage), target[i.to(target.device, non_blocking=True)].as_subclass(TensorCategory)
     def new(self, dataset=None, cls=None, **kwargs):
         dataset = self.dataset if dataset is None else dataset
         if cls is None and _rows_of(self.pixels, dataset) is None: cls = TfmdDL # files from elsewhere

@@ -8,7 +8,7 @@ __all__ = ['OpenImage', 'Pixels', 'missing_rows', 'open_rows', 'fill', 'cache_li
 # %% ../nbs/16_pixels.ipynb #485b91b0
 from .core import *
 import hashlib, os, shutil, time, zlib
-import numpy as np, pandas as pd, PIL, torch
+import numpy as np, pandas as pd, PIL
 from dataclasses import dataclass
 from fastcore.parallel import ProcessPoolExecutor
 from filelock import FileLock
@@ -161,8 +161,9 @@ def get_pixels(
     "The images of `data` as pixels, opened if they are not kept from an earlier time."
     opened, need = OpenImage(size, interpolation), len(data.items)*size**2*3
     if need > (limit := cache_limit()): return None
-    pixels = Pixels(_open_folder(data, opened), data.root, data.files, opened)
-    try: fill(pixels, pixels.rows(data.items.path))
+    try:
+        pixels = Pixels(_open_folder(data, opened), data.root, data.files, opened)
+        fill(pixels, pixels.rows(data.items.path))
     except OSError as e: # the disk is full, or has gone
         print(f'The opened images are not kept ({e}); IMGSTUDY_CACHE names another folder for them.', flush=True)
         return None
