@@ -91,7 +91,7 @@ class RandomTurn(PerImage):
     def draw(self, x): return draw_uniform(x, -self.degrees, self.degrees),
     def apply(self, x, angle): return turn_each(x, angle, self.mode, self.pad)
 
-# %% ../nbs/13_augment.ipynb #2a5badad
+# %% ../nbs/13_augment.ipynb #0e76fd52
 def blend_each(
     x,     # float [n, 3, h, w] in [0, 1]
     other, # the same, or broadcast to it
@@ -102,9 +102,10 @@ def blend_each(
 
 def grey_each(x):
     "The luma [n, 1, h, w] of ITU-R BT.601, with the four digits that torchvision uses."
-    return 0.2989*x[:, :1] + 0.587*x[:, 1:2] + 0.114*x[:, 2:]
+    r, g, b = x.split(1, 1)
+    return (0.2989*r).add_(g, alpha=0.587).add_(b, alpha=0.114)
 
-# %% ../nbs/13_augment.ipynb #24df125c
+# %% ../nbs/13_augment.ipynb #38710e51
 BRIGHTNESS, CONTRAST, SATURATION = range(3)
 
 def without_each(x, op):
@@ -118,8 +119,10 @@ def adjust_each(
     op, # int [n]: BRIGHTNESS, CONTRAST or SATURATION
     f,  # [n], the factor: 1 changes nothing
 ):
-    "Change brightness, contrast or saturation of each image."
-    return blend_each(x, without_each(x, op), f)
+    "Change brightness, contrast or saturation of each image: as `blend_each` with `without_each`, in fewer steps."
+    grey, (contrast, saturation) = grey_each(x), [_each((op == o)*(1 - f)) for o in (CONTRAST, SATURATION)]
+    other = torch.addcmul(contrast*grey.mean((-2, -1), keepdim=True), saturation, grey)
+    return torch.addcmul(other, x, _each(f)).clamp_(0, 1)
 
 # %% ../nbs/13_augment.ipynb #87158b69
 def jitter_each(

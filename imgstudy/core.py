@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['StudyError', 'did_you_mean', 'Registry', 'data_root', 'cache_root', 'runs_root', 'writable', 'atomic_dir',
-           'seed_everything', 'has_native_bf16', 'choose_precision', 'checkout_path', 'checkout_file', 'git_commit',
-           'cpu_name', 'version', 'environment']
+           'seed_everything', 'has_native_bf16', 'choose_precision', 'set_float32', 'keep_memory', 'checkout_path',
+           'checkout_file', 'git_commit', 'cpu_name', 'version', 'environment']
 
-# %% ../nbs/00_core.ipynb #895538d3
-import os, difflib, platform, random, shutil, subprocess, tempfile, time, uuid, warnings
+# %% ../nbs/00_core.ipynb #a1d17f32
+import ctypes, os, difflib, platform, random, shutil, subprocess, tempfile, time, uuid, warnings
 from contextlib import contextmanager
 from importlib import metadata
 from importlib.util import find_spec
@@ -120,7 +120,7 @@ def seed_everything(
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8') # cuBLAS is ordered only with a fixed workspace
         torch.use_deterministic_algorithms(True, warn_only=True)
 
-# %% ../nbs/00_core.ipynb #3bbc50e1
+# %% ../nbs/00_core.ipynb #c2f0b270
 def has_native_bf16(device) -> bool:
     "Whether `device` multiplies bfloat16 in hardware."
     device = torch.device(device)
@@ -129,7 +129,7 @@ def has_native_bf16(device) -> bool:
     return device.type == 'cpu' and flags.exists() and 'avx512_bf16' in flags.read_text()
 
 def choose_precision(
-    precision:str='auto',  # 'auto', 'bf16' or 'fp32', as the reader asked
+    precision:str='auto',  # 'auto', 'bf16', 'tf32' or 'fp32', as the reader asked
     device=None,           # a torch device, or None for fastai's default
     depthwise:bool=False,  # does the model spend its time in depthwise convolutions?
 ) -> str: # 'bf16' or 'fp32'
@@ -138,6 +138,26 @@ def choose_precision(
     if precision != 'auto': return precision
     pays = has_native_bf16(device) and (device.type == 'cuda' or not depthwise)
     return 'bf16' if pays else 'fp32'
+
+# %% ../nbs/00_core.ipynb #0b0ea955
+def set_float32(
+    precision:str, # as from `choose_precision`
+):
+    "Let float32 operations on a GPU be exact, or round to TF32 if that is what `precision` says."
+    torch.backends.fp32_precision = 'tf32' if precision == 'tf32' else 'ieee'
+
+# %% ../nbs/00_core.ipynb #db13439e
+@contextmanager
+def keep_memory():
+    "Let freed memory stay with this process while the block runs; where the C library is not glibc, nothing happens."
+    libc = ctypes.CDLL(None) if platform.libc_ver()[0] == 'glibc' else None
+    if libc is None: yield; return
+    libc.mallopt(-4, 0) # M_MMAP_MAX: large pieces come out of the heap too,
+    libc.mallopt(-1, -1) # M_TRIM_THRESHOLD: which never shrinks
+    try: yield
+    finally:
+        for option, value in ((-4, 65536), (-1, 2**26), (-3, 2**25)): libc.mallopt(option, value) # as glibc has it in the long run
+        libc.malloc_trim(0)
 
 # %% ../nbs/00_core.ipynb #b893e52e
 def checkout_path(

@@ -69,7 +69,7 @@ def hold(
         return lambda i: held[i.to(device, non_blocking=True)]
     return lambda i: images[rows[i]].pin_memory().to(device, non_blocking=True)
 
-# %% ../nbs/17_loaders.ipynb #f0ab4b35
+# %% ../nbs/17_loaders.ipynb #c804053d
 def _rows_of(pixels, dataset):
     "The rows of the items of a labelled fastai dataset, or None if some are not among `pixels`."
     if len(dataset.tls) != 2: return None
@@ -81,24 +81,28 @@ class PixelDL(TfmdDL):
     def __init__(self, dataset, bs=64, pixels=None, **kwargs):
         super().__init__(dataset, bs, **{**kwargs, 'num_workers': 0})
         self.pixels, self.held = pixels, {} # by device
+    def places(self):
+        "The rows of its images in `pixels`, and their classes: int64, [n] each."
+        classes = self.dataset.tls[1].vocab.o2i
+        return _rows_of(self.pixels, self.dataset), torch.tensor([classes[label] for _, label in self.dataset.items])
     def hold(self):
         "The images and the targets on the device."
-        classes = self.dataset.tls[1].vocab.o2i
-        target = torch.tensor([classes[label] for _, label in self.dataset.items])
-        return hold(self.pixels.array(), _rows_of(self.pixels, self.dataset), self.device), target.to(self.device)
+        rows, target = self.places()
+        return hold(self.pixels.array(), rows, self.device), target.to(self.device)
     def create_batches(self, samps):
         if self.device not in self.held: self.held = {self.device: self.hold()}
         images, target = self.held[self.device]
         for places in chunked(samps, self.bs, self.drop_last):
             i = torch.tensor(places)
-            yield images(i).permute(0, 3, 1, 2).as_subclass(TensorImage), target[i.to(target.device, non_blocking=True)].as_subclass(TensorCategory)
+            x = images(i).permute(0, 3, 1, 2).contiguous() # while it is small: colours are augmented faster plane by plane
+            yield x.as_subclass(TensorImage), target[i.to(target.device, non_blocking=True)].as_subclass(TensorCategory)
     def new(self, dataset=None, cls=None, **kwargs):
         dataset = self.dataset if dataset is None else dataset
         if cls is None and _rows_of(self.pixels, dataset) is None: cls = TfmdDL # files from elsewhere
         own = dict(pixels=self.pixels) if cls is None else {}
         return super().new(dataset, cls, **own, **kwargs)
 
-# %% ../nbs/17_loaders.ipynb #7ed85656
+# %% ../nbs/17_loaders.ipynb #6aee14a1
 def create_dls(
     run:Run,         # says size, augment, normalize, interpolation and recipe.bs
     data:StudyData,  # as `load_data` gives it
@@ -110,7 +114,10 @@ def create_dls(
     pixels = get_pixels(data, run.size or data.spec.size, run.interpolation or 'bilinear') if keep else None
     how = dict(dl_type=partial(PixelDL, pixels=pixels)) if pixels else dict(num_workers=min(os.cpu_count(), 16))
     block = create_block(run, data, range(len(train), len(train) + len(valid)))
-    return block.dataloaders(train + valid, bs=min(run.recipe.bs, len(train)), val_bs=256, **{**how, **kwargs})
+    dls = block.dataloaders(train + valid, bs=min(run.recipe.bs, len(train)), val_bs=256, **{**how, **kwargs})
+    look = run.augment or data.spec.augment, *map(tuple, norm_stats(run.normalize, data))
+    dls.look = look if pixels else None # equal for images that are prepared alike
+    return dls
 
 # %% ../nbs/17_loaders.ipynb #7f501a37
 def create_test_dl(dls, data):

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['OpenImage', 'Pixels', 'missing_rows', 'open_rows', 'fill', 'cache_limit', 'evict', 'get_pixels']
 
-# %% ../nbs/16_pixels.ipynb #485b91b0
+# %% ../nbs/16_pixels.ipynb #038d06cf
 from .core import *
 import hashlib, os, shutil, time, zlib
+from contextlib import contextmanager
 import numpy as np, pandas as pd, PIL
 from dataclasses import dataclass
 from fastcore.parallel import ProcessPoolExecutor
@@ -68,23 +69,27 @@ def missing_rows(
     kept, sums = np.asarray(pixels.array()), pixels.array('sums')[rows] # plain arrays: a memmap is slow by the row
     return np.array([i for i, said in zip(rows.tolist(), sums.tolist()) if not said or _sum(kept[i]) != said], dtype=np.int64)
 
-# %% ../nbs/16_pixels.ipynb #639ba006
-def _write(path, start, values):
-    "Put `values` into a .npy file from row `start` on."
+# %% ../nbs/16_pixels.ipynb #b95a7d6b
+@contextmanager
+def _writer(path):
+    "A function that puts a value into a row of a .npy file; not through memory, where a full disk would kill the process."
     target = np.load(path, mmap_mode='r')
     with open(path, 'r+b') as f:
-        f.seek(target.offset + start*target.strides[0])
-        f.write(values.tobytes())
+        def write(row, value):
+            f.seek(target.offset + row*target.strides[0])
+            f.write(value.tobytes())
+        yield write
 
 def open_rows(
     pixels:Pixels,
     rows, # int64, [n]
 ) -> int: # n
     "Open the images of `rows` and put them into the file."
-    for i in rows:
-        image = np.asarray(pixels.opened(pixels.root/pixels.files[i]))
-        _write(pixels.folder/'pixels.npy', i, image)
-        _write(pixels.folder/'sums.npy', i, np.uint32(_sum(image)))
+    with _writer(pixels.folder/'pixels.npy') as put, _writer(pixels.folder/'sums.npy') as put_sum:
+        for i in rows:
+            image = np.asarray(pixels.opened(pixels.root/pixels.files[i]))
+            put(i, image)
+            put_sum(i, np.uint32(_sum(image)))
     return len(rows)
 
 # %% ../nbs/16_pixels.ipynb #fbae0694
