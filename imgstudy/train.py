@@ -4,14 +4,16 @@
 
 # %% auto #0
 __all__ = ['study_parameters', 'transfer_parameters', 'create_run', 'notebook_params', 'plan_transfer', 'predict_test',
-           'describe_data', 'describe_cost', 'describe_model', 'OutOfMemory', 'train', 'train_once', 'train_all']
+           'describe_data', 'describe_cost', 'describe_model', 'OutOfMemory', 'train', 'train_once', 'train_all',
+           'stack_id', 'train_stacked', 'Clock', 'stacking_gain', 'kept_gain']
 
-# %% ../nbs/41_train.ipynb #7161072e
+# %% ../nbs/41_train.ipynb #22d7f6ff
 from .core import *
-import dataclasses, gc, math, time
-from types import ModuleType
+import dataclasses, gc, hashlib, json, math, os, time
+from contextlib import suppress
+from types import ModuleType, SimpleNamespace
 import numpy as np, pandas as pd, torch
-from fastai.basics import Learner
+from fastai.basics import Callback, CancelFitException, Learner
 from pathlib import Path
 from .runs import *
 from .datasets import *
@@ -24,6 +26,7 @@ from .weights import *
 from .checkpoint import *
 from .learner import *
 from .transfer import *
+from .ensemble import *
 from .fit import *
 from .metrics import *
 from .records import *
@@ -134,7 +137,7 @@ def predict_test(
         raise Diverged(f'The trained model answers some test images with no number. Lower the peak rate, now lr={learn.lr:g}.')
     return pack_predictions(data.of('test').path, target.numpy(), preds.numpy())
 
-# %% ../nbs/41_train.ipynb #24cd8e55
+# %% ../nbs/41_train.ipynb #a63e0c15
 def describe_data(data:StudyData) -> dict:
     "What the record says of the images."
     return dict(fingerprint=data.fingerprint, classes=data.classes, counts=data.counts().sum().to_dict(),
@@ -145,8 +148,8 @@ def describe_data(data:StudyData) -> dict:
 
 def describe_cost(history:History, keep:Checkpoint) -> dict:
     "Seconds until now and images per second of the epochs, each with its validation; the epochs after which it was continued."
-    fitting = sum(r['seconds'] for r in history.rows)
-    return dict(seconds=keep.spent, fit_seconds=fitting, images_per_second=history.images/fitting, resumed=list(keep.resumed))
+    fitting, members = sum(r['seconds'] for r in history.rows), getattr(history, 'members', 1) # trained as one: each its share
+    return dict(seconds=keep.spent/members, fit_seconds=fitting, images_per_second=history.images/fitting, resumed=list(keep.resumed))
 
 def describe_model(learn:Learner, run:Run, epoch:int) -> dict: # epoch: of the weights kept, from 1 on
     "Size and work of the model, how much of it had been trained, and how it was computed."
@@ -211,7 +214,7 @@ def _fitted(run, data, root, start):
         gc.collect()
         if torch.cuda.is_available(): torch.cuda.empty_cache()
 
-# %% ../nbs/41_train.ipynb #2fa43b59
+# %% ../nbs/41_train.ipynb #c40cb527
 def _train(run, data, root):
     "The record of `run` and its weights."
     start = time.perf_counter()
@@ -220,6 +223,10 @@ def _train(run, data, root):
     data = data or load_data(run)
     _check_before(run, data, root)
     learn, history, keep = _fitted(run, data, root, start)
+    return _record_of(run, data, learn, history, keep)
+
+def _record_of(run, data, learn, history, keep):
+    "The record of `run` that `learn` was trained for, and its weights."
     predictions = predict_test(learn, data, run.recipe.tta)
     info = dict(data=describe_data(data), init=describe_init(learn.loaded), model=describe_model(learn, run, history.best_epoch),
                 cost=describe_cost(history, keep), best_epoch=history.best_epoch, environment=environment(learn.dls.device))
@@ -268,3 +275,109 @@ def train_all(
         if data is None or data.part != part_of(run): data = load_data(run)
         records.append((train_once if pieces else train)(run, data, root))
     return records
+
+# %% ../nbs/41_train.ipynb #3ab791f7
+def _stacked(runs, data, root, start):
+    "The members of `runs`, trained as one, and the Checkpoint that they share."
+    learners = []
+    for run in runs:
+        seed_everything(run.seed) # as alone: the same weights, and the same order of images
+        learners.append(create_learner(run, create_dls(run, data[part_of(run)]), root))
+    learn = stack_learners(learners, [r.recipe for r in runs])
+    label, first = f'{data[part_of(runs[0])].spec.title}, {runs[0].model}, {len(runs)} as one,', data[part_of(runs[0])]
+    setting = dict(format=1, images=first.fingerprint, torch=str(torch.__version__), device=torch.device(learn.dls.device).type, **learn.layout)
+    keep = Checkpoint(file := checkpoint_file(stack_id(runs), root), setting, load_checkpoint(file, setting), label)
+    keep.start = start
+    members = fit_stacked(learn, label, cbs=[keep, Deadline(deadline(), len(first.of('test'))/len(first.of('valid')))])
+    for m in members: m.learn.layout['stacked'] = len(runs)
+    return members, keep
+
+def stack_id(runs) -> str: return 'stack-' + hashlib.sha256(' '.join(map(run_id, runs)).encode()).hexdigest()[:8]
+
+# %% ../nbs/41_train.ipynb #0a5b2d37
+def _check_finite(m):
+    "Raise `Diverged` if a loss of member `m` was no number."
+    where = f'at step {m.bad_step}' if m.bad_step else 'of validation in the end'
+    if m.bad_step or not math.isfinite(m.rows[-1]['valid_loss']): raise Diverged(
+        f'The loss {where} was no number. Lower the peak rate, for example to lr={m.recipe.lr/10:.3g}, or look at the images.')
+
+def _end(run, data, m, keep, root):
+    "Write the record of a member, of its failure if it has failed."
+    history = SimpleNamespace(rows=m.rows, images=m.images, best_epoch=m.kept_epoch, members=m.learn.layout['stacked'])
+    try:
+        _check_finite(m)
+        record, weights = _record_of(run, data, m.learn, history, keep)
+    except StudyError as e:
+        record, weights = Record(run, 'failed', error=f'{type(e).__name__}: {e}', info=dict(environment=environment())), None
+    with needs_space(root, 'IMGSTUDY_RUNS'): write_record(record, weights, root)
+    return record
+
+def train_stacked(
+    runs,      # complete, as from `create_run`, with the same `stack_key`
+    root=None, # where records go; None: `runs_root()`
+) -> list: # a Record a run, finished or failed
+    "Train `runs` as one, or what is left of that, and write a record of each."
+    root, start = writable(root or runs_root(), 'IMGSTUDY_RUNS'), time.perf_counter()
+    if len({stack_key(r) for r in runs} | {None}) != 2: raise StudyError('These runs cannot be trained as one: they differ in more than seed, fold, '
+        'augmentation, rate, decay, dropout, clipping, schedule and early stopping, or transfer, mix images or average weights. Train them alone.')
+    data = {part: load_data(run) for part, run in {part_of(r): r for r in runs}.items()}
+    for run in runs: _check_before(run, data[part_of(run)], root)
+    try: members, keep = _stacked(runs, data, root, start)
+    except RuntimeError as e:
+        if not is_out_of_memory(e) or len(runs) == 1: raise
+        members = None
+    if members is None: # outside of the clause, as in `_attempt`
+        gc.collect()
+        if torch.cuda.is_available(): torch.cuda.empty_cache()
+        print(f'Memory does not do for {len(runs)} runs as one: they are trained in two parts.', flush=True)
+        half = len(runs)//2
+        return train_stacked(runs[:half], root) + train_stacked(runs[half:], root)
+    records = [_end(run, data[part_of(run)], m, keep, root) for run, m in zip(runs, members)]
+    drop_checkpoint(keep.file)
+    return records
+
+# %% ../nbs/41_train.ipynb #816e716a
+class _Timed(StudyError): "How long the steps took is known."
+
+class Clock(Callback):
+    "Time `steps` steps after some to warm up, and end the training."
+    order, error = 89, None
+    def __init__(self, warm=4, steps=12): self.warm, self.steps = warm, steps
+    def after_batch(self):
+        if not self.training or self.train_iter not in (self.warm, self.warm + self.steps): return
+        if torch.cuda.is_available(): torch.cuda.synchronize()
+        if self.train_iter == self.warm: self.begun = time.perf_counter(); return
+        self.seconds, self.error = (time.perf_counter() - self.begun)/self.steps, _Timed('timed')
+        raise CancelFitException
+
+def _seconds_a_step(fit):
+    "Seconds of a step of what `fit`, given callbacks, trains; nan if there are too few steps."
+    clock = Clock()
+    with suppress(_Timed): fit([clock])
+    return getattr(clock, 'seconds', math.nan)
+
+# %% ../nbs/41_train.ipynb #e68e8e87
+def stacking_gain(
+    run:Run, # complete; others with its `stack_key` would gain as much
+    n:int=8, # how many as one
+) -> float: # above 1: it pays; nan: a training has too few steps to tell
+    "How many times as fast `n` runs like `run` are, trained as one."
+    data, recipe = load_data(run), dataclasses.replace(run.recipe, patience=None, min_epochs=None, tta=None)
+    def learner(seed):
+        seed_everything(seed)
+        return create_learner(run, create_dls(run, data))
+    alone = _seconds_a_step(lambda cbs: fit(learner(0), recipe, lines=1, cbs=cbs))
+    stack = stack_learners([learner(k) for k in range(n)], [recipe]*n)
+    return n*alone/_seconds_a_step(lambda cbs: fit_stacked(stack, lines=1, cbs=cbs))
+
+def kept_gain(run:Run, n:int=8) -> float:
+    "`stacking_gain`, from the cache if it was measured before."
+    here, file = environment(), writable(cache_root(), 'IMGSTUDY_CACHE')/'stacking.json'
+    name = ' '.join(map(str, (here['gpu'] or here['cpu'], here['threads'], torch.__version__, run.model, run.size, run.recipe.bs, run.precision, n)))
+    known = json.loads(file.read_text()) if file.exists() else {}
+    if name not in known:
+        known[name] = stacking_gain(run, n)
+        part = file.with_suffix(f'.{os.getpid()}.part')
+        part.write_text(json.dumps(known, indent=1))
+        part.replace(file)
+    return known[name]
