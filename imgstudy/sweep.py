@@ -8,19 +8,19 @@ __all__ = ['lease', 'no_time', 'backends', 'parse_duration', 'say_duration', 'th
            'study_notebook', 'notebook_values', 'run_notebook', 'run_plain', 'how_it_ended', 'work', 'note_end',
            'worker_env', 'Workers', 'in_process', 'Plan', 'Outcome', 'attempt', 'with_loky', 'attempt_here',
            'dask_client', 'with_dask', 'epochs_of', 'estimate', 'Progress', 'sources_first', 'startable', 'passes',
-           'summary', 'sweep']
+           'stacks', 'work_stacked', 'attempt_stack', 'as_one', 'summary', 'sweep']
 
-# %% ../nbs/43_sweep.ipynb #a06ae1fe
+# %% ../nbs/43_sweep.ipynb #2175f738
 from .core import *
-import errno, json, logging, os, queue, re, signal, socket, tempfile, threading, time, traceback, uuid, warnings
+import errno, json, logging, math, os, queue, re, signal, socket, tempfile, threading, time, traceback, uuid, warnings
 import dataclasses, multiprocessing
 import numpy as np, pandas as pd, psutil, torch
 from collections import Counter
 from concurrent.futures import TimeoutError
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stderr, redirect_stdout, suppress
 from fastai.data.external import fastai_path
-from fastcore.basics import patch
+from fastcore.basics import chunked, patch
 from functools import lru_cache, partial
 from huggingface_hub import constants, try_to_load_from_cache
 from joblib import Parallel, cpu_count, delayed
@@ -33,6 +33,7 @@ from urllib.request import Request, urlopen
 from .runs import *
 from .datasets import *
 from .models import *
+from .ensemble import *
 from .checkpoint import *
 from .records import *
 from .train import *
@@ -401,15 +402,16 @@ class Workers:
         if pool := self.pools.pop(i, None): pool.shutdown(wait=False, kill_workers=True)
     def close(self): [self.drop(i) for i in list(self.pools)]
 
-# %% ../nbs/43_sweep.ipynb #bf3e8b78
+# %% ../nbs/43_sweep.ipynb #7caa1fb9
 def in_process(
     workers:Workers,
     until, # when it is stopped at the latest, in Unix time, or None
-    *args, # of `work`
+    *args, # of `job`
+    job=work,
 ) -> tuple: # as from `work`; 'stopped' if it ran too long, or the workers were closed
-    "`work` in the process of a free worker."
+    "`work`, or another `job`, in the process of a free worker."
     i = workers.free.get()
-    try: return workers.pool(i).submit(work, *args).result(until and max(0, until - time.time()))
+    try: return workers.pool(i).submit(job, *args).result(until and max(0, until - time.time()))
     except TimeoutError: return workers.drop(i) or ('stopped', 'stopped at the time limit')
     except (BrokenProcessPool, ShutdownExecutorError):
         if i not in workers.pools: return 'stopped', 'stopped' # by `close`
@@ -690,24 +692,103 @@ def _wait(plan, seconds=1.):
     time.sleep(seconds)
     return not plan.soft or time.time() < plan.soft
 
-# %% ../nbs/43_sweep.ipynb #41ad286f
+# %% ../nbs/43_sweep.ipynb #112346a2
 def passes(
     runs,       # sources first
     plan:Plan,
     costs:dict, # id -> seconds
     retry:bool, # as for `startable`
     offer,      # `with_loky` or `with_dask`, less the plan and the runs
+    together=None, # `as_one`, less the plan and the groups; None: each run is trained alone
 ): # yields an `Outcome` a run that ended
     "Offer `runs` until each has ended, here or elsewhere, or can no longer start."
-    ended = set()
+    ended, tried = set(), set()
     while plan.token not in _stopped:
         states = run_states([r for r in runs if run_id(r) not in ended], plan.root)
         ended |= set(states.id[states.state == 'done'])
         todo, before = startable(runs, states, ended, retry), len(ended)
-        for o in offer(_needs(todo, costs, plan), plan) if todo else ():
+        groups = stacks([r for r in todo if run_id(r) not in tried]) if together else []
+        tried |= {run_id(r) for runs_ in groups for r in runs_}
+        for o in together(groups, plan) if groups else offer(_needs(todo, costs, plan), plan) if todo else ():
             if o.state not in ('busy', 'waits'): ended.add(o.id); yield o
+        if groups: continue # what could not be trained as one is now offered alone
         if not todo and not (states.state == 'running').any(): return
         if len(ended) == before and not _wait(plan): return
+
+# %% ../nbs/43_sweep.ipynb #bf80e2fc
+def stacks(
+    runs,
+    most:int=64, # members of one; ours: more wait too long for their first record
+) -> list: # of lists of Run
+    "Which of `runs` may be trained as one."
+    groups = {}
+    for r in runs:
+        if key := stack_key(r): groups.setdefault(key, []).append(r)
+    return [rs for g in groups.values() for rs in chunked(g, most) if len(rs) > 1]
+
+# %% ../nbs/43_sweep.ipynb #c84060bf
+def work_stacked(
+    runs, root,
+    when:str, # 'auto' or 'always'
+) -> tuple: # as from `work`; 'alone', and why, if the runs have to be trained alone
+    "Train `runs` as one if that pays, and say how it ended."
+    log = Path(root)/'.running'/f'{stack_id(runs)}.log'
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with open(log, 'w', buffering=1) as f, redirect_stdout(f), redirect_stderr(f):
+        try:
+            gain = kept_gain(runs[0]) if when == 'auto' else math.inf
+            if not gain > 1.1: return 'alone', f'as one they would be {gain:.2f} times as fast' # 1.1: what noise is
+            train_stacked(runs, root)
+            return 'done', ''
+        except Exception as e: traceback.print_exc(); ended = how_it_ended(e)
+    return ended if ended[0] in ('paused', 'full') else ('alone', ended[1])
+
+# %% ../nbs/43_sweep.ipynb #a78de0ec
+def _outcome(run, plan, state, reason, seconds):
+    "How `run`, one of several trained as one, ended; nothing if it has to be tried alone."
+    if ended := _already(run, plan): return dataclasses.replace(ended, seconds=seconds)
+    return None if state == 'alone' else Outcome(run_id(run), state if state != 'done' else 'failed', reason, seconds)
+
+def attempt_stack(
+    runs,
+    plan:Plan,
+    do=work_stacked, # or another that calls it elsewhere
+) -> list: # of Outcome, of those that ended
+    "Claim `runs` and train as one those that nobody else has."
+    start, free = time.time(), lambda r: not _why_not(r, 0, plan)
+    with ExitStack() as claims:
+        mine = [r for r in runs if free(r) and claims.enter_context(Claim(plan.root, run_id(r), plan.lease)) and not _already(r, plan)]
+        if len(mine) < 2: return []
+        state, reason = do(mine, plan.root)
+        if state == 'full': _stopped.add(plan.token)
+        if state in ('alone', 'failed'): print(f'{len(mine)} runs of {mine[0].model} are trained one by one: {reason}.', flush=True); state = 'alone'
+        else: (plan.root/'.running'/f'{stack_id(mine)}.log').unlink(missing_ok=True)
+        outcomes = [_outcome(r, plan, state, reason, (time.time() - start)/len(mine)) for r in mine]
+    return [o for o in outcomes if o]
+
+# %% ../nbs/43_sweep.ipynb #a88087d0
+def as_one(
+    groups,    # as from `stacks`
+    plan:Plan,
+    jobs:int=1, # groups at a time
+    when='auto', # as for `work_stacked`
+): # yields an `Outcome` a run that ended
+    "Train each of `groups` as one, in processes of their own."
+    workers = Workers([worker_env(jobs, i, plan.root, plan.soft) for i in range(jobs)])
+    do = lambda runs, root: in_process(workers, plan.hard, runs, root, when, job=work_stacked)
+    parallel = Parallel(jobs, backend='threading', return_as='generator_unordered', pre_dispatch='n_jobs', batch_size=1)
+    try:
+        for outcomes in parallel(delayed(attempt_stack)(runs, plan, do) for runs in groups): yield from outcomes
+    except BaseException:
+        _stopped.add(plan.token)
+        raise
+    finally: workers.close()
+
+def _together(stack, jobs, backend, runner):
+    "`as_one` as `sweep` wants it, or None."
+    if stack not in ('auto', 'always', 'never'): raise StudyError(did_you_mean('way to stack', stack, ['auto', 'always', 'never']))
+    wanted = stack == 'always' or (stack == 'auto' and torch.cuda.is_available() and runner is None and backend == 'loky')
+    return partial(as_one, jobs=jobs, when=stack) if wanted else None
 
 # %% ../nbs/43_sweep.ipynb #1f73c0e2
 _again = 'The same sweep, started again, goes on with what is left.'
@@ -750,7 +831,7 @@ def _whole(name, n):
     if isinstance(n, int) and not isinstance(n, bool) and n >= 1: return n
     raise StudyError(f'`{name}` must be a whole number of at least 1, not {n!r}. Try {name}=1.')
 
-# %% ../nbs/43_sweep.ipynb #3c684f3c
+# %% ../nbs/43_sweep.ipynb #ad92ab90
 def sweep(
     runs,             # complete, as from `create_run`, in the order wanted
     root=None,        # the folder of all records; None: `runs_root()`
@@ -762,6 +843,7 @@ def sweep(
     costs=None,       # id -> seconds, in their order of magnitude
     retry:bool=True,  # try again what failed in an earlier sweep?
     runner=None,      # another function of run and root in place of the two that `notebook` chooses
+    stack='auto',     # train runs that are alike as one: 'always', 'never', or 'auto': on a GPU, where it is faster
     lease=lease,      # seconds without a sign of life after which others take a run over
 ) -> pd.DataFrame: # as from `run_states`
     "Train each of `runs` that is not finished."
@@ -770,7 +852,7 @@ def sweep(
     costs, order, states = estimate(runs, costs or {}, plan.root), sources_first(runs), run_states(runs, plan.root)
     progress = Progress({run_id(r): costs[run_id(r)] for r in startable(order, states, retry=retry)})
     with _interruptible(order, plan), progress:
-        for o in passes(order, plan, costs, retry, offer): outcomes.append(o); progress.add(o)
+        for o in passes(order, plan, costs, retry, offer, _together(stack, jobs, backend, runner)): outcomes.append(o); progress.add(o)
     _check_outcomes(outcomes, plan)
     print(summary(states := run_states(runs, plan.root)), flush=True)
     return states
