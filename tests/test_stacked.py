@@ -1,0 +1,182 @@
+"Several trainings as one: each member ends as it would have ended alone, whatever becomes of the others."
+import copy, math
+import numpy as np, pandas as pd, pytest, torch
+from dataclasses import replace
+from fastai.basics import Callback
+from safetensors.torch import load_file
+import imgstudy.ensemble, imgstudy.sweep, imgstudy.train
+from imgstudy.core import StudyError, seed_everything
+from imgstudy.data import load_data
+from imgstudy.ensemble import Stack, fit_stacked, stack_key, stack_learners
+from imgstudy.fit import fit
+from imgstudy.learner import create_learner
+from imgstudy.loaders import create_dls
+from imgstudy.models import create_model
+from imgstudy.records import read_record
+from imgstudy.runs import fold_runs, run_id, seed_runs
+from imgstudy.sweep import Claim, _make_plan, attempt_stack, run_plain, sweep, work_stacked
+from imgstudy.train import checkpoint_file, create_run, stack_id, train, train_stacked
+from torch.nn import functional as F
+
+quick = dict(dataset='digits', model='lenet5', epochs=3, augment='none', precision='fp32', bs=32)
+
+
+def learner(run):
+    seed_everything(run.seed)
+    return create_learner(run, create_dls(run, load_data(run)))
+
+
+def together(runs, **kwargs): return fit_stacked(stack_learners([learner(r) for r in runs], [r.recipe for r in runs]), lines=1, **kwargs)
+
+
+def weights(record): return load_file(record.path/'weights.safetensors')
+
+
+def assert_same(a, b, atol):
+    assert a.keys() == b.keys()
+    for k in a: assert torch.allclose(a[k].float(), b[k].float(), atol=atol), k
+
+
+networks = 'mlp_s lenet5 lenet5_bn lenet_modern cnn3 cnn_custom resnet9 vit convnext resnet18_32 mobilenetv2_32'.split()
+
+@pytest.mark.parametrize('name', networks)
+def test_a_training_step_of_a_stack_is_that_of_each_network_alone(name):
+    "Logits, gradients and the running statistics of batch norm, in double precision, of three networks with images of their own."
+    size = 64 if name == 'lenet_modern' else 32
+    nets = []
+    for seed in range(3):
+        torch.manual_seed(seed)
+        net = create_model(name, 5, size=size).double()
+        for m in net.modules():
+            if isinstance(m, (torch.nn.Dropout, torch.nn.Dropout2d)): m.p = 0.
+            if type(m).__name__ == 'DropPath': m.drop_prob = 0.
+        nets.append(net.train())
+    stack, x, y = Stack(nets).train(), torch.randn(3, 4, 3, size, size).double(), torch.randint(0, 5, (3, 4))
+    logits = stack(x)
+    F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction='none').view(3, 4).mean(1).sum().backward()
+    for k, net in enumerate(nets):
+        alone = net(x[k])
+        F.cross_entropy(alone, y[k]).backward()
+        assert torch.allclose(logits[k], alone, atol=1e-9)
+        grads = torch.cat([p.grad.flatten() for p in net.parameters()])
+        assert torch.allclose(stack.flat.grad[k], grads, atol=1e-9*max(1, grads.abs().max()))
+        assert_same(stack.member(k), net.state_dict(), 1e-9)
+
+
+def test_a_model_that_keeps_its_dropout_to_itself_is_not_given_two_rates():
+    runs = [create_run(**{**quick, 'model': 'mobilenetv2_32', 'dropout': p}) for p in (.1, .4)]
+    learners = [learner(r) for r in runs]
+    with pytest.raises(StudyError, match='train them alone'): stack_learners(learners, [r.recipe for r in runs])
+
+
+def test_folds_of_unequal_size_and_early_stops_are_those_of_each_alone():
+    "1797 images in five folds: the last validation batch of some is one short."
+    runs = [replace(r, recipe=replace(r.recipe, patience=p)) for r, p in
+            zip(fold_runs(create_run(**{**quick, 'epochs': 8, 'opt': 'sgd', 'lr': .05, 'schedule': 'flat', 'folds': 5, 'subset': 600})), (1, 2, None, 1, None))]
+    sizes = {len(load_data(r).of('valid')) for r in runs}
+    assert len(sizes) == 2
+    stopped = 0
+    for run, m in zip(runs, together(runs)):
+        learn = learner(run)
+        history = fit(learn, run.recipe, lines=1)
+        rows, alone = (pd.DataFrame(r).drop(columns='seconds') for r in (m.rows, history.rows))
+        pd.testing.assert_frame_equal(rows, alone, rtol=1e-3, atol=1e-4)
+        assert (m.kept_epoch, m.images) == (history.best_epoch, history.images)
+        assert_same(m.learn.model.state_dict(), learn.model.state_dict(), 1e-3)
+        stopped += len(rows) < 8
+    assert stopped # or nothing was tested
+
+
+@pytest.mark.parametrize('opt', ['adam', 'sgd'])
+def test_members_of_another_optimiser(opt):
+    runs = [create_run(**quick, opt=opt, lr=lr, wd=wd, seed=s) for s, (lr, wd) in enumerate([(1e-3, 0.), (1e-2, 1e-3)])]
+    for run, m in zip(runs, together(runs)):
+        learn = learner(run)
+        fit(learn, run.recipe, lines=1)
+        assert_same(m.learn.model.state_dict(), learn.model.state_dict(), 1e-3)
+
+
+def test_each_member_has_its_own_dropout_and_augmentation():
+    "What draws at random cannot agree number by number: losses of eight members and of eight trainings alone agree within their spread."
+    base = create_run(**{**quick, 'model': 'lenet_modern', 'size': 16, 'augment': 'affine', 'epochs': 2, 'subset': 500})
+    runs = [replace(r, recipe=replace(r.recipe, dropout=p)) for p in (.0, .8) for r in seed_runs(base, 6)]
+    last = {}
+    for p, m in zip([r.recipe.dropout for r in runs], together(runs)): last.setdefault(('as one', p), []).append(m.rows[-1]['train_loss'])
+    for run in runs: last.setdefault(('alone', run.recipe.dropout), []).append(fit(learner(run), run.recipe, lines=1).rows[-1]['train_loss'])
+    for p in (.0, .8):
+        a, b = (np.array(last[how, p]) for how in ('as one', 'alone'))
+        assert abs(a.mean() - b.mean()) < 4*math.sqrt((a.var(ddof=1) + b.var(ddof=1))/6) # four standard errors
+        assert len(set(a)) == 6
+    assert np.mean(last['as one', .8]) > np.mean(last['as one', .0]) + .1 # the rates did arrive
+
+
+class Stop(Exception): pass
+
+def test_interrupted_and_continued_it_ends_with_the_same_bits(tmp_path, monkeypatch):
+    runs = [create_run(**{**quick, 'augment': 'affine'}, seed=s, lr=lr) for s, lr in ((0, 1e-3), (1, 1e-2), (2, 1e30))]
+    whole = train_stacked(runs, tmp_path/'whole')
+    monkeypatch.setattr(imgstudy.train.Checkpoint, 'every', 0.)
+    epoch = imgstudy.ensemble.StackedSchedules.before_epoch
+    def stop(self):
+        if self.epoch == 2: raise KeyboardInterrupt
+        epoch(self)
+    with monkeypatch.context() as m:
+        m.setattr(imgstudy.ensemble.StackedSchedules, 'before_epoch', stop)
+        with pytest.raises(KeyboardInterrupt): train_stacked(runs, tmp_path/'cut')
+    assert checkpoint_file(stack_id(runs), tmp_path/'cut').exists()
+    cut = train_stacked(runs, tmp_path/'cut')
+    assert not checkpoint_file(stack_id(runs), tmp_path/'cut').exists()
+    for a, b in zip(whole[:2], cut):
+        assert_same(weights(a), weights(b), 0)
+        assert b.info['cost']['resumed'] == [2] and len(b.history) == 3
+    assert [r.outcome for r in cut] == ['finished', 'finished', 'failed'] and 'Lower the peak rate' in cut[2].error
+
+
+def test_too_little_memory_for_all_is_enough_for_two(tmp_path, monkeypatch):
+    real, asked = imgstudy.train.fit_stacked, []
+    def short(learn, *args, **kwargs):
+        asked.append(len(learn.members))
+        if len(learn.members) > 2: raise torch.OutOfMemoryError('out of memory')
+        return real(learn, *args, **kwargs)
+    monkeypatch.setattr(imgstudy.train, 'fit_stacked', short)
+    runs = seed_runs(create_run(**{**quick, 'epochs': 1}), 5)
+    records = train_stacked(runs, tmp_path)
+    assert [r.run.seed for r in records] == [0, 1, 2, 3, 4] and asked == [5, 2, 3, 1, 2]
+    assert all(r.outcome == 'finished' for r in records)
+
+
+def test_where_it_does_not_pay_or_cannot_be_runs_are_trained_alone(tmp_path, monkeypatch):
+    runs = seed_runs(create_run(**{**quick, 'epochs': 1}), 2)
+    monkeypatch.setattr(imgstudy.sweep, 'kept_gain', lambda run: .7)
+    assert work_stacked(runs, tmp_path, 'auto') == ('alone', 'as one they would be 0.70 times as fast')
+    monkeypatch.setattr(imgstudy.sweep, 'train_stacked', lambda *a: 1/0)
+    assert work_stacked(runs, tmp_path, 'always')[0] == 'alone'
+    plan = _make_plan(tmp_path, run_plain, None, 60)
+    assert attempt_stack(runs, plan, lambda rs, root: work_stacked(rs, root, 'always')) == []
+    assert not list(tmp_path.glob('*/record.json'))
+
+
+def test_a_run_that_another_process_has_is_left_to_it(tmp_path):
+    runs = seed_runs(create_run(**{**quick, 'epochs': 1}), 3)
+    plan = _make_plan(tmp_path, run_plain, None, 60)
+    with Claim(tmp_path, run_id(runs[1])):
+        ended = attempt_stack(runs, plan, lambda rs, root: work_stacked(rs, root, 'always'))
+    assert [(o.id, o.state) for o in ended] == [(run_id(r), 'done') for r in (runs[0], runs[2])]
+    assert read_record(tmp_path/run_id(runs[0])).info['model']['stacked'] == 2
+    states = sweep(runs, tmp_path, notebook=False, stack='always') # the third is by itself
+    assert set(states.state) == {'done'} and 'stacked' not in read_record(tmp_path/run_id(runs[1])).info['model']
+
+
+@pytest.mark.cuda
+def test_on_a_gpu_a_stack_ends_as_each_alone_and_waits_for_nothing():
+    class Watch(Callback):
+        order = -100
+        def before_batch(self): torch.cuda.set_sync_debug_mode('error' if self.training and self.iter else 'default')
+        def after_train(self): torch.cuda.set_sync_debug_mode('default')
+    runs = [create_run(**quick, seed=s, lr=lr) for s, lr in enumerate((1e-3, 5e-3, 1e-2))]
+    try: members = together(runs, cbs=[Watch()])
+    finally: torch.cuda.set_sync_debug_mode('default')
+    for run, m in zip(runs, members):
+        learn = learner(run)
+        fit(learn, run.recipe, lines=1)
+        assert_same({k: v.cpu() for k, v in m.learn.model.state_dict().items()}, {k: v.cpu() for k, v in learn.model.state_dict().items()}, 2e-2)
