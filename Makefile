@@ -15,13 +15,14 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # cells and tests that need real data run only where there is some
 FLAGS   := $(if $(IMGSTUDY_DATA),data)
 
-.PHONY: study sweep smoke status test check lab help
+.PHONY: study sweep smoke status bench test check lab help
 
 help:
 	@echo "make study   train and test MODEL=$(MODEL) on DATASET=$(DATASET); parameters in ARGS=\"-p NAME VALUE\""
 	@echo "make sweep   every training of STUDY=$(STUDY) at SCALE=$(SCALE), JOBS=$(JOBS) at once; what is finished is skipped; more in ARGS"
 	@echo "make status  what of STUDY=$(STUDY) is done, blocked or left"
 	@echo "make smoke   every study in minutes, on digits: does each row train?"
+	@echo "make bench   speed beside what you would write instead, and as the work grows; half an hour, with nothing else running"
 	@echo "make test    exported code in step, notebooks clean, nbdev_test, pytest"
 	@echo "make lab     JupyterLab on nbs/"
 
@@ -45,6 +46,11 @@ smoke: $(READY)
 
 status: $(READY)
 	imgstudy status "$$STUDY" --scale "$$SCALE" $(ARGS)
+
+bench: $(READY)
+	$(BIN)/python -m pip install --quiet --progress-bar off --editable '.[bench]'
+	@mkdir -p runs; for n in benchmark benchmark_growth; do \
+	papermill nbs/$$n.ipynb runs/$$n.ipynb --cwd nbs -p out ../report/records/benchmarks $(ARGS) --log-output || exit 1; done
 
 test: check
 	IMGSTUDY_RUNS=$$(mktemp -d) OMP_NUM_THREADS=1 nbdev_test --timing --flags '$(FLAGS)'  # records of their own, one thread a process

@@ -8,6 +8,7 @@ ini = ConfigParser(delimiters=['='])
 ini.read(here/'settings.ini', encoding='utf-8')
 cfg = ini['DEFAULT']
 extras = {name: cfg[f'{name}_requirements'].split() for name in ('onnx', 'dask', 'tensorboard')}
+bench = {'bench': cfg['bench_requirements'].split()} # the programs that the benchmark compares with
 
 setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'],
@@ -15,6 +16,6 @@ setup(
     author=cfg['author'], license='Apache-2.0', keywords=cfg['keywords'],
     packages=[cfg['lib_name']], python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
-    extras_require={**extras, 'dev': sum(extras.values(), cfg['dev_requirements'].split())},
+    extras_require={**extras, **bench, 'dev': sum(extras.values(), cfg['dev_requirements'].split())},
     entry_points={'console_scripts': cfg['console_scripts'].split()},
 )

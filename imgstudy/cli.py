@@ -124,7 +124,7 @@ def _say_failed(runs, root):
     n = (states.state == 'failed').sum()
     if n: raise StudyError(f'{n} of {len(states)} runs failed; imgstudy status says why, and the same command tries them again.')
 
-# %% ../nbs/60_cli.ipynb #2b6c0f37
+# %% ../nbs/60_cli.ipynb #d0ef12ce
 @command
 def run(
     study:str,             # a study, several with commas, or all
@@ -136,6 +136,7 @@ def run(
     only:str='',           # rows or ids that hold this; * and ? stand for anything
     seeds:int=0,           # trainings a row; 0: as the study says
     no_notebook:store_true=False, # train without executing nbs/run_study.ipynb
+    stack:str='auto',      # train runs that are alike as one: always, never; auto: on a GPU where it is faster
     dry_run:store_true=False, # only list runs, epochs and an estimate of time
     root:str='',           # where records go; none: IMGSTUDY_RUNS, else runs/
 ):
@@ -146,7 +147,7 @@ def run(
     if dry_run: _plan(chosen, scale, seeds, rate, runs)
     print(f'{len(runs)} trainings, about {total/60:.0f} minutes one after the other, going by {"records of this machine" if rate != default_rate else "a machine with two cores"}.')
     if dry_run: return
-    _run_all(runs, root, rate, jobs=jobs, time_limit=time_limit or None, backend=backend, scheduler=scheduler or None, notebook=not no_notebook)
+    _run_all(runs, root, rate, jobs=jobs, time_limit=time_limit or None, backend=backend, scheduler=scheduler or None, notebook=not no_notebook, stack=stack)
     _answer(chosen, scale, seeds, root)
     _say_failed(runs, root)
 
@@ -182,7 +183,7 @@ def verify(
     bad = wrong + damaged
     if bad: raise StudyError('\n'.join(bad))
 
-# %% ../nbs/60_cli.ipynb #1c5922b7
+# %% ../nbs/60_cli.ipynb #e48470fe
 @command
 def compare(
     dataset:str,        # folder:PATH, or a registered name
@@ -194,6 +195,7 @@ def compare(
     backend:str='loky', # loky on this machine, dask for many
     scheduler:str='',   # address of a Dask scheduler; none: workers on this machine
     no_notebook:store_true=False, # train without executing nbs/run_study.ipynb
+    stack:str='auto',      # train runs that are alike as one: always, never; auto: on a GPU where it is faster
     dry_run:store_true=False, # only list runs, epochs and an estimate of time
     root:str='',        # where records go; none: IMGSTUDY_RUNS, else runs/
 ):
@@ -202,7 +204,7 @@ def compare(
     root, scale, backend = _root(root), 'full', 'dask' if scheduler else backend
     runs, rate = _planned([study], scale, seeds, ''), _rate(root)
     if dry_run: return _plan([study], scale, seeds, rate, runs)
-    _run_all(runs, root, rate, jobs=jobs, time_limit=time_limit or None, backend=backend, scheduler=scheduler or None, notebook=not no_notebook)
+    _run_all(runs, root, rate, jobs=jobs, time_limit=time_limit or None, backend=backend, scheduler=scheduler or None, notebook=not no_notebook, stack=stack)
     _answer([study], scale, seeds, root)
     _say_failed(runs, root)
 

@@ -120,7 +120,7 @@ def seed_everything(
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8') # cuBLAS is ordered only with a fixed workspace
         torch.use_deterministic_algorithms(True, warn_only=True)
 
-# %% ../nbs/00_core.ipynb #c2f0b270
+# %% ../nbs/00_core.ipynb #51cc2180
 def has_native_bf16(device) -> bool:
     "Whether `device` multiplies bfloat16 in hardware."
     device = torch.device(device)
@@ -135,16 +135,18 @@ def choose_precision(
 ) -> str: # 'bf16' or 'fp32'
     "The precision to train in: bfloat16 autocast where it pays, else float32."
     device = torch.device(device or default_device())
+    if precision == 'tf32' and device.type != 'cuda': return 'fp32' # which it is there
     if precision != 'auto': return precision
     pays = has_native_bf16(device) and (device.type == 'cuda' or not depthwise)
     return 'bf16' if pays else 'fp32'
 
-# %% ../nbs/00_core.ipynb #0b0ea955
+# %% ../nbs/00_core.ipynb #459e83ca
 def set_float32(
     precision:str, # as from `choose_precision`
 ):
     "Let float32 operations on a GPU be exact, or round to TF32 if that is what `precision` says."
-    torch.backends.fp32_precision = 'tf32' if precision == 'tf32' else 'ieee'
+    torch.set_float32_matmul_precision('high' if precision == 'tf32' else 'highest')
+    torch.backends.cudnn.allow_tf32 = precision == 'tf32' # the pair that every version of PyTorch here can also read back
 
 # %% ../nbs/00_core.ipynb #db13439e
 @contextmanager

@@ -6,11 +6,11 @@
 __all__ = ['Stack', 'RatedDropout', 'Generators', 'StackedDL', 'StackedOptim', 'StackedSchedules', 'StackedLoss', 'Member',
            'StackedHistory', 'stack_key', 'stack_learners', 'fit_stacked']
 
-# %% ../nbs/33_ensemble.ipynb #e8b184ce
+# %% ../nbs/33_ensemble.ipynb #431f58f9
 from .core import *
 import copy, math, time
 import numpy as np, torch
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 import fastai.callback.progress # gives Learner its no_bar
 from fastai.basics import Callback, CancelFitException, DataLoaders, Learner
 from fastai.vision.core import TensorImage
@@ -26,13 +26,15 @@ from .models import *
 from .learner import *
 from .schedule import *
 
-# %% ../nbs/33_ensemble.ipynb #ca6d9dc8
+# %% ../nbs/33_ensemble.ipynb #efc47f61
 class Stack(nn.Module):
     "Networks of one shape as one: images [members, n, 3, size, size] -> logits [members, n, n_out]."
     def __init__(self, models):
         super().__init__()
-        params, buffers = stack_module_state([_rated(m) for m in models])
-        self.one = (_rated(models[0]),) # in a tuple: its own parameters are not trained
+        _check_alike(models)
+        apart = _rates_differ(models)
+        params, buffers = stack_module_state([_rated(m, apart) for m in models])
+        self.one = (_rated(models[0], apart),) # in a tuple: its own parameters are not trained
         self.shapes = {k: p.shape[1:] for k, p in params.items()}
         self.flat = nn.Parameter(torch.cat([p.detach().flatten(1) for p in params.values()], 1)) # [members, parameters]
         self.names = list(buffers)
@@ -46,7 +48,7 @@ class Stack(nn.Module):
         return torch.vmap(self.call, randomness='different')(self.params(), self.member_buffers(), x)
     def call(self, params, buffers, x): return functional_call(self.one[0], (params, buffers), (x,))
 
-# %% ../nbs/33_ensemble.ipynb #7caf3016
+# %% ../nbs/33_ensemble.ipynb #60634f6e
 class RatedDropout(nn.Module):
     "Dropout [n, ...], of single values or of whole channels, with a rate that can be stacked."
     def __init__(self, p, channels=False):
@@ -59,21 +61,37 @@ class RatedDropout(nn.Module):
         keep = torch.rand(shape, device=x.device) >= self.rate # in float32: bfloat16 has too few values
         return x*(keep/(1 - self.rate)).to(x.dtype)
 
-def _rated(model):
-    "A copy of `model` with stackable dropout."
+def _rates(model): return {name: m.p for name, m in model.named_modules() if type(m) in (nn.Dropout, nn.Dropout2d)}
+
+def _rates_differ(models) -> list: # names of dropout layers
+    "Where `models` drop at different rates."
+    rates = [_rates(m) for m in models]
+    return [name for name in rates[0] if len({r.get(name) for r in rates}) > 1]
+
+def _rated(model, names):
+    "A copy of `model` with a stackable dropout for each of `names`."
     model = copy.deepcopy(model)
-    for name, m in [*model.named_modules()]:
-        if type(m) in (nn.Dropout, nn.Dropout2d): model.set_submodule(name, RatedDropout(m.p, type(m) is nn.Dropout2d))
+    for name in names:
+        m = model.get_submodule(name)
+        model.set_submodule(name, RatedDropout(m.p, type(m) is nn.Dropout2d))
     return model
 
-# %% ../nbs/33_ensemble.ipynb #8b2ae028
+def _check_alike(models):
+    "Raise `StudyError` if the tensors of `models` differ in name or shape, or some are not trained."
+    said = [[(n, t.shape) for n, t in (*m.named_parameters(), *m.named_buffers())] for m in models]
+    frozen = any(not p.requires_grad for m in models for p in m.parameters())
+    if any(s != said[0] or _rates(m).keys() != _rates(models[0]).keys() for s, m in zip(said, models)) or frozen:
+        raise StudyError('These networks differ in more than their numbers, or are not trained as a whole, and cannot be stacked.')
+
+# %% ../nbs/33_ensemble.ipynb #42dddfed
 @patch
 def member(self:Stack, k) -> dict: # parameter or buffer name -> tensor, as a network alone has it
     "The state of member `k`."
     state = {**self.params(), **self.member_buffers()}
-    return {n: t[k].detach().clone() for n, t in state.items() if not n.endswith('.rate')}
+    kept = [n for n in self.one[0].state_dict() if not n.endswith('.rate')] # not every buffer is part of a state
+    return {n: state[n][k].detach().clone() for n in kept}
 
-# %% ../nbs/33_ensemble.ipynb #aee8c0c7
+# %% ../nbs/33_ensemble.ipynb #4137503b
 class Generators:
     "The random numbers of several loaders, kept and set as one."
     def __init__(self, dls): self.dls = dls
@@ -88,22 +106,26 @@ class StackedDL:
         looks, # a value a member: equal where images are prepared alike
     ):
         self.dls, self.rng, self.device, self.bs, self.held = dls, Generators(dls), dls[0].device, dls[0].bs, None
+        if len({(len(dl), dl.bs) for dl in dls}) > 1 and dls[0].drop_last:
+            raise StudyError('These trainings differ in their number of batches and cannot be stacked.')
         self.alike = [[k for k, l in enumerate(looks) if l == look] for look in dict.fromkeys(looks)]
-    def __len__(self): return len(self.dls[0])
+    def __len__(self): return max(map(len, self.dls))
     def to(self, device): self.device = device
     def hold(self):
         "The images that any member uses, where each member has its own among them, and their classes."
         rows, classes = zip(*(dl.places() for dl in self.dls))
         used, where = torch.from_numpy(np.concatenate(rows)).unique(return_inverse=True)
         images = hold(self.dls[0].pixels.array(), used.numpy(), self.device)
+        self.groups = [torch.tensor(ks, device=self.device) for ks in self.alike]
+        self.back = torch.cat(self.groups).argsort()
         return images, where.split([len(r) for r in rows]), classes
     def order(self):
         "Where the images of an epoch are, and their classes: int64, [members, n] each."
-        for dl in self.dls: dl.randomize()
+        for dl in self.dls: dl.randomize(); dl.before_iter() # which tells the transforms whether this is training
         _, where, classes = self.held
         orders = [torch.tensor(dl.get_idxs()) for dl in self.dls]
-        pad = lambda xs, value: pad_sequence([x[o] for x, o in zip(xs, orders)], True, value).to(self.device)
-        return pad(where, 0), pad(classes, -100)
+        pad = lambda xs, value: pad_sequence([x[o] for x, o in zip(xs, orders)], True, value)
+        return pad(where, 0), pad(classes, -100).to(self.device)
     def __iter__(self):
         self.held = self.held or self.hold()
         rows, classes = self.order()
@@ -111,16 +133,19 @@ class StackedDL:
             i, yb = rows[:, start:start + self.bs], classes[:, start:start + self.bs]
             yield self.prepare(self.held[0](i.flatten()).permute(0, 3, 1, 2).unflatten(0, i.shape)), yb
 
-# %% ../nbs/33_ensemble.ipynb #7d69dfc8
+# %% ../nbs/33_ensemble.ipynb #c17cd5a6
 @patch
 def prepare(self:StackedDL, x): # uint8, [members, n, 3, size, size]
     "Augmented and normalised images, float32, of the same shape."
-    look = lambda k, x: self.dls[k].after_batch((x.flatten(0, 1).as_subclass(TensorImage),))[0].as_subclass(torch.Tensor).unflatten(0, x.shape[:2])
-    if len(self.alike) == 1: return look(0, x)
-    members = torch.tensor([k for ks in self.alike for k in ks])
-    return torch.cat([look(ks[0], x[ks]) for ks in self.alike])[members.argsort()]
+    if len(self.alike) == 1: return _looked(self.dls[0], x)
+    return torch.cat([_looked(self.dls[ks[0]], x[g]) for ks, g in zip(self.alike, self.groups)])[self.back]
 
-# %% ../nbs/33_ensemble.ipynb #2af13932
+def _looked(dl, x):
+    "`x` as `dl` prepares images, all at once."
+    xb, = dl.after_batch((x.flatten(0, 1).as_subclass(TensorImage),))
+    return xb.as_subclass(torch.Tensor).unflatten(0, x.shape[:2])
+
+# %% ../nbs/33_ensemble.ipynb #584faa70
 class StackedOptim(torch.optim.Optimizer):
     "AdamW, Adam or SGD over one tensor [members, n]; `lr`, `mom` and `wd` hold a row a member."
     def __init__(self, params, opt, wd, clip, **kwargs): # wd: [members, n], clip: [members, 1]; inf: none
@@ -130,8 +155,8 @@ class StackedOptim(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure=None):
         p, = self.param_groups[0]['params']
-        norm = p.grad.norm(dim=1, keepdim=True)
-        grad = p.grad*(self.clip/(norm + 1e-6)).clamp(max=1.) # as torch.nn.utils.clip_grad_norm_
+        scale = (self.clip/(p.grad.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1.) # as torch.nn.utils.clip_grad_norm_
+        grad = p.grad*torch.where(self.clip.isinf(), 1., scale)
         self.step_of(p, grad, self.state[p], self.lr, self.mom, self.wd)
 
 # %% ../nbs/33_ensemble.ipynb #c809510d
@@ -159,12 +184,13 @@ def _sgd(p, grad, state, lr, mom, wd):
 
 _steps = dict(adamw=_adamw, adam=_adam, sgd=_sgd)
 
-# %% ../nbs/33_ensemble.ipynb #0e9f0013
+# %% ../nbs/33_ensemble.ipynb #97d534da
 class StackedSchedules(Callback):
     "Give the optimiser the rate and momentum of each member, step by step."
     def __init__(self, recipes):
-        unique = list(dict.fromkeys(recipes))
-        self.schedules, self.which = [create_schedule(r) for r in unique], [unique.index(r) for r in recipes]
+        shapes = [replace(r, wd=0., dropout=None, clip=None, patience=None, min_epochs=None, decay_all=None, tta=None) for r in recipes]
+        unique = list(dict.fromkeys(shapes)) # each is computed once
+        self.schedules, self.which = [create_schedule(r) for r in unique], [unique.index(r) for r in shapes]
     def before_epoch(self):
         n = len(self.dls.train)
         share = lambda i: self.epoch/self.n_epoch + i/(n*self.n_epoch)
@@ -256,7 +282,7 @@ def _set_progress(self, said):
 
 StackedHistory.progress = property(_progress, _set_progress)
 
-# %% ../nbs/33_ensemble.ipynb #0405a298
+# %% ../nbs/33_ensemble.ipynb #38b28492
 _differ = {'seed', 'fold', 'augment'} # fields of `Run` that members have of their own, and of `Recipe`:
 _differ_too = {'lr', 'wd', 'decay_all', 'dropout', 'clip', 'schedule', 'lr_start', 'warmup', 'gamma', 'step_epochs', 'momentum',
                'momentum_low', 'patience', 'min_epochs', 'tta'}
@@ -264,7 +290,7 @@ _alone = 'mixup', 'cutmix', 'ema', 'tune', 'frozen_epochs', 'layer_decay'
 
 def stack_key(run:Run) -> tuple|None: # equal for runs that can be trained as one; None: `run` can only be trained alone
     "What `run` must have in common with others."
-    if run.init != 'scratch' or any(getattr(run.recipe, k) for k in _alone): return None
+    if run.init != 'scratch' or run.torch_compile or any(getattr(run.recipe, k) for k in _alone): return None
     said = run_to_dict(run)
     recipe = said.pop('recipe')
     return tuple(sorted((k, str(v)) for d, own in ((said, _differ), (recipe, _differ_too)) for k, v in d.items() if k not in own))
@@ -284,7 +310,7 @@ def _optimiser(members):
         return StudyOptim(params, opt=partial(StackedOptim, opt=members[0].recipe.opt, wd=wd.to(device), clip=clip.to(device)))
     return make
 
-# %% ../nbs/33_ensemble.ipynb #95b6a4cc
+# %% ../nbs/33_ensemble.ipynb #e47d6427
 def stack_learners(
     learners, # as from `create_learner`, of runs with the same `stack_key`
     recipes,  # one each
@@ -300,7 +326,7 @@ def stack_learners(
     learn = StudyLearner(dls, Stack([l.model for l in learners]).to(device), loss_func=StackedLoss(recipes[0].label_smoothing or 0.),
                          opt_func=_optimiser(members), train_bn=False)
     learn.recorder.loss, learn.recorder.smooth_loss = learners[0].recorder.loss, learners[0].recorder.smooth_loss
-    learn.members, learn.layout = members, learners[0].layout | dict(stacked=len(members))
+    learn.members, learn.layout = members, learners[0].layout | dict(stacked=len(members), channels_last=False)
     return learn
 
 # %% ../nbs/33_ensemble.ipynb #38702e2e

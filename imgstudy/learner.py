@@ -90,14 +90,16 @@ def use_autocast(
     model.register_forward_hook(cast.leave, always_call=True)
     return model
 
-# %% ../nbs/30_learner.ipynb #d0ef413c
+# %% ../nbs/30_learner.ipynb #76ce66cf
 def _on_device(model, run, kind): # kind: a device type
     "`model` in the memory layout and the precision that suit the device, and the two choices."
     precision = choose_precision(run.precision, kind, models[run.model].depthwise)
     channels_last = kind in ('cpu', 'cuda')
+    if kind == 'cuda': set_float32(precision)
     if channels_last: model = model.to(memory_format=torch.channels_last)
     if precision == 'bf16': use_autocast(model, kind)
-    return model, dict(precision=precision, channels_last=channels_last)
+    if run.torch_compile: model.compile() # in place: names of parameters stay as they are
+    return model, dict(precision=precision, channels_last=channels_last) | (dict(compiled=True) if run.torch_compile else {})
 
 # %% ../nbs/30_learner.ipynb #3d06ff3f
 class DeviceMean(Metric):

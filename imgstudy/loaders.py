@@ -69,7 +69,7 @@ def hold(
         return lambda i: held[i.to(device, non_blocking=True)]
     return lambda i: images[rows[i]].pin_memory().to(device, non_blocking=True)
 
-# %% ../nbs/17_loaders.ipynb #c804053d
+# %% ../nbs/17_loaders.ipynb #0fc5848c
 def _rows_of(pixels, dataset):
     "The rows of the items of a labelled fastai dataset, or None if some are not among `pixels`."
     if len(dataset.tls) != 2: return None
@@ -94,7 +94,8 @@ class PixelDL(TfmdDL):
         images, target = self.held[self.device]
         for places in chunked(samps, self.bs, self.drop_last):
             i = torch.tensor(places)
-            x = images(i).permute(0, 3, 1, 2).contiguous() # while it is small: colours are augmented faster plane by plane
+            x = images(i).permute(0, 3, 1, 2)
+            if x.device.type == 'cpu': x = x.contiguous() # while it is small: colours are augmented faster plane by plane
             yield x.as_subclass(TensorImage), target[i.to(target.device, non_blocking=True)].as_subclass(TensorCategory)
     def new(self, dataset=None, cls=None, **kwargs):
         dataset = self.dataset if dataset is None else dataset

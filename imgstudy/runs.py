@@ -109,7 +109,7 @@ def _check_recipe(r):
     if r.frozen_epochs and r.tune in ('head', 'gradual'):
         raise ValueError(f"`frozen_epochs` come before all layers train, but tune={r.tune!r} says otherwise: leave one of them out.")
 
-# %% ../nbs/01_runs.ipynb #d2335dd3
+# %% ../nbs/01_runs.ipynb #b4ee9aff
 @dataclass(frozen=True, repr=False, config=_strict)
 class Run:
     "One training: which images, which model, which recipe, which seed."
@@ -126,7 +126,8 @@ class Run:
     fold: int|None = Field(None, ge=0)                       # which of them is tested on, from 0 on
     split_seed: int = Field(0, ge=0, lt=2**32)               # draws the split
     seed: int = Field(0, ge=0, lt=2**32)                     # draws weights, batches and augmentation
-    precision: Literal['auto', 'bf16', 'fp32'] = 'auto'      # 'auto': what pays on this device
+    precision: Literal['auto', 'bf16', 'tf32', 'fp32'] = 'auto' # 'auto': what pays on this device
+    torch_compile: bool|None = None                          # True: `torch.compile` the network
     __repr__ = _repr_given
     def __post_init__(self):
         _check_alone(self)

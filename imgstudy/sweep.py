@@ -692,7 +692,7 @@ def _wait(plan, seconds=1.):
     time.sleep(seconds)
     return not plan.soft or time.time() < plan.soft
 
-# %% ../nbs/43_sweep.ipynb #112346a2
+# %% ../nbs/43_sweep.ipynb #8c4aa512
 def passes(
     runs,       # sources first
     plan:Plan,
@@ -707,7 +707,7 @@ def passes(
         states = run_states([r for r in runs if run_id(r) not in ended], plan.root)
         ended |= set(states.id[states.state == 'done'])
         todo, before = startable(runs, states, ended, retry), len(ended)
-        groups = stacks([r for r in todo if run_id(r) not in tried]) if together else []
+        groups = stacks([r for r in todo if run_id(r) not in tried], plan.root) if together else []
         tried |= {run_id(r) for runs_ in groups for r in runs_}
         for o in together(groups, plan) if groups else offer(_needs(todo, costs, plan), plan) if todo else ():
             if o.state not in ('busy', 'waits'): ended.add(o.id); yield o
@@ -715,35 +715,38 @@ def passes(
         if not todo and not (states.state == 'running').any(): return
         if len(ended) == before and not _wait(plan): return
 
-# %% ../nbs/43_sweep.ipynb #bf80e2fc
+# %% ../nbs/43_sweep.ipynb #50bc17d7
 def stacks(
     runs,
+    root=None,   # the folder of all records; None: `runs_root()`
     most:int=64, # members of one; ours: more wait too long for their first record
 ) -> list: # of lists of Run
-    "Which of `runs` may be trained as one."
+    "Which of `runs` may be trained as one: first those that were before, and of the others those with nothing done yet."
+    left = {run_id(r): r for r in runs if stack_key(r) and not has_checkpoint(r, root)}
+    again = [[left.pop(run_id(r)) for r in kept if run_id(r) in left] for kept in kept_stacks(root)]
     groups = {}
-    for r in runs:
-        if key := stack_key(r): groups.setdefault(key, []).append(r)
-    return [rs for g in groups.values() for rs in chunked(g, most) if len(rs) > 1]
+    for r in left.values(): groups.setdefault(stack_key(r), []).append(r)
+    return [g for g in again if g] + [rs for g in groups.values() for rs in chunked(g, most) if len(rs) > 1]
 
-# %% ../nbs/43_sweep.ipynb #c84060bf
+# %% ../nbs/43_sweep.ipynb #6db0af65
 def work_stacked(
     runs, root,
     when:str, # 'auto' or 'always'
 ) -> tuple: # as from `work`; 'alone', and why, if the runs have to be trained alone
     "Train `runs` as one if that pays, and say how it ended."
     log = Path(root)/'.running'/f'{stack_id(runs)}.log'
-    log.parent.mkdir(parents=True, exist_ok=True)
-    with open(log, 'w', buffering=1) as f, redirect_stdout(f), redirect_stderr(f):
-        try:
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, 'w', buffering=1) as f, redirect_stdout(f), redirect_stderr(f):
             gain = kept_gain(runs[0]) if when == 'auto' else math.inf
-            if not gain > 1.1: return 'alone', f'as one they would be {gain:.2f} times as fast' # 1.1: what noise is
-            train_stacked(runs, root)
-            return 'done', ''
-        except Exception as e: traceback.print_exc(); ended = how_it_ended(e)
+            if gain > 1.1: train_stacked(runs, root) # 1.1: what noise is
+        return ('done', '') if gain > 1.1 else ('alone', f'as one they would be {gain:.2f} times as fast')
+    except Exception as e: ended = how_it_ended(e)
+    finally:
+        with suppress(OSError): log.unlink()
     return ended if ended[0] in ('paused', 'full') else ('alone', ended[1])
 
-# %% ../nbs/43_sweep.ipynb #a78de0ec
+# %% ../nbs/43_sweep.ipynb #4930e291
 def _outcome(run, plan, state, reason, seconds):
     "How `run`, one of several trained as one, ended; nothing if it has to be tried alone."
     if ended := _already(run, plan): return dataclasses.replace(ended, seconds=seconds)
@@ -755,18 +758,19 @@ def attempt_stack(
     do=work_stacked, # or another that calls it elsewhere
 ) -> list: # of Outcome, of those that ended
     "Claim `runs` and train as one those that nobody else has."
-    start, free = time.time(), lambda r: not _why_not(r, 0, plan)
-    with ExitStack() as claims:
-        mine = [r for r in runs if free(r) and claims.enter_context(Claim(plan.root, run_id(r), plan.lease)) and not _already(r, plan)]
-        if len(mine) < 2: return []
-        state, reason = do(mine, plan.root)
-        if state == 'full': _stopped.add(plan.token)
-        if state in ('alone', 'failed'): print(f'{len(mine)} runs of {mine[0].model} are trained one by one: {reason}.', flush=True); state = 'alone'
-        else: (plan.root/'.running'/f'{stack_id(mine)}.log').unlink(missing_ok=True)
-        outcomes = [_outcome(r, plan, state, reason, (time.time() - start)/len(mine)) for r in mine]
+    start, mine, free = time.time(), [], lambda r: not _why_not(r, 0, plan)
+    try:
+        with ExitStack() as claims:
+            mine = [r for r in runs if free(r) and claims.enter_context(Claim(plan.root, run_id(r), plan.lease)) and not _already(r, plan)]
+            if not mine: return []
+            state, reason = do(mine, plan.root)
+            if state in ('alone', 'failed'): print(f'{len(mine)} runs of {mine[0].model} are trained one by one: {reason}.', flush=True); state = 'alone'
+    except (OSError, StudyError) as e: state, reason = how_it_ended(e) # claims need room too
+    if state == 'full': _stopped.add(plan.token)
+    outcomes = [_outcome(r, plan, state, reason, (time.time() - start)/len(mine)) for r in mine]
     return [o for o in outcomes if o]
 
-# %% ../nbs/43_sweep.ipynb #a88087d0
+# %% ../nbs/43_sweep.ipynb #75bbb540
 def as_one(
     groups,    # as from `stacks`
     plan:Plan,
@@ -787,6 +791,7 @@ def as_one(
 def _together(stack, jobs, backend, runner):
     "`as_one` as `sweep` wants it, or None."
     if stack not in ('auto', 'always', 'never'): raise StudyError(did_you_mean('way to stack', stack, ['auto', 'always', 'never']))
+    if stack == 'always' and backend != 'loky': raise StudyError('On workers of Dask each run is trained alone: leave `stack` at auto, or `backend` at loky.')
     wanted = stack == 'always' or (stack == 'auto' and torch.cuda.is_available() and runner is None and backend == 'loky')
     return partial(as_one, jobs=jobs, when=stack) if wanted else None
 

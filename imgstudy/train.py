@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['study_parameters', 'transfer_parameters', 'create_run', 'notebook_params', 'plan_transfer', 'predict_test',
            'describe_data', 'describe_cost', 'describe_model', 'OutOfMemory', 'train', 'train_once', 'train_all',
-           'stack_id', 'train_stacked', 'Clock', 'stacking_gain', 'kept_gain']
+           'stack_id', 'kept_stacks', 'train_stacked', 'Clock', 'stacking_gain', 'kept_gain']
 
-# %% ../nbs/41_train.ipynb #22d7f6ff
+# %% ../nbs/41_train.ipynb #f8e483cc
 from .core import *
-import dataclasses, gc, hashlib, json, math, os, time
+import dataclasses, gc, hashlib, json, math, os, shutil, time
 from contextlib import suppress
 from types import ModuleType, SimpleNamespace
 import numpy as np, pandas as pd, torch
@@ -58,13 +58,15 @@ def create_run(
     _check_run(run)
     return run
 
-# %% ../nbs/41_train.ipynb #df59cfea
+# %% ../nbs/41_train.ipynb #bfdd00f5
 def _check_run(run):
     "Raise `StudyError` if what `run` asks of its model, augmentation or test cannot be."
     if run.init.startswith('file:') and not Path(run.init[5:]).is_file():
         raise StudyError(f'There is no weights file {run.init[5:]}: check the path, after file:')
     if augment_levels[run.augment].name == 'none' and run.recipe.tta: raise StudyError(
         '`tta` averages augmented views of a test image, but augment is none, which has only one: choose a level.')
+    if run.torch_compile and not any(map(shutil.which, (os.environ.get('CXX', 'g++'), 'c++', 'clang++'))):
+        raise StudyError('torch_compile needs a C++ compiler, such as g++: install one, or leave torch_compile out.')
     create_light(run.model, 2, size=run.size, dropout=run.recipe.dropout) # costs no storage
 
 # %% ../nbs/41_train.ipynb #da7a732d
@@ -200,7 +202,7 @@ def _attempt(run, data, root, start, most): # most: images that go through the m
     error.images = most or learn.dls.bs
     raise error # outside of the clause above, so that nothing holds on to what filled the memory
 
-# %% ../nbs/41_train.ipynb #adc92db2
+# %% ../nbs/41_train.ipynb #1c4f533b
 def _fitted(run, data, root, start):
     "As `_attempt`, in as many images at once as memory allows."
     most = None
@@ -211,8 +213,11 @@ def _fitted(run, data, root, start):
         most = math.ceil(images/2)
         print(f'{_label(data, run)} out of memory with {images} images at once: begins again with {most}, in batches as before')
         drop_checkpoint(checkpoint_file(run, root))
-        gc.collect()
-        if torch.cuda.is_available(): torch.cuda.empty_cache()
+        _free_memory()
+
+def _free_memory():
+    gc.collect()
+    if torch.cuda.is_available(): torch.cuda.empty_cache()
 
 # %% ../nbs/41_train.ipynb #c40cb527
 def _train(run, data, root):
@@ -276,7 +281,7 @@ def train_all(
         records.append((train_once if pieces else train)(run, data, root))
     return records
 
-# %% ../nbs/41_train.ipynb #3ab791f7
+# %% ../nbs/41_train.ipynb #64aaa7a1
 def _stacked(runs, data, root, start):
     "The members of `runs`, trained as one, and the Checkpoint that they share."
     learners = []
@@ -284,17 +289,24 @@ def _stacked(runs, data, root, start):
         seed_everything(run.seed) # as alone: the same weights, and the same order of images
         learners.append(create_learner(run, create_dls(run, data[part_of(run)]), root))
     learn = stack_learners(learners, [r.recipe for r in runs])
+    for l in learners: l.layout = learn.layout
     label, first = f'{data[part_of(runs[0])].spec.title}, {runs[0].model}, {len(runs)} as one,', data[part_of(runs[0])]
-    setting = dict(format=1, images=first.fingerprint, torch=str(torch.__version__), device=torch.device(learn.dls.device).type, **learn.layout)
+    setting = dict(format=1, runs=[run_to_dict(r) for r in runs], images=first.fingerprint, torch=str(torch.__version__), device=torch.device(learn.dls.device).type, **learn.layout)
     keep = Checkpoint(file := checkpoint_file(stack_id(runs), root), setting, load_checkpoint(file, setting), label)
     keep.start = start
-    members = fit_stacked(learn, label, cbs=[keep, Deadline(deadline(), len(first.of('test'))/len(first.of('valid')))])
-    for m in members: m.learn.layout['stacked'] = len(runs)
-    return members, keep
+    views = sum(len(data[part_of(r)].of('test'))*(1 + (r.recipe.tta or 0)) for r in runs)
+    once = views/sum(len(data[part_of(r)].of('valid')) for r in runs) # tests are one by one, up to so many times as slow as validation together:
+    return fit_stacked(learn, label, cbs=[keep, Deadline(deadline(), once*min(len(runs), 10))]), keep
 
 def stack_id(runs) -> str: return 'stack-' + hashlib.sha256(' '.join(map(run_id, runs)).encode()).hexdigest()[:8]
 
-# %% ../nbs/41_train.ipynb #0a5b2d37
+def kept_stacks(root=None) -> list: # of lists of Run
+    "The runs of each stack that was interrupted, those finished since among them."
+    files = sorted(Path(root or runs_root()).glob('.stack-*.checkpoint'))
+    said = [torch.load(f, map_location='cpu', weights_only=True, mmap=True)['setting']['runs'] for f in files if has_checkpoint(f.name[1:-11], root)]
+    return [[run_from_dict(r) for r in runs] for runs in said]
+
+# %% ../nbs/41_train.ipynb #bf81007b
 def _check_finite(m):
     "Raise `Diverged` if a loss of member `m` was no number."
     where = f'at step {m.bad_step}' if m.bad_step else 'of validation in the end'
@@ -307,9 +319,11 @@ def _end(run, data, m, keep, root):
     try:
         _check_finite(m)
         record, weights = _record_of(run, data, m.learn, history, keep)
-    except StudyError as e:
+    except (Paused, DiskFull): raise
+    except Exception as e:
         record, weights = Record(run, 'failed', error=f'{type(e).__name__}: {e}', info=dict(environment=environment())), None
     with needs_space(root, 'IMGSTUDY_RUNS'): write_record(record, weights, root)
+    drop_checkpoint(checkpoint_file(run, root)) # of an earlier training alone
     return record
 
 def train_stacked(
@@ -320,21 +334,35 @@ def train_stacked(
     root, start = writable(root or runs_root(), 'IMGSTUDY_RUNS'), time.perf_counter()
     if len({stack_key(r) for r in runs} | {None}) != 2: raise StudyError('These runs cannot be trained as one: they differ in more than seed, fold, '
         'augmentation, rate, decay, dropout, clipping, schedule and early stopping, or transfer, mix images or average weights. Train them alone.')
-    data = {part: load_data(run) for part, run in {part_of(r): r for r in runs}.items()}
-    for run in runs: _check_before(run, data[part_of(run)], root)
-    try: members, keep = _stacked(runs, data, root, start)
+    asked = {run_id(r) for r in runs}
+    whole = next((kept for kept in kept_stacks(root) if asked <= {run_id(r) for r in kept}), runs) # the others have ended: theirs stays
+    data = {part: load_data(run) for part, run in {part_of(r): r for r in whole}.items()}
+    for run in whole: _check_before(run, data[part_of(run)], root)
+    steps = {run_id(r): len(data[part_of(r)].of('train'))//r.recipe.bs for r in runs} # folds may differ by an image
+    if len(set(steps.values())) > 1: return _by_steps(runs, steps, root)
+    try: members, keep = _stacked(whole, data, root, start)
     except RuntimeError as e:
-        if not is_out_of_memory(e) or len(runs) == 1: raise
+        if not is_out_of_memory(e): raise
         members = None
-    if members is None: # outside of the clause, as in `_attempt`
-        gc.collect()
-        if torch.cuda.is_available(): torch.cuda.empty_cache()
-        print(f'Memory does not do for {len(runs)} runs as one: they are trained in two parts.', flush=True)
-        half = len(runs)//2
-        return train_stacked(runs[:half], root) + train_stacked(runs[half:], root)
-    records = [_end(run, data[part_of(run)], m, keep, root) for run, m in zip(runs, members)]
+    if members is None: return _in_halves(runs, whole, root) # outside of the clause, as in `_attempt`
+    records = {run_id(r): _end(r, data[part_of(r)], m, keep, root) for r, m in zip(whole, members) if run_id(r) in asked}
     drop_checkpoint(keep.file)
-    return records
+    return [records[run_id(r)] for r in runs]
+
+def _by_steps(runs, steps, root):
+    "The records of `runs`, those trained as one whose epochs have as many steps."
+    parts = [[r for r in runs if steps[run_id(r)] == n] for n in sorted(set(steps.values()))]
+    records = {r.id: r for part in parts for r in train_stacked(part, root)}
+    return [records[run_id(r)] for r in runs]
+
+def _in_halves(runs, whole, root):
+    "The records of `runs`, which were too many for the memory together with the others of `whole`."
+    drop_checkpoint(checkpoint_file(stack_id(whole), root))
+    _free_memory()
+    if len(runs) == 1: return [train(runs[0], root=root)]
+    print(f'Memory does not do for {len(whole)} runs as one: they are trained in two parts.', flush=True)
+    half = len(runs)//2
+    return train_stacked(runs[:half], root) + train_stacked(runs[half:], root)
 
 # %% ../nbs/41_train.ipynb #816e716a
 class _Timed(StudyError): "How long the steps took is known."
@@ -356,28 +384,33 @@ def _seconds_a_step(fit):
     with suppress(_Timed): fit([clock])
     return getattr(clock, 'seconds', math.nan)
 
-# %% ../nbs/41_train.ipynb #e68e8e87
+# %% ../nbs/41_train.ipynb #25674786
 def stacking_gain(
     run:Run, # complete; others with its `stack_key` would gain as much
     n:int=8, # how many as one
 ) -> float: # above 1: it pays; nan: a training has too few steps to tell
     "How many times as fast `n` runs like `run` are, trained as one."
-    data, recipe = load_data(run), dataclasses.replace(run.recipe, patience=None, min_epochs=None, tta=None)
+    calm = dict.fromkeys('patience min_epochs tta lr_start gamma step_epochs momentum_low warmup'.split()) # nothing stops or diverges
+    data, recipe = load_data(run), dataclasses.replace(run.recipe, lr=1e-6, schedule='flat', **calm)
     def learner(seed):
         seed_everything(seed)
         return create_learner(run, create_dls(run, data))
     alone = _seconds_a_step(lambda cbs: fit(learner(0), recipe, lines=1, cbs=cbs))
     stack = stack_learners([learner(k) for k in range(n)], [recipe]*n)
-    return n*alone/_seconds_a_step(lambda cbs: fit_stacked(stack, lines=1, cbs=cbs))
+    gain = n*alone/_seconds_a_step(lambda cbs: fit_stacked(stack, lines=1, cbs=cbs))
+    del stack
+    _free_memory()
+    return gain
 
 def kept_gain(run:Run, n:int=8) -> float:
     "`stacking_gain`, from the cache if it was measured before."
     here, file = environment(), writable(cache_root(), 'IMGSTUDY_CACHE')/'stacking.json'
     name = ' '.join(map(str, (here['gpu'] or here['cpu'], here['threads'], torch.__version__, run.model, run.size, run.recipe.bs, run.precision, n)))
     known = json.loads(file.read_text()) if file.exists() else {}
-    if name not in known:
-        known[name] = stacking_gain(run, n)
-        part = file.with_suffix(f'.{os.getpid()}.part')
-        part.write_text(json.dumps(known, indent=1))
-        part.replace(file)
-    return known[name]
+    if name in known: return known[name]
+    gain = stacking_gain(run, n)
+    if math.isnan(gain): return gain # another data set may have enough steps
+    part = file.with_suffix(f'.{os.getpid()}.part')
+    part.write_text(json.dumps(known | {name: gain}, indent=1))
+    part.replace(file)
+    return gain

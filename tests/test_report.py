@@ -1,12 +1,12 @@
 "The committed results: each follows from its predictions, and none names a place on the machine it was made on."
-import re
+import json, re
 from pathlib import Path
-import pytest
+import pandas as pd, pytest
 from imgstudy.records import gain_table, read_record, verify_record
 from imgstudy.runs import run_id
 from imgstudy.schedule import total_epochs
 
-folders = sorted((Path(__file__).parent.parent/'report/records').iterdir())
+folders = sorted(p.parent for p in (Path(__file__).parent.parent/'report/records').glob('*/record.json'))
 
 
 @pytest.mark.parametrize('folder', folders, ids=lambda p: p.name)
@@ -17,6 +17,16 @@ def test_record_holds(folder):
     planned = total_epochs(record.run.recipe)
     assert len(record.history) == planned or record.run.recipe.patience and len(record.history) < planned
     assert not re.search(r'"(/|[A-Z]:\\|~)', (folder/'record.json').read_text())
+
+
+measured = sorted((Path(__file__).parent.parent/'report/records/benchmarks').glob('*.json'))
+
+
+@pytest.mark.parametrize('file', measured, ids=lambda p: p.stem)
+def test_benchmark_says_on_what_it_was_measured(file):
+    said = json.loads(file.read_text())
+    assert said['what'] in ('speed', 'growth') and all(said['environment'][k] for k in ('cpu', 'cores', 'threads', 'commit'))
+    assert not re.search(r'"(/|[A-Z]:\\|~)', file.read_text())
 
 
 transfers = {'transfer-dogs': 'stanford_dogs20', 'transfer-stl5': 'stl5_standin', 'transfer_study': 'digits_high', 'transfer-cats': 'cats_vs_dogs'}
@@ -35,3 +45,20 @@ def test_readme_says_what_the_records_say(row):
     said = [float(x) for cell in row.split('|')[2:] for x in re.findall(number, cell)]
     assert said == pytest.approx([gain[c] for c in ('base', 'other', 'gain', 'seeds_low', 'seeds_high', 'images_low', 'images_high')], abs=6e-4)
     assert f'{len(scratch)} seeds' in row
+
+
+def speed_lines(file):
+    "The rows of README's table: median training images a second of epochs after the first, and how many times as fast as plain fastai."
+    said = json.loads(file.read_text())
+    rows = pd.DataFrame(said['rows'])
+    later = rows[(rows.epoch > 1) & rows.seconds.notna()]
+    for w in said['parameters']['work']:
+        rate = w['train']/later[later.model == w['model']].groupby('peer').seconds.median()
+        yield (f"| {w['model']}, {w['size']} pixels, {w['train']:,} + {w['valid']:,} images | "
+               + ' | '.join(f'{rate[p]:,.0f}' if p in rate else '' for p in ('fastai', 'pytorch', 'timm_loader', 'hf_trainer', 'imgstudy'))
+               + f" | {rate['imgstudy']/rate['fastai']:.1f} |")
+
+
+@pytest.mark.parametrize('file', [f for f in measured if json.loads(f.read_text())['what'] == 'speed'], ids=lambda p: p.stem)
+def test_readme_says_how_fast_it_was(file):
+    for line in speed_lines(file): assert line in (top/'README.md').read_text(), line

@@ -14,7 +14,7 @@ from imgstudy.loaders import create_dls
 from imgstudy.models import create_model
 from imgstudy.records import read_record
 from imgstudy.runs import fold_runs, run_id, seed_runs
-from imgstudy.sweep import Claim, _make_plan, attempt_stack, run_plain, sweep, work_stacked
+from imgstudy.sweep import Claim, _make_plan, attempt_stack, run_plain, stacks, sweep, work_stacked
 from imgstudy.train import checkpoint_file, create_run, stack_id, train, train_stacked
 from torch.nn import functional as F
 
@@ -110,7 +110,50 @@ def test_each_member_has_its_own_dropout_and_augmentation():
     assert np.mean(last['as one', .8]) > np.mean(last['as one', .0]) + .1 # the rates did arrive
 
 
-class Stop(Exception): pass
+def test_members_see_the_augmentation_of_their_level_and_validate_without():
+    "Whatever a level draws, it draws for training images alone."
+    for level in ('basic', 'affine', 'erasing', 'standard', 'resized_crop'):
+        runs = [create_run(**{**quick, 'augment': level, 'subset': 200}, seed=s) for s in (0, 1)]
+        learners = [learner(r) for r in runs]
+        stack = stack_learners(learners, [r.recipe for r in runs])
+        plain = [learner(replace(r, augment='none')) for r in runs]
+        drawn, same = ([b[0] for b in dl] for dl in (stack.dls.train, stack.dls.valid))
+        for k, l in enumerate(plain):
+            as_they_are = [b[0].as_subclass(torch.Tensor) for b in l.dls.train]
+            changed = torch.cat([(x[k] - y).abs().amax((1, 2, 3)) > .1 for x, y in zip(drawn, as_they_are)])
+            assert changed.float().mean() > .5, level
+            for x, (y, _) in zip(same, learner(runs[k]).dls.valid): assert torch.equal(x[k], y.as_subclass(torch.Tensor)), level
+        alone = [fit(learner(r), r.recipe, lines=1).rows[-1] for r in runs]
+        for m, a in zip(fit_stacked(stack, lines=1), alone): assert abs(m.rows[-1]['valid_loss'] - a['valid_loss']) < .35, level
+
+
+def test_folds_with_another_number_of_steps_are_trained_apart(tmp_path):
+    "Folds whose training images differ by one, with a batch size between them."
+    sized = lambda k: [len(load_data(r).of('train')) for r in fold_runs(create_run(**quick, folds=k))]
+    folds, sizes = next((k, s) for k in range(3, 12) if len(set(s := sized(k))) > 1)
+    runs = fold_runs(create_run(**{**quick, 'epochs': 1, 'bs': max(sizes)}, folds=folds))
+    records = train_stacked(runs, tmp_path)
+    assert [r.run.fold for r in records] == list(range(folds))
+    assert [r.info['model']['stacked'] for r in records] == [sizes.count(n) for n in sizes]
+
+
+def test_a_stack_goes_on_when_some_of_its_runs_have_ended(tmp_path, monkeypatch):
+    "Killed while the records are written: what is left finds its stack again, and the rest keeps its record."
+    runs, real = seed_runs(create_run(**{**quick, 'epochs': 2}), 4), imgstudy.train.write_record
+    monkeypatch.setattr(imgstudy.train.Checkpoint, 'every', 0.)
+    def full(record, *args):
+        if record.run.seed == 2: raise OSError(28, 'No space left on device')
+        return real(record, *args)
+    with monkeypatch.context() as m:
+        m.setattr(imgstudy.train, 'write_record', full)
+        assert work_stacked(runs, tmp_path, 'always')[0] == 'full'
+    left = [r for r in runs if not (tmp_path/run_id(r)/'record.json').exists()]
+    assert [r.seed for r in left] == [2, 3] and stacks(left, tmp_path) == [left]
+    before = (tmp_path/run_id(runs[0])/'record.json').read_text()
+    records = train_stacked(left, tmp_path)
+    assert [r.info['cost']['resumed'] for r in records] == [[2], [2]] and not list(tmp_path.glob('.stack-*'))
+    assert (tmp_path/run_id(runs[0])/'record.json').read_text() == before
+
 
 def test_interrupted_and_continued_it_ends_with_the_same_bits(tmp_path, monkeypatch):
     runs = [create_run(**{**quick, 'augment': 'affine'}, seed=s, lr=lr) for s, lr in ((0, 1e-3), (1, 1e-2), (2, 1e30))]
@@ -173,10 +216,10 @@ def test_on_a_gpu_a_stack_ends_as_each_alone_and_waits_for_nothing():
         order = -100
         def before_batch(self): torch.cuda.set_sync_debug_mode('error' if self.training and self.iter else 'default')
         def after_train(self): torch.cuda.set_sync_debug_mode('default')
-    runs = [create_run(**quick, seed=s, lr=lr) for s, lr in enumerate((1e-3, 5e-3, 1e-2))]
+    runs = [create_run(**quick, seed=s, lr=lr) for s, lr in enumerate((1e-3, 5e-3, 1e-2, 1e30))] # the last diverges, and must not touch the others
     try: members = together(runs, cbs=[Watch()])
     finally: torch.cuda.set_sync_debug_mode('default')
-    for run, m in zip(runs, members):
+    for run, m in zip(runs[:3], members):
         learn = learner(run)
         fit(learn, run.recipe, lines=1)
         assert_same({k: v.cpu() for k, v in m.learn.model.state_dict().items()}, {k: v.cpu() for k, v in learn.model.state_dict().items()}, 2e-2)
