@@ -6,7 +6,7 @@
 __all__ = ['Stack', 'RatedDropout', 'Generators', 'StackedDL', 'StackedOptim', 'StackedSchedules', 'StackedLoss', 'Member',
            'StackedHistory', 'stack_key', 'stack_learners', 'fit_stacked']
 
-# %% ../nbs/33_ensemble.ipynb #431f58f9
+# %% ../nbs/33_ensemble.ipynb #c65ae538
 from .core import *
 import copy, math, time
 import numpy as np, torch
@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from .runs import *
 from .loaders import *
+from .loaders import hold as hold_images
 from .models import *
 from .learner import *
 from .schedule import *
@@ -91,7 +92,7 @@ def member(self:Stack, k) -> dict: # parameter or buffer name -> tensor, as a ne
     kept = [n for n in self.one[0].state_dict() if not n.endswith('.rate')] # not every buffer is part of a state
     return {n: state[n][k].detach().clone() for n in kept}
 
-# %% ../nbs/33_ensemble.ipynb #4137503b
+# %% ../nbs/33_ensemble.ipynb #bd2e8d22
 class Generators:
     "The random numbers of several loaders, kept and set as one."
     def __init__(self, dls): self.dls = dls
@@ -111,27 +112,34 @@ class StackedDL:
         self.alike = [[k for k, l in enumerate(looks) if l == look] for look in dict.fromkeys(looks)]
     def __len__(self): return max(map(len, self.dls))
     def to(self, device): self.device = device
-    def hold(self):
-        "The images that any member uses, where each member has its own among them, and their classes."
-        rows, classes = zip(*(dl.places() for dl in self.dls))
-        used, where = torch.from_numpy(np.concatenate(rows)).unique(return_inverse=True)
-        images = hold(self.dls[0].pixels.array(), used.numpy(), self.device)
-        self.groups = [torch.tensor(ks, device=self.device) for ks in self.alike]
-        self.back = torch.cat(self.groups).argsort()
-        return images, where.split([len(r) for r in rows]), classes
-    def order(self):
-        "Where the images of an epoch are, and their classes: int64, [members, n] each."
-        for dl in self.dls: dl.randomize(); dl.before_iter() # which tells the transforms whether this is training
-        _, where, classes = self.held
-        orders = [torch.tensor(dl.get_idxs()) for dl in self.dls]
-        pad = lambda xs, value: pad_sequence([x[o] for x, o in zip(xs, orders)], True, value)
-        return pad(where, 0), pad(classes, -100).to(self.device)
-    def __iter__(self):
-        self.held = self.held or self.hold()
-        rows, classes = self.order()
-        for start in range(0, len(self)*self.bs, self.bs):
-            i, yb = rows[:, start:start + self.bs], classes[:, start:start + self.bs]
-            yield self.prepare(self.held[0](i.flatten()).permute(0, 3, 1, 2).unflatten(0, i.shape)), yb
+
+# %% ../nbs/33_ensemble.ipynb #f7b29dab
+@patch
+def hold(self:StackedDL):
+    "The images that any member uses, where each member has its own among them, and their classes."
+    rows, classes = zip(*(dl.places() for dl in self.dls))
+    used, where = torch.from_numpy(np.concatenate(rows)).unique(return_inverse=True)
+    images = hold_images(self.dls[0].pixels.array(), used.numpy(), self.device)
+    self.groups = [torch.tensor(ks, device=self.device) for ks in self.alike]
+    self.back = torch.cat(self.groups).argsort()
+    return images, where.split([len(r) for r in rows]), classes
+
+@patch
+def order(self:StackedDL):
+    "Where the images of an epoch are, and their classes: int64, [members, n] each."
+    for dl in self.dls: dl.randomize(); dl.before_iter() # which tells the transforms whether this is training
+    _, where, classes = self.held
+    orders = [torch.tensor(dl.get_idxs()) for dl in self.dls]
+    pad = lambda xs, value: pad_sequence([x[o] for x, o in zip(xs, orders)], True, value)
+    return pad(where, 0), pad(classes, -100).to(self.device)
+
+@patch
+def __iter__(self:StackedDL):
+    self.held = self.held or self.hold()
+    rows, classes = self.order()
+    for start in range(0, len(self)*self.bs, self.bs):
+        i, yb = rows[:, start:start + self.bs], classes[:, start:start + self.bs]
+        yield self.prepare(as_planes(self.held[0](i.flatten())).unflatten(0, i.shape)), yb
 
 # %% ../nbs/33_ensemble.ipynb #c17cd5a6
 @patch

@@ -306,7 +306,7 @@ def kept_stacks(root=None) -> list: # of lists of Run
     said = [torch.load(f, map_location='cpu', weights_only=True, mmap=True)['setting']['runs'] for f in files if has_checkpoint(f.name[1:-11], root)]
     return [[run_from_dict(r) for r in runs] for runs in said]
 
-# %% ../nbs/41_train.ipynb #bf81007b
+# %% ../nbs/41_train.ipynb #974f755f
 def _check_finite(m):
     "Raise `Diverged` if a loss of member `m` was no number."
     where = f'at step {m.bad_step}' if m.bad_step else 'of validation in the end'
@@ -326,6 +326,7 @@ def _end(run, data, m, keep, root):
     drop_checkpoint(checkpoint_file(run, root)) # of an earlier training alone
     return record
 
+# %% ../nbs/41_train.ipynb #5774a667
 def train_stacked(
     runs,      # complete, as from `create_run`, with the same `stack_key`
     root=None, # where records go; None: `runs_root()`
@@ -349,6 +350,7 @@ def train_stacked(
     drop_checkpoint(keep.file)
     return [records[run_id(r)] for r in runs]
 
+# %% ../nbs/41_train.ipynb #313db944
 def _by_steps(runs, steps, root):
     "The records of `runs`, those trained as one whose epochs have as many steps."
     parts = [[r for r in runs if steps[run_id(r)] == n] for n in sorted(set(steps.values()))]
