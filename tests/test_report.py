@@ -62,3 +62,15 @@ def speed_lines(file):
 @pytest.mark.parametrize('file', [f for f in measured if json.loads(f.read_text())['what'] == 'speed'], ids=lambda p: p.stem)
 def test_readme_says_how_fast_it_was(file):
     for line in speed_lines(file): assert line in (top/'README.md').read_text(), line
+
+
+def test_readme_says_what_the_first_epoch_takes_and_how_near_the_limit_is():
+    said = {f.stem: json.loads(f.read_text()) for f in measured}
+    whole, short = said['speed-whole-CIFAR-10-AMD-EPYC-2-cores'], said['speed-AMD-EPYC-2-cores']
+    first = pd.DataFrame(whole['rows']).query('epoch == 1').groupby('peer').seconds.median()
+    later = pd.DataFrame(short['rows']).query("epoch > 1 and peer == 'imgstudy'").groupby('model').seconds.median()
+    sizes = {w['model']: 3*w['train'] + w['valid'] for w in short['parameters']['work']}
+    share = {m: short['flops'][m]*sizes[m]/later[m]/short['limits']['matmul_gflops']/1e9 for m in sizes}
+    text = (top/'README.md').read_text()
+    assert f"{first['imgstudy']:.0f} s for {first['fastai']:.0f}" in text
+    assert f"{100*share['cnn3']:.0f} % and {100*share['resnet18']:.0f} %" in text
