@@ -141,7 +141,7 @@ def channel_stats(items) -> tuple: # means, standard deviations: three floats in
     mean, sq = items[['r', 'g', 'b']].mean().to_numpy(), items[['r2', 'g2', 'b2']].mean().to_numpy()
     return mean.tolist(), ((sq - mean**2).clip(1e-6)**.5).tolist() # a channel that never varies must not divide by 0
 
-# %% ../nbs/14_data.ipynb #0cbd0416
+# %% ../nbs/14_data.ipynb #5fe68224
 def part_of(run) -> tuple: return run.dataset, run.subset, run.split_seed, run.folds, run.fold
 
 def _split(items, run):
@@ -157,10 +157,10 @@ def load_data(
 ) -> StudyData:
     "Find, check and split the images of `run`."
     root, found = find_images(run.dataset)
-    items, skipped = drop_unreadable(found, check_images(root, found.path), root=root)
+    items, skipped = drop_unreadable(found, check_images(root, found.path.tolist()), root=root)
     split = _split(items, run)
-    lost = sorted(set(found.label) - set(split.label[split.split == 'train']))
+    lost = sorted(set(found.label.unique()) - set(split.label[split.split == 'train'].unique()))
     if lost: raise StudyError(f'The class {lost[0]!r} has no readable images to train on in {root}: put some in or remove it.')
     mean, std = channel_stats(split[split.split == 'train'])
-    classes = sorted(set(items.label))
-    return StudyData(get_dataset(run.dataset), part_of(run), root, split, pd.Index(sorted(items.path)), skipped, fingerprint(items), classes, mean, std)
+    classes = sorted(items.label.unique())
+    return StudyData(get_dataset(run.dataset), part_of(run), root, split, pd.Index(sorted(items.path.tolist())), skipped, fingerprint(items), classes, mean, std)

@@ -221,7 +221,7 @@ def _embedded(spec):
         with atomic_dir(dest, replace=False) as tmp: spec.make(tmp)
     return dest
 
-# %% ../nbs/11_datasets.ipynb #e4bd9436
+# %% ../nbs/11_datasets.ipynb #771ed3df
 _split_names = dict(train='train', training='train', valid='valid', val='valid', validation='valid',
                     test='test', testing='test')
 _junk = {'thumbs.db', 'desktop.ini'} # what file managers leave behind
@@ -234,6 +234,11 @@ def _names(folder):
         if entry.is_dir(follow_symlinks=False): found += [f'{entry.name}/{name}' for name in _names(entry.path)]
         elif entry.is_file() and entry.name.lower() not in _junk: found.append(entry.name)
     return sorted(found)
+
+def _has_files(folder):
+    "Whether `_names` would name any: it stops at the first."
+    entries = [e for e in os.scandir(folder) if not e.name.startswith(_hidden)]
+    return any(_has_files(e.path) if e.is_dir(follow_symlinks=False) else e.is_file() and e.name.lower() not in _junk for e in entries)
 
 def list_files(folder:Path) -> list:
     "Every file below `folder` in order, but for hidden ones and what lies in hidden folders."
@@ -265,11 +270,11 @@ def list_images(
     _check_items(items, root)
     return items
 
-# %% ../nbs/11_datasets.ipynb #a6767544
+# %% ../nbs/11_datasets.ipynb #e9269580
 def _check_classes(folder):
     "Raise `StudyError` unless `folder` holds at least two class folders with files."
     classes = _subfolders(folder)
-    empty = [c.name for c in classes if not _names(c)]
+    empty = [c.name for c in classes if not _has_files(c)]
     if not classes:
         raise StudyError(f'There are no class folders in {folder}: make one folder for each class and put its images in.')
     if len(classes) == 1:
@@ -286,20 +291,21 @@ def _check_nesting(folder, classes):
         raise StudyError(f'The folders in {folder} ({classes[0].name}, {classes[1].name}, ...) all hold the same folders '
                          f"({', '.join(inner[0][:3])}), as splits do and classes do not. Call them train and test (and valid).")
 
-# %% ../nbs/11_datasets.ipynb #a486f10f
+# %% ../nbs/11_datasets.ipynb #e9290f14
 def _check_labels(items, split):
     "Raise `StudyError` if a class of `split` has no training images."
-    strange = sorted(set(items.label[items.split == split]) - set(items.label[items.split == 'train']))
+    strange = sorted(set(items.label[items.split == split].unique()) - set(items.label[items.split == 'train'].unique()))
     if strange: raise StudyError(f'The class {strange[0]!r} is in the {split} folder but not in the train folder: '
                                  'no model can learn it. Add training images of it, or remove it.')
 
 def _check_items(items, root):
     "Raise `StudyError` if a class is tested but never shown, or a file name is not text."
     for split in ('valid', 'test'): _check_labels(items, split)
-    odd = [p for p in items.path if re.search(r'[\x00-\x1f\ud800-\udfff]', p)] # control characters, bytes that are no UTF-8
+    paths, strange = items.path.tolist(), r'[\x00-\x1f\ud800-\udfff]' # control characters, bytes that are no UTF-8
+    odd = [p for p in paths if re.search(strange, p)] if re.search(strange, ''.join(paths)) else []
     if odd: raise StudyError(f'The file name {odd[0]!r} in {root} is not valid text: rename the file.')
 
-# %% ../nbs/11_datasets.ipynb #4d589e7a
+# %% ../nbs/11_datasets.ipynb #0df228f3
 def find_images(
     name:str, # a registered name, or folder:PATH
 ) -> tuple: # the root, and a DataFrame path (relative to it), label, split ('' where none is given)
@@ -311,5 +317,5 @@ def find_images(
     folder = find_dataset(name)
     known = next((found for layout in spec.layouts if (found := layout(folder)) is not None), None)
     root, items = known or (folder, list_images(folder))
-    _check_items(items, root)
+    if known: _check_items(items, root)
     return root, items.reset_index(drop=True)

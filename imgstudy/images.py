@@ -95,10 +95,10 @@ def check_images(
     again = _check_all(root, list(checks.path[bad])).set_index(checks.index[bad])
     return pd.concat([checks[~bad], again]).sort_index() if bad.any() else checks
 
-# %% ../nbs/10_images.ipynb #3e415bdd
+# %% ../nbs/10_images.ipynb #969973dd
 def fingerprint(
     checks:pd.DataFrame, # columns path and digest, as from `check_images`
 ) -> str: # 16 hex digits
     "A hash of which files there are and what is in them, whatever their order, root or dates."
-    said = sorted(f'{p}\t{d}' for p, d in zip(checks.path, checks.digest))
+    said = sorted(f'{p}\t{d}' for p, d in zip(checks.path.tolist(), checks.digest.tolist())) # a list: a column is slow to go through
     return hashlib.sha256('\n'.join(said).encode()).hexdigest()[:16]

@@ -38,7 +38,7 @@ def norm_name(mean, std) -> str:
     close = lambda a: np.allclose(a, (mean, std), atol=0.005)
     return next((k for k, v in _stats.items() if close(v)), 'dataset')
 
-# %% ../nbs/17_loaders.ipynb #bf6a433e
+# %% ../nbs/17_loaders.ipynb #b1118c1c
 def create_block(
     run:Run,             # says size, interpolation, augment and normalize
     data:StudyData,      # says classes, mean and std
@@ -51,7 +51,7 @@ def create_block(
     tfms = [*get_augment(run.augment or data.spec.augment), Normalize.from_stats(*norm_stats(run.normalize, data))]
     return DataBlock(blocks=(image, label), getters=[ItemGetter(0), ItemGetter(1)], splitter=IndexSplitter(valid), batch_tfms=tfms)
 
-def _pairs(data, rows): return [(f'{data.root}/{path}', label) for path, label in zip(rows.path, rows.label)]
+def _pairs(data, rows): return [(f'{data.root}/{path}', label) for path, label in zip(rows.path.tolist(), rows.label.tolist())]
 
 # %% ../nbs/17_loaders.ipynb #ac5d8ced
 share = 0.5 # of the free memory of a GPU that the images of one part may take; ours

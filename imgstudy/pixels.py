@@ -157,7 +157,7 @@ def _open_folder(data, opened):
     os.utime(folder) # used now
     return folder
 
-# %% ../nbs/16_pixels.ipynb #a8d945cc
+# %% ../nbs/16_pixels.ipynb #bea7bf2d
 def get_pixels(
     data:StudyData,
     size:int, # side in pixels
@@ -168,7 +168,7 @@ def get_pixels(
     if need > (limit := cache_limit()): return None
     try:
         pixels = Pixels(_open_folder(data, opened), data.root, data.files, opened)
-        fill(pixels, pixels.rows(data.items.path))
+        fill(pixels, pixels.rows(data.items.path.tolist()))
     except OSError as e: # the disk is full, or has gone
         print(f'The opened images are not kept ({e}); IMGSTUDY_CACHE names another folder for them.', flush=True)
         return None
