@@ -86,14 +86,13 @@ def plot_classwise(
     ax.invert_yaxis(); ax.set(xlabel='test accuracy', xlim=(0, 1)); ax.tick_params(axis='y', labelsize=8)
     return ax
 
-# %% ../nbs/51_figures.ipynb #0c8ee5a5
+# %% ../nbs/51_figures.ipynb #b1e4a2f4
 def mistakes_table(
     record:Record,
 ) -> pd.DataFrame: # path, true, predicted, probability: a row a wrong image, the surest first
     "The wrongly classified test images of `record`."
     p, classes = record.predictions, np.asarray(record.info['data']['classes'])
-    prob = np.exp(p['log_probs'].astype(np.float32))[np.arange(len(p['pred'])), p['pred']]
-    table = pd.DataFrame(dict(path=p['path'], true=classes[p['target']], predicted=classes[p['pred']], probability=prob))
+    table = pd.DataFrame(dict(path=p['path'], true=classes[p['target']], predicted=classes[p['pred']], probability=confidence(record)))
     return table[p['target'] != p['pred']].sort_values('probability', ascending=False, kind='stable').reset_index(drop=True)
 
 # %% ../nbs/51_figures.ipynb #f2672c0f
