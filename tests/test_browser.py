@@ -1,0 +1,137 @@
+"The report in a real browser: it loads without errors and from nothing else, its links lead somewhere, it fits, prints, and can be read."
+from pathlib import Path
+import pytest
+reason = "needs a driver for the browser: pip install 'imgstudy[browser]'"
+sync_api = pytest.importorskip('playwright.sync_api', reason=reason)
+pytest.importorskip('axe_playwright_python', reason=reason)
+from browser import (bad_contents, bad_details, bad_ids, bad_images, find_chromium, inaccessible, launch, open_page, too_wide,
+                     too_wide_in_print)
+
+report = Path(__file__).parent.parent/'report/index.html'
+
+
+@pytest.fixture(scope='module')
+def browser():
+    if not (path := find_chromium()):
+        pytest.skip('needs a browser: apt install chromium, or the path of one in IMGSTUDY_CHROMIUM')
+    with sync_api.sync_playwright() as p:
+        browser = launch(p, path)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope='module')
+def opened(browser):
+    "The report's page, and what went wrong since it was opened."
+    if not report.exists(): pytest.skip('there is no report/index.html yet: make report')
+    return open_page(browser, report)
+
+
+@pytest.fixture(scope='module')
+def page(opened): return opened[0]
+
+
+def test_loads_without_errors_and_from_nothing_else(opened):
+    page, wrong = opened
+    assert page.title() and page.query_selector('h1') and not wrong, wrong
+
+
+def test_is_small_enough_to_send(): assert not report.exists() or report.stat().st_size < 8*2**20
+
+
+def test_images_render_and_have_alt_texts(page): assert not bad_images(page)
+
+
+def test_links_lead_somewhere(page): assert not bad_ids(page)
+
+
+def test_contents_bring_sections_into_view(page): assert not bad_contents(page)
+
+
+def test_folded_parts_open(page): assert not bad_details(page)
+
+
+@pytest.mark.parametrize('width', (390, 1200))
+def test_does_not_scroll_sideways(page, width): assert not too_wide(page, width)
+
+
+@pytest.mark.parametrize('scheme,width', [('light', 1200), ('dark', 390)])
+def test_is_accessible(browser, opened, scheme, width):
+    page, _ = open_page(browser, report) # the check takes rows out of it
+    found = inaccessible(page, scheme, width)
+    page.close()
+    assert not found
+
+
+def test_fits_on_paper(page): assert not too_wide_in_print(page)
+
+
+def test_prints(page): assert page.pdf(format='A4').startswith(b'%PDF')
+
+
+def test_nothing_went_wrong_while_all_this_was_done(opened): assert not opened[1]
+
+
+# The checks themselves: each finds nothing in a sound page, and what was broken in a broken one.
+pixel = 'data:image/gif;base64,R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7'
+sound = f'''<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>sound</title><style>
+:root {{ color-scheme: light dark }} body {{ color: black; background: white }} a {{ color: #00c }} .box {{ overflow-x: auto }}
+@media (prefers-color-scheme: dark) {{ body {{ color: white; background: black }} a {{ color: #9cf }} }}
+@media print {{ td {{ min-width: 0 !important }} }}
+</style></head><body><h1>A page</h1><nav><a href="#end">end</a></nav><img src="{pixel}" alt="a pixel">
+<div class="box" tabindex="0"><table><tr><td style="min-width: 900px">a wide table in a box</td></tr></table></div>
+<details><summary>more</summary>folded</details>
+<p style="height: 2000px">long</p><h2 id="end">end</h2><!--here--></body></html>'''
+checks = [bad_images, bad_ids, bad_contents, bad_details, too_wide, too_wide_in_print, inaccessible]
+broken = {
+    'an image that is none': (bad_images, '<img src="data:image/png;base64,AAAA" alt="broken">', 'image 2 (broken) does not render'),
+    'an image without words': (bad_images, f'<img src="{pixel}">', 'has no alt text'),
+    'a dead link': (bad_ids, '<a href="#nowhere">there</a>', '#nowhere, which is not there'),
+    'an id twice': (bad_ids, '<p id="end">', 'id end occurs twice'),
+    'contents that lead nowhere': (bad_contents, '<nav><a href="#nowhere">there</a></nav>', '#nowhere is not in view'),
+    'a target under a bar': (bad_contents, '<div style="position: fixed; top: 0; left: 0; right: 0; height: 300px; background: white"></div>'
+                                           '<p style="height: 2000px">', '#end is not in view'),
+    'no contents': (bad_contents, '<script>document.querySelector("nav").remove()</script>', 'there are no contents'),
+    'a fold that stays shut': (bad_details, '<details onclick="event.preventDefault()"><summary>no</summary></details>', 'details 2 does not'),
+    'a wide box': (too_wide, '<div style="width: 500px">wide</div>', 'div reaches to'),
+    'a wide box, cut off': (too_wide, '<style>body { overflow-x: hidden }</style><p style="width: 500px">wide</p>', 'p reaches to'),
+    'a table that paper cuts off': (too_wide_in_print, '<style>td { min-width: 900px !important }</style>', 'table reaches to'),
+    'grey on white': (inaccessible, '<p style="color: #aaa; background: #fff">pale</p>', 'color-contrast'),
+    'a button without a name': (inaccessible, '<button></button>', 'button-name'),
+}
+
+
+@pytest.mark.parametrize('scheme', ('light', 'dark'))
+def test_nothing_is_found_in_a_sound_page(browser, tmp_path, scheme):
+    (tmp_path/'page.html').write_text(sound)
+    page, wrong = open_page(browser, tmp_path/'page.html')
+    assert not sum([check(page) for check in checks], []) + inaccessible(page, scheme, 390) + wrong
+    page.close()
+
+
+@pytest.mark.parametrize('name', broken)
+def test_what_is_broken_is_found(browser, tmp_path, name):
+    check, html, said = broken[name]
+    (tmp_path/'page.html').write_text(sound.replace('<!--here-->', html))
+    page, _ = open_page(browser, tmp_path/'page.html')
+    found = check(page)
+    page.close()
+    assert any(said in text for text in found), found
+
+
+def test_pale_text_is_found_in_the_dark_only(browser, tmp_path):
+    (tmp_path/'page.html').write_text(sound.replace('a { color: #9cf }', 'a { color: #333 }'))
+    page, _ = open_page(browser, tmp_path/'page.html')
+    assert not inaccessible(page, 'light') and 'color-contrast' in inaccessible(page, 'dark')[0]
+    page.close()
+
+
+@pytest.mark.parametrize('html,said', [('<script src="https://example.org/a.js"></script>', 'leaves the page: https://example.org/a.js'),
+                                       ('<img src="beside.png" alt="beside">', 'leaves the page: file:'),
+                                       ('<script>nothing()</script>', 'nothing is not defined'),
+                                       ('<script>console.error("told")</script>', 'console: told')])
+def test_errors_and_requests_are_noticed(browser, tmp_path, html, said):
+    (tmp_path/'page.html').write_text(sound.replace('<!--here-->', html))
+    page, wrong = open_page(browser, tmp_path/'page.html')
+    page.close()
+    assert any(said in text for text in wrong), wrong
