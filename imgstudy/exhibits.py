@@ -209,7 +209,7 @@ def plot_pairs_kept(
     titles = [t for p in said['pairs'] for t in (f"{how(p)}\n{side(p, 'a')}", side(p, 'b'))]
     return plot_tiles(list(zip(tiles, titles)), cols=8, lines=3)
 
-# %% ../nbs/56_exhibits.ipynb #1d1d0a38
+# %% ../nbs/56_exhibits.ipynb #88a18a02
 def audit_kept_table(
     exhibits, # as from `read_data_exhibit`
 ) -> pd.DataFrame: # a row a data set
@@ -224,7 +224,8 @@ def audit_kept_table(
 
 def _twins(duplicates, kind):
     "The columns about one kind of duplicates."
-    names = {'pairs': f'{kind} pairs', 'across splits': f'{kind} pairs across splits', '% of the test': f'test images with {kind} twin, %'}
+    names = {'pairs': f'{kind} pairs', 'across splits': f'{kind} pairs across splits',
+             '% of the test': f'test images with {kind} twin, %'}
     return {name: duplicates[kind][k] for k, name in names.items()}
 
 # %% ../nbs/56_exhibits.ipynb #324ea107
