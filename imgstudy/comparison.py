@@ -7,9 +7,10 @@ __all__ = ['get_record', 'run_pair', 'runs_differ_table', 'outcomes_table', 'dis
            'confusion_change', 'changed_cells_table', 'plot_confusion_change', 'classwise_change_table',
            'plot_run_curves', 'costs_table', 'comparison_text', 'run_comparison']
 
-# %% ../nbs/55_compare.ipynb #bad92372
+# %% ../nbs/55_compare.ipynb #eed650f4
 from .core import *
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
+from matplotlib.ticker import MaxNLocator, NullFormatter
 from pathlib import Path
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
@@ -95,11 +96,13 @@ def disagreements_table(a, b) -> pd.DataFrame: # path, true, right ('A' or 'B'),
     surest = pd.Series(-np.where(alone == 'A', table.B_sure, table.A_sure))
     return table.loc[surest[_right(a) != _right(b)].sort_values(kind='stable').index].reset_index(drop=True)
 
-# %% ../nbs/55_compare.ipynb #1e88d402
+# %% ../nbs/55_compare.ipynb #dfb32077
+def _short(name, most=14) -> str: return name if len(name) <= most else name[:most - 1] + '…'
+
 def _picture(ax, row, opened, root):
     "The image of one `row` of `disagreements_table`, with what both said of it."
     ax.imshow(opened(root/row.path))
-    ax.set_title(f'{row.true}\nA: {row.A}, {row.A_sure:.0%}\nB: {row.B}, {row.B_sure:.0%}', fontsize=7)
+    ax.set_title(f'{_short(row.true, 20)}\nA: {_short(row.A)}, {row.A_sure:.0%}\nB: {_short(row.B)}, {row.B_sure:.0%}', fontsize=7)
 
 def plot_disagreements(
     a, # a record
@@ -136,7 +139,7 @@ def changed_cells_table(
     i, j = np.unravel_index(first[change.ravel()[first] != 0], change.shape)
     return pd.DataFrame(dict(true=classes[i], predicted=classes[j], change=change[i, j]))
 
-# %% ../nbs/55_compare.ipynb #c7f882cf
+# %% ../nbs/55_compare.ipynb #c32d172b
 def _plot_cells(table):
     "The rows of `changed_cells_table` as bars, to the left those that became fewer."
     ax = plt.subplots(figsize=(7, .9 + .24*len(table)), layout='constrained')[1]
@@ -156,8 +159,9 @@ def plot_confusion_change(
     if len(classes) > 20: return _plot_cells(changed_cells_table(a, b, most))
     side, wide = min(2.4 + .3*len(classes), 7), max(np.abs(change).max(), 1)
     said = np.vectorize(lambda v: f'{v:+d}' if v else '')(change)
-    ax = sns.heatmap(change, cmap='PuOr', vmin=-wide, vmax=wide, square=True, annot=said, fmt='', annot_kws=dict(size=7), xticklabels=classes,
-                     yticklabels=classes, cbar_kws=dict(shrink=.7, label='images, B − A'), ax=plt.subplots(figsize=(side + 1, side), layout='constrained')[1])
+    ax, ticks = plt.subplots(figsize=(side + 1, side), layout='constrained')[1], dict(xticklabels=classes, yticklabels=classes)
+    sns.heatmap(change, cmap='PuOr', vmin=-wide, vmax=wide, square=True, annot=said, fmt='', annot_kws=dict(size=7), ax=ax,
+                cbar_kws=dict(shrink=.7, label='images, B − A'), **ticks)
     ax.set(xlabel='predicted', ylabel='true', title='On the diagonal, + is better for B'); ax.tick_params(labelsize=8)
     return ax
 
@@ -177,7 +181,7 @@ def classwise_change_table(a, b) -> pd.DataFrame: # n, A, B, change with low and
     table = table.astype({k: int for k in ('n', 'only_A', 'only_B')})
     return table.assign(p_holm=holm(table.p)).sort_values('change', ascending=False, kind='stable')
 
-# %% ../nbs/55_compare.ipynb #f1bb042f
+# %% ../nbs/55_compare.ipynb #fab8fff8
 _panels = dict(valid_loss='validation loss', valid_accuracy='validation accuracy', lr='learning rate')
 
 def plot_run_curves(
@@ -192,15 +196,17 @@ def plot_run_curves(
         for ax, col in zip(axs, _panels):
             ax.plot(r.history.epoch, r.history[col], style, marker='.', ms=4, label=label)
             ax.plot(kept.epoch, kept[col], style[:2] + 'o', mfc='none', ms=8)
-    for ax, name in zip(axs, _panels.values()): ax.set(xlabel='epoch'); ax.set_title(name, fontsize=9)
-    axs[2].set_yscale('log'); axs[0].legend(frameon=False); axs[1].set_ylim(0, None)
+    for ax, name in zip(axs, _panels.values()):
+        ax.set(xlabel='epoch', ylabel=name); ax.xaxis.set_major_locator(MaxNLocator('auto', integer=True))
+    axs[2].set_yscale('log'); axs[2].yaxis.set_major_formatter('{x:g}'); axs[2].yaxis.set_minor_formatter(NullFormatter())
+    axs[0].legend(frameon=False); axs[1].set_ylim(0, None)
     return axs
 
-# %% ../nbs/55_compare.ipynb #3ad49931
+# %% ../nbs/55_compare.ipynb #0644d15e
 def _machine(record) -> str:
     "What a run was computed on, as far as that decides how long it takes."
     of, precision = record.info.get('environment', {}), record.info.get('model', {}).get('precision')
-    return ', '.join(filter(None, [of.get('gpu') or of.get('cpu'), f"{of.get('threads')} threads of {of.get('cores')} cores", precision]))
+    return ', '.join(filter(None, [of.get('gpu') or of.get('cpu'), f"threads {of.get('threads')}, cores {of.get('cores')}", precision]))
 
 def _costs(record) -> dict:
     "Numbers of the network, then of the time taken, then of the training."
@@ -221,22 +227,28 @@ def costs_table(a, b) -> pd.DataFrame: # A, B, ratio (B over A, nan where there 
     table = pd.DataFrame(rows | dict(machine=(on, there, np.nan, note)), index=['A', 'B', 'ratio', 'note']).T.rename_axis('cost')
     return table.astype(dict(ratio=float))
 
-# %% ../nbs/55_compare.ipynb #5d9962ae
+# %% ../nbs/55_compare.ipynb #99803915
+def _sure_text(found, sign=1) -> str: # found: the row of `outcomes_table`
+    "The interval of the difference, times `sign`, and McNemar's p."
+    low, high = sorted([100*sign*found.difference_low, 100*sign*found.difference_high])
+    interval = f'95 % interval over images {low:.1f} to {high:.1f}' if low == low else 'no interval over images, which all say the same'
+    return f"({interval}; McNemar's exact {'p < 0.001' if found.p < .001 else f'p = {found.p:.3f}'})"
+
 def _finding(found) -> str: # found: the row of `outcomes_table`
     "Which is better, by how much, and how sure that is."
+    points, sign = 100*found.difference, 1 if found.difference > 0 else -1
     if not found.only_A + found.only_B: return 'Both are right on the same images.'
-    p = 'p < 0.001' if found.p < .001 else f'p = {found.p:.3f}'
-    by = (f"{100*found.difference:+.1f} points (B − A; 95 % interval over images {100*found.difference_low:+.1f} to {100*found.difference_high:+.1f}; "
-          f"McNemar's exact {p})")
-    better = 'The two are not told apart' if found.p >= .05 else f"{'B' if found.difference > 0 else 'A'} is better"
-    return f'{better}: {by}. Only A is right on {found.only_A:,.0f} images, only B on {found.only_B:,.0f}.'
+    if found.p >= .05: return f'The two are not told apart: B − A is {points:+.1f} points {_sure_text(found)}.'
+    return f"{'B' if sign > 0 else 'A'} is better by {abs(points):.1f} points {_sure_text(found, sign)}."
 
+# %% ../nbs/55_compare.ipynb #10ad6515
 def comparison_text(a, b) -> str:
     "What the records `a` and `b` say of each other, in a few sentences."
     a, b = run_pair(a, b)
     found, differ = outcomes_table(a, b).iloc[0], list(runs_differ_table(a, b).index)
     what = f"They differ in {', '.join(differ)}." if differ else 'They are the same run, made twice.'
-    return (f'A ({a.id}) is right on {found.A:.1%} and B ({b.id}) on {found.B:.1%} of the same {found.n:,.0f} test images. {_finding(found)} {what} '
+    return (f'A ({a.id}) is right on {found.A:.1%} and B ({b.id}) on {found.B:.1%} of the same {found.n:,.0f} test images. {_finding(found)} '
+            f'A alone is right on {found.only_A:,.0f}, B alone on {found.only_B:,.0f}. {what} '
             'This is one training each: it says nothing about other seeds.')
 
 # %% ../nbs/55_compare.ipynb #4fb3b53e
