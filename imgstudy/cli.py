@@ -250,7 +250,7 @@ def compare_runs(
         print(f'\n{title}:')
         _show(part) if isinstance(part, pd.DataFrame) else print(part)
 
-# %% ../nbs/70_cli.ipynb #d2fa072d
+# %% ../nbs/70_cli.ipynb #a663624c
 @command
 def collect_(
     study:str='all', # a study, several with commas, or all
@@ -274,14 +274,16 @@ def report_(
     root:str='',  # a folder of records; none: report/records
     cards:str='', # a folder for model cards; none: report/cards, or none with a folder of your own
 ):
-    "Make the report of a folder of records: one HTML page, and a model card for the best of each data set."
+    "Make the report of a folder of records: one HTML page, and a model card for the best of each data set; without --root the README's table too."
     notebook = checkout_file('nbs/report.ipynb', 'take the checkout, which holds the notebook')
-    where, own = _root(root) or committed_records(), bool(root)
+    where, own, said_out = _root(root) or committed_records(), bool(root), bool(out)
     out = Path(out).expanduser() if out else Path('report.html') if own else committed_records().parent/'index.html'
     params = dict(root=str(where)) if own else {}
     print(build_page(notebook, out, 'imgstudy: from scratch, or transferred?', **params))
     cards = _root(cards) or (None if own else committed_records().parent/'cards')
-    if cards: print(*write_cards([r for r in read_records(where, damaged=[]) if r.outcome == 'finished'], cards), sep='\n')
+    records = [r for r in read_records(where, damaged=[]) if r.outcome == 'finished']
+    if cards: print(f'{len(write_cards(records, cards))} model cards in {cards}')
+    if not own and not said_out: update_between(checkout_path('README.md'), 'headline', '\n' + markdown_table(headline_table(records)) + '\n')
 
 # %% ../nbs/70_cli.ipynb #2c0b0730
 def _parse(f, name, words) -> dict: # parameter -> value

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ways', 'validation', 'transfer_pairs', 'said_gain', 'scale_said', 'transfer_sentences', 'tuning_sentence',
-           'change_groups', 'change_sentences', 'pair_sentence', 'verdict_counts', 'verdicts_sentence',
-           'spread_sentence', 'cost_sentence', 'calibration_sentence', 'labels_sentence', 'best_ways', 'headline_table',
-           'markdown_table', 'update_between', 'card_facts', 'model_card', 'write_cards']
+           'change_groups', 'change_sentences', 'changes_sentence', 'pair_sentence', 'verdict_counts',
+           'verdicts_sentence', 'spread_sentence', 'cost_sentence', 'calibration_sentence', 'labels_sentence',
+           'best_ways', 'headline_table', 'markdown_table', 'update_between', 'card_facts', 'model_card', 'write_cards']
 
 # %% ../nbs/62_findings.ipynb #09cc96cc
 from .core import *
@@ -41,7 +41,7 @@ def validation(records) -> float:
     "Mean accuracy on the validation images: what is chosen by."
     return float(np.mean([valid_accuracy(r) for r in records]))
 
-# %% ../nbs/62_findings.ipynb #7bcb0c2d
+# %% ../nbs/62_findings.ipynb #6cb9fc31
 def _key(way): return (way[0].run.dataset, way[0].run.model, way[0].run.size, way[0].run.folds)
 
 def _drawn(way): return {(str(r.run.subset), r.run.split_seed, r.run.fold, r.run.seed) for r in way}
@@ -58,15 +58,17 @@ def transfer_pairs(
             name = f'{b[0].run.model} on {b[0].run.dataset}, ' + dict(imagenet='from ImageNet', run='from a run of ours', file='from a file').get(kind, kind)
             pairs.setdefault(name, []).append((a, b))
     rank = lambda ab: (len(ab[0]), ab[0][0].info['data']['counts']['train'], validation(ab[0]) + validation(ab[1]))
-    return {name: max(found, key=rank) for name, found in pairs.items()}
+    best = {name: max(found, key=rank) for name, found in pairs.items()}
+    return dict(sorted(best.items(), key=lambda kv: 'digits' in kv[0])) # the demonstrations last
 
-# %% ../nbs/62_findings.ipynb #a69eb8a9
+# %% ../nbs/62_findings.ipynb #f4147b94
 def said_gain(
     row, # of `compare_pairs`
 ) -> str:
     "A difference with its intervals, and what they allow to say."
     seeds = f'over {row.over} [{row.seeds_low:+.3f}, {row.seeds_high:+.3f}], ' if row.seeds_low == row.seeds_low else ''
-    return f'{row.difference:+.3f} ({seeds}with images [{row.bootstrap_low:+.3f}, {row.bootstrap_high:+.3f}], n={row.n_pairs}; {row.says})'
+    says = row.says.replace('other better', 'better').replace('base better', 'worse')
+    return f'{row.difference:+.3f} ({seeds}over these and images [{row.bootstrap_low:+.3f}, {row.bootstrap_high:+.3f}], n={row.n_pairs}: {says})'
 
 def scale_said(record) -> str:
     "On how many images and epochs a training is."
@@ -80,7 +82,9 @@ def transfer_sentences(
     said = []
     for name, (a, b) in pairs.items():
         row = compare_pairs(a, b).iloc[0]
-        said.append(f'Transfer, {name}: test accuracy {row.base:.3f} from scratch, {row.other:.3f} transferred, {said_gain(row)}, on {scale_said(b[0])}.')
+        epochs = f'{len(a[0].history)} epochs from scratch, {len(b[0].history)} transferred'
+        said.append(f'Transfer, {name}: test accuracy {row.base:.3f} from scratch, {row.other:.3f} transferred; gain {said_gain(row)}. '
+                    f"{b[0].info['data']['counts']['train']:,} images of {b[0].run.size} pixels, {epochs}.")
     return said or ['Transfer: missing; train a model from scratch and from other weights with the same seeds, such as imgstudy run dog_breeds,label_efficiency.']
 
 # %% ../nbs/62_findings.ipynb #0b102445
@@ -97,7 +101,7 @@ def tuning_sentence(
     return (f'Tuning, {get_study(study).name}: {order[-1]} was chosen on validation images and has test accuracy {mean(best):.3f} (n={len(best)}); the last of '
             f'{len(groups)} rows, {order[0]}, has {mean(worst):.3f} (n={len(worst)}), on {scale_said(best[0])}.')
 
-# %% ../nbs/62_findings.ipynb #290ccb81
+# %% ../nbs/62_findings.ipynb #21b74e2e
 def change_groups(
     study='tuned', # rows named 'what: change', the first of each as published
     root=None,     # a folder of records; None: as for `find_records`
@@ -120,6 +124,17 @@ def change_sentences(
         said.append(f'One change, {what}: as published {row.base:.3f}; of {len(g) - 1} single changes validation images choose "{best}", {row.other:.3f}, '
                     f'{said_gain(row)}, on {scale_said(g[best][0])}.')
     return said
+
+def changes_sentence(
+    groups:dict, # as from `change_groups`
+) -> str: # one sentence
+    "What single changes did to the trainings that were published."
+    if not groups: return 'One change at a time: missing; run imgstudy run tuned.'
+    mean = lambda rs: np.mean([r.metrics['accuracy'] for r in rs])
+    best = {what: max((k for k in g if k != 'as published'), key=lambda k: validation(g[k])) for what, g in groups.items()}
+    said = [f'{what}, {mean(g["as published"]):.3f} as published, {mean(g[best[what]]):.3f} with {best[what]}' for what, g in groups.items()]
+    n = max(len(rs) for g in groups.values() for rs in g.values())
+    return f'One change at a time, chosen on validation images (n={n} each, intervals in the section): ' + '; '.join(said) + '.'
 
 # %% ../nbs/62_findings.ipynb #9a43487a
 def pair_sentence(
@@ -192,7 +207,7 @@ def labels_sentence(
     reached = (f'the transfer does at least as well with {enough.images.min():,}' if len(enough) else 'the transfer never does as well')
     return f'Labels: from scratch, {most.images:,} labelled images give {most.accuracy:.3f} [{most.low:.3f}, {most.high:.3f}] (n={most.n}); {reached}.'
 
-# %% ../nbs/62_findings.ipynb #720ed06c
+# %% ../nbs/62_findings.ipynb #c50f9c2f
 def best_ways(
     records, # finished ones
     least:int=1, # trainings
@@ -215,7 +230,7 @@ def headline_table(
         low, high = t.iloc[1:3] if over != 'images' else t.iloc[3:5]
         best = published[published.dataset == dataset].value.max()
         rows.append({'data set': dataset, 'start': start, 'model': r.run.model, 'trained on': scale_said(r), 'test accuracy': f'{t["mean"]:.3f} [{low:.3f}, {high:.3f}]',
-                     'interval over': over, 'n': len(way), 'minutes a training': round(np.mean([w.info['cost']['seconds'] for w in way])/60, 1),
+                     'interval over': over, 'n': len(way), 'minutes a training': f"{np.mean([w.info['cost']['seconds'] for w in way])/60:.1f}",
                      'best published': f'{best:.3f}' if best == best else ''})
     return pd.DataFrame(rows).set_index('data set')
 

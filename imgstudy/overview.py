@@ -6,15 +6,15 @@
 __all__ = ['study_groups', 'best_rows', 'plot_group_curves', 'plot_rates', 'plot_calibration', 'groups_table', 'plot_bubbles',
            'plot_grid', 'plot_choice', 'plot_changes', 'labels_table', 'plot_labels']
 
-# %% ../nbs/61_overview.ipynb #f6108228
+# %% ../nbs/61_overview.ipynb #5a0ba738
 from .core import *
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
-from matplotlib.ticker import FuncFormatter, PercentFormatter
 from .references import *
 from .zoo import *
 from .metrics import *
 from .records import *
 from .stats import *
+from .figures import *
 from .tables import *
 
 # %% ../nbs/61_overview.ipynb #3205a617
@@ -67,7 +67,7 @@ def plot_group_curves(
     _legend_below(fig, axs[0])
     return axs
 
-# %% ../nbs/61_overview.ipynb #ab72f363
+# %% ../nbs/61_overview.ipynb #e5652344
 def plot_rates(
     groups:dict, # name -> finished records
 ): # Axes
@@ -78,7 +78,7 @@ def plot_rates(
         ax.plot(h.epoch, h.lr, color=f'C{i % 10}', linestyle=_dashes[i % len(_dashes)], marker='.', label=name)
     ax.set(xlabel='epoch', ylabel='learning rate', yscale='log')
     _legend_below(fig, ax, 1)
-    return ax
+    return plain_ticks(ax)
 
 # %% ../nbs/61_overview.ipynb #424805f1
 def plot_calibration(
@@ -113,7 +113,7 @@ def groups_table(
 
 def _bubble(flops): return 12 + 40*np.log10(np.maximum(flops, 1e5)/1e5)**1.5 # in points squared, from 0.1 MFLOPs up
 
-# %% ../nbs/61_overview.ipynb #f26e6e26
+# %% ../nbs/61_overview.ipynb #cb256fed
 def plot_bubbles(
     table:pd.DataFrame,  # as from `groups_table`
     x:str='parameters', # or seconds
@@ -123,7 +123,7 @@ def plot_bubbles(
     for i, (name, t) in enumerate(table.groupby('dataset', sort=False)):
         ax.errorbar(t[x], t.accuracy, (t.accuracy - t.low, t.high - t.accuracy), fmt='none', ecolor='.6', lw=1)
         ax.scatter(t[x], t.accuracy, _bubble(t.flops), color=f'C{i}', marker='os^DvPX*'[i % 8], alpha=.7, label=name, edgecolor='white')
-    ax.set(xscale='log', xlabel=f'{x}' + (' a training' if x == 'seconds' else ''), ylabel='test accuracy'); ax.margins(.15)
+    ax.set(xscale='log', xlabel=f'{x}' + (' a training' if x == 'seconds' else ''), ylabel='test accuracy'); plain_ticks(ax).margins(.15)
     legend = ax.legend(frameon=False, loc='upper left', bbox_to_anchor=(1, 1))
     for handle in legend.legend_handles: handle.set_sizes([30])
     fig.draw_without_rendering()
@@ -177,7 +177,7 @@ def plot_changes(
     ax.set_title('against ' + next(iter(groups)), loc='left')
     return ax
 
-# %% ../nbs/61_overview.ipynb #31fb8de2
+# %% ../nbs/61_overview.ipynb #45436391
 def labels_table(
     groups:dict, # name -> finished records
 ) -> pd.DataFrame: # init, images, n, accuracy, low, high: a row a group, by images
@@ -197,5 +197,4 @@ def plot_labels(
     for i, (init, t) in enumerate(table.groupby('init', sort=False)):
         ax.errorbar(t.images, t.accuracy, (t.accuracy - t.low, t.high - t.accuracy), marker='os^'[i % 3], linestyle=_dashes[i], label=init, capsize=2)
     ax.set(xscale='log', xlabel='labelled training images', ylabel='test accuracy'); ax.legend(frameon=False)
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda v, _: f'{v:,.0f}'))
-    return ax
+    return plain_ticks(ax)

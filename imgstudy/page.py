@@ -16,8 +16,8 @@ from IPython.display import HTML
 from pathlib import Path
 from PIL import Image
 
-# %% ../nbs/60_page.ipynb #c8025f8e
-page_style = {'figure.dpi': 100, 'font.size': 9, 'axes.titlesize': 10, 'axes.labelsize': 9, 'legend.fontsize': 8, 'axes.spines.top': False,
+# %% ../nbs/60_page.ipynb #c514a0ea
+page_style = {'figure.dpi': 100, 'font.size': 9, 'axes.titlesize': 10, 'axes.labelsize': 9, 'xtick.labelsize': 8, 'ytick.labelsize': 8, 'legend.fontsize': 8, 'axes.spines.top': False,
               'axes.spines.right': False, 'svg.hashsalt': 'imgstudy', 'svg.fonttype': 'none', # text stays text
               'font.sans-serif': ['DejaVu Sans', 'Verdana', 'sans-serif']} # Verdana is as wide
 
@@ -57,7 +57,7 @@ def as_figure(
     return HTML(f'<figure><div class="scroll" tabindex="0" role="region" aria-label="{html.escape(alt)}"><img alt="{html.escape(alt)}" '
                 f'src="data:image/{kind};base64,{base64.b64encode(data).decode()}"></div>{said}</figure>')
 
-# %% ../nbs/60_page.ipynb #55e97e28
+# %% ../nbs/60_page.ipynb #db453bef
 @dataclass(frozen=True)
 class Link: # no str, which pandas would turn into text of its own
     "A link for a cell of a table or for a sentence."
@@ -74,7 +74,12 @@ def _cell(v, digits=3) -> str:
     if isinstance(v, (int, np.integer)) and not isinstance(v, bool): return f'{v:,}'
     return html.escape(str(v))
 
-# %% ../nbs/60_page.ipynb #2c1ae4c3
+def _width(v) -> str:
+    "Short text stays in one line, long text has room."
+    n = len(str(v.text if isinstance(v, Link) else v))
+    return ' class="short"' if n <= 18 else ' class="long"' if n > 44 else ''
+
+# %% ../nbs/60_page.ipynb #e8284ebe
 def as_table(
     table:pd.DataFrame,
     caption:str,     # what it shows
@@ -83,8 +88,9 @@ def as_table(
 ) -> HTML: # a <table> in a box that scrolls
     "A table as it stands in a page."
     head, caption = table.index.name or '', html.escape(caption)
+    cell = lambda tag, v: f'<{tag}{_width(v)}>{_cell(v, digits)}</{tag.split()[0]}>'
     names = ''.join(f'<th scope="col">{_cell(c)}</th>' for c in ([head or 'row'] + [*table.columns]))
-    rows = (f'<tr><th scope="row">{_cell(i)}</th>' + ''.join(f'<td>{_cell(v, digits)}</td>' for v in row) + '</tr>'
+    rows = ('<tr>' + cell('th scope="row"', i) + ''.join(cell('td', v) for v in row) + '</tr>'
             for i, row in zip(table.index, table.astype(object).itertuples(index=False, name=None)))
     body = '\n'.join(rows) or f'<tr><td colspan="{len(table.columns) + 1}">missing</td></tr>'
     text = (f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}"><table><caption>{caption}</caption>\n'
@@ -137,15 +143,15 @@ def contents(
     body = re.sub(r'<h([1-6])[^>]*>(.*?)</h\1>', name, body, flags=re.S)
     return '<ol>' + '\n'.join(entries) + '</ol>', body
 
-# %% ../nbs/60_page.ipynb #7644ca4e
+# %% ../nbs/60_page.ipynb #370475a0
 _style = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1b1f24; --soft: #59636e; --line: #d1d9e0; --shade: #f6f8fa; --link: #0550ae; }
 @media (prefers-color-scheme: dark) { :root { --paper: #12161c; --ink: #e6edf3; --soft: #a3adb8; --line: #38414b; --shade: #1b222b; --link: #79b8ff; } }
 * { box-sizing: border-box; }
 html { scroll-padding-top: 1rem; }
 body { margin: 0; background: var(--paper); color: var(--ink); font: 1rem/1.55 system-ui, 'Segoe UI', Roboto, 'DejaVu Sans', sans-serif; overflow-wrap: break-word; }
-main { max-width: 60rem; margin: 0 auto; padding: 1rem 1.2rem 4rem; }
-nav { max-width: 60rem; margin: 0 auto; padding: 0 1.2rem; }
+main { max-width: 68rem; margin: 0 auto; padding: 1rem 1.2rem 4rem; }
+nav { max-width: 68rem; margin: 0 auto; padding: 0 1.2rem; }
 nav ol { list-style: none; margin: .5rem 0; padding: 0; columns: 16rem; font-size: .92rem; }
 nav .level3 { padding-left: 1rem; }
 h1 { line-height: 1.2; } h2 { margin-top: 3rem; border-bottom: 1px solid var(--line); padding-bottom: .3rem; } h3 { margin-top: 2.2rem; }
@@ -155,14 +161,14 @@ figure img { display: block; max-width: 100%; min-width: min(100%, 34rem); heigh
 .scroll { overflow-x: auto; max-width: 100%; }
 table { border-collapse: collapse; font-size: .84rem; margin: .8rem 0; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
-th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; text-align: left; vertical-align: top; max-width: 24rem; }
+th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; text-align: left; vertical-align: top; max-width: 24rem; } td.short { white-space: nowrap; } td.long { min-width: 15rem; }
 thead th { background: var(--shade); } tbody th { font-weight: 500; }
 dl { display: grid; grid-template-columns: minmax(6rem, max-content) 1fr; gap: .2rem 1rem; } dt { color: var(--soft); } dd { margin: 0; }
 details { margin: .6rem 0; } summary { cursor: pointer; color: var(--link); } details.code { text-align: right; }
 details.code summary { font-size: .75rem; color: var(--soft); } pre { text-align: left; overflow-x: auto; background: var(--shade); padding: .7rem; font-size: .8rem; }
 @media (max-width: 640px) { dl { grid-template-columns: 1fr; } dd { margin-bottom: .4rem; } main, nav { padding-left: .8rem; padding-right: .8rem; } figure img { min-width: 34rem; max-width: none; } }
 @media (min-width: 640px) { nav ol { columns: 20rem; } }
-@media print { details.code, nav { display: none; } .scroll { overflow: visible; } table { font-size: 7pt; width: 100%; } td, th { padding: 1pt 3pt; overflow-wrap: anywhere; }
+@media print { details.code, nav { display: none; } td.short { white-space: normal; } td.long { min-width: 0; } .scroll { overflow: visible; } table { font-size: 7pt; width: 100%; } td, th { padding: 1pt 3pt; overflow-wrap: anywhere; }
   figure { break-inside: avoid; } body { font-size: 10pt; } figure img { min-width: 0; max-width: 100%; } h2 { break-before: page; } main { max-width: none; } a { color: inherit; } }
 """
 

@@ -108,7 +108,7 @@ def calibration_figure(groups):
     errors = ', '.join(f'{k} {np.mean([r.metrics["calibration_error"] for r in rs]):.3f}' for k, rs in groups.items())
     return as_figure(plot_calibration(groups), f'Accuracy against confidence; the diagonal would be right. Calibration errors: {errors}.', 'Below the diagonal a network is too sure of itself.')
 
-# %% ../nbs/63_sections.ipynb #eba0eb3a
+# %% ../nbs/63_sections.ipynb #24079264
 def comparisons_section(
     study,     # a `Study` or its name
     root=None, # a folder of records; None: as for `find_records`
@@ -119,6 +119,7 @@ def comparisons_section(
     told = (t.finding != 'not told apart').sum()
     figure = as_figure(plot_comparisons(t), f'Differences in test accuracy with intervals: {told} of {len(t)} comparisons are told apart after Holm.',
                        'The same images and seeds on both sides; where n=1 there is no interval over seeds.') if len(t) <= 30 else None
+    t = t.assign(**{k: ['<0.001' if p < .001 else f'{p:.3f}' if p == p else '' for p in t[k]] for k in ('p', 'p_holm')})
     shown = t[['n_pairs', 'difference', 'seeds_low', 'seeds_high', 'over', 'bootstrap_low', 'bootstrap_high', 'test', 'p', 'p_holm', 'finding', 'says']]
     return [*filter(None, [figure]), as_table(with_intervals(shown, 3).rename(columns={'over seeds': 'interval over seeds or folds', 'over bootstrap': 'interval over these and images'}),
                                               'Compared pair by pair', folded=len(t) > 12)]
@@ -148,7 +149,7 @@ def changes_section(
         base = np.mean([r.metrics['accuracy'] for r in groups['as published']])
         ends = ', '.join(f'{k} {np.mean([r.metrics["accuracy"] for r in rs]) - base:+.3f}' for k, rs in groups.items() if k != 'as published')
         n = len(groups['as published'])
-        parts.append(as_figure(plot_changes(groups), f'{what}: gain in test accuracy of each change over as published ({base:.3f}): {ends}.', f'{what}, n={n}.'))
+        parts.append(as_list(change_sentences({what: groups}))); parts.append(as_figure(plot_changes(groups), f'{what}: gain in test accuracy of each change over as published ({base:.3f}): {ends}.', f'{what}, n={n}.'))
     return parts
 
 # %% ../nbs/63_sections.ipynb #a0cc5f8e
@@ -201,14 +202,14 @@ def show(parts):
     "Display the parts of a section, one after the other."
     for part in parts: display(part)
 
-# %% ../nbs/63_sections.ipynb #91f7df35
+# %% ../nbs/63_sections.ipynb #57b48d03
 def answer_lines(
     records, # finished ones
     pairs:dict, # as from `transfer_pairs`
     root=None, # a folder of records; None: as for `find_records`
 ) -> list: # of sentences
     "What transfer buys, what tuning buys, at what cost, and what cannot be said."
-    return [*transfer_sentences(pairs), labels_sentence(root), tuning_sentence('cifar10_cnn_batch_lr', root), *change_sentences(change_groups(root=root)),
+    return [*transfer_sentences(pairs), labels_sentence(root), tuning_sentence('cifar10_cnn_batch_lr', root), changes_sentence(change_groups(root=root)),
             pair_sentence('cats_dogs_optimizers', 'Adam', 'AdamW', root), calibration_sentence(pairs), verdicts_sentence(verdict_counts(root)),
             spread_sentence(records), cost_sentence(records)]
 
@@ -243,21 +244,21 @@ def costs_section(records) -> list: # of HTML
     t = groups_table({f'{w[0].run.dataset}, {w[0].id}': w for w in ways(records)}).sort_values(['dataset', 'accuracy'])
     return [bubbles_figure(records, 'parameters'), as_table(t.round(dict(seconds=1)), 'What every way to train costs', folded=True)]
 
-# %% ../nbs/63_sections.ipynb #405993c3
+# %% ../nbs/63_sections.ipynb #22ea2b79
 def pair_section(name, a, b) -> list: # of HTML
     "Two runs image by image: A from scratch, B transferred."
     curves = ', '.join(f'{k} ends at {r.history.valid_accuracy.iloc[-1]:.3f}' for k, r in (('A', a), ('B', b)))
     n = abs(confusion_change(a, b)).sum()
-    return [as_list([f'{name}. {comparison_text(a, b)}']), as_table(with_intervals(outcomes_table(a, b).set_index('n'), 3), f'{name}: who is right'),
+    return [as_list([f'{name}. {comparison_text(a, b)}']), as_table(with_intervals(outcomes_table(a, b).drop(columns='p').set_index('n'), 3), f'{name}: who is right'),
             as_figure(plot_run_curves(a, b), f'Validation loss, validation accuracy and learning rate of A and B, {name}; in validation accuracy {curves}.', f'{name}: A from scratch, B transferred.'),
             as_figure(plot_confusion_change(a, b), f'Where the confusion matrices of A and B differ, {name}: {n:.0f} images changed cells.', f'{name}: images more (or fewer) in a cell with B than with A.'),
             as_table(with_intervals(classwise_change_table(a, b), 3), f'{name}: class by class', folded=True), as_table(costs_table(a, b), f'{name}: costs', folded=True),
             as_table(disagreements_table(a, b)[:20].set_index('path'), f'{name}: the surest disagreements', folded=True)]
 
 def pairs_section(pairs) -> list: # of HTML
-    "Each pair of a scratch and a transferred training in detail."
+    "Each pair of a scratch and a transferred training in detail, but for the demonstrations on digits."
     parts = []
-    for name, (a, b) in pairs.items(): parts += pair_section(name, a[0], b[0])
+    for name, (a, b) in pairs.items(): parts += pair_section(name, a[0], b[0]) if 'digits' not in name else []
     return parts
 
 # %% ../nbs/63_sections.ipynb #ae07541f

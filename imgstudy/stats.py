@@ -134,19 +134,20 @@ def compare_all(
     table['finding'] = np.where(table.p_holm < .05, better, 'not told apart')
     return table.set_axis([f'{b} over {a}' for a, b in names], axis=0).rename_axis('comparison')
 
-# %% ../nbs/50_stats.ipynb #d603f96f
+# %% ../nbs/50_stats.ipynb #c1667a76
 def plot_comparisons(
     table, # rows of `compare_all` or `compare_pairs`, named by their index
 ): # Axes
     "Each difference with its interval over seeds or folds (thick) and over these and images (thin)."
     y = np.arange(len(table))
-    ax = plt.subplots(figsize=(6, .8 + .3*len(table)), layout='constrained')[1]
+    fig, ax = plt.subplots(figsize=(7, 1.1 + .3*len(table)), layout='constrained')
     ax.hlines(y + .12, table.bootstrap_low, table.bootstrap_high, color='C1', lw=1.5, label='over seeds and images')
     ax.hlines(y - .12, table.seeds_low, table.seeds_high, color='C0', lw=3, alpha=.6, label='over seeds') # none where n=1
     ax.plot(table.difference, y, 'ko', ms=4); ax.axvline(0, color='.5', lw=.8)
-    wide = 1.2*max(table.bootstrap_high.abs().max(), table.bootstrap_low.abs().max(), table.difference.abs().max(), .01)
-    ax.set(yticks=y, yticklabels=table.index, xlabel='difference in accuracy', xlim=(-wide, wide)) # longer ones leave the picture
-    ax.invert_yaxis(); ax.legend(frameon=False, fontsize=8, loc='upper left')
+    low, high = min(table.bootstrap_low.min(), 0), max(table.bootstrap_high.max(), 0)
+    pad = .15*max(high - low, .02)
+    ax.set(yticks=y, yticklabels=table.index, xlabel='difference in accuracy', xlim=(low - pad, high + pad)) # longer ones leave the picture
+    ax.invert_yaxis(); fig.legend(*ax.get_legend_handles_labels(), frameon=False, fontsize=8, loc='outside lower center', ncols=2)
     return ax
 
 # %% ../nbs/50_stats.ipynb #b1652afc

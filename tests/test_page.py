@@ -1,0 +1,102 @@
+"The report: what it says follows from records, and nothing else."
+import re, shutil, subprocess, sys
+from pathlib import Path
+import pytest
+from imgstudy.core import StudyError
+from imgstudy.findings import headline_table, markdown_table, write_cards
+from imgstudy.page import build_page
+from imgstudy.records import read_record, read_records
+from imgstudy.sections import results_table, trainings_list
+from imgstudy.tables import committed_records, trainings_table
+
+top = Path(__file__).parent.parent
+kept = sorted(p.parent for p in committed_records().glob('*/record.json'))
+schedules = [p for p in kept if re.match('cifar100-(perceptron2|lenet5)-', p.name)]
+
+
+def copy(folders, dest):
+    for p in folders: shutil.copytree(p, dest/p.name)
+    return dest
+
+
+def build(root, out): return build_page(top/'nbs/report.ipynb', out, 'A report', root=str(root)).read_text(encoding='utf-8')
+
+
+def differing(a, b): return [(x, y) for x, y in zip(a.splitlines(), b.splitlines(), strict=True) if x != y]
+
+
+@pytest.fixture(scope='module')
+def small_report(tmp_path_factory):
+    "The report of a few records, one of which has markup in the names of its classes."
+    root = copy([*schedules, kept[0]], tmp_path_factory.mktemp('records'))
+    evil = root/kept[0].name/'record.json'
+    text = evil.read_text()
+    classes = read_record(evil.parent).info['data']['classes']
+    for i, c in enumerate(classes): text = text.replace(f'"{c}"', f'"<script>alert({i})</script> $x_{i}$ & \\"q\\""')
+    evil.write_text(text)
+    return root, build(root, root/'page.html')
+
+
+def test_page_is_the_same_but_for_one_line(small_report):
+    root, page = small_report
+    lines = differing(page, build(root, root/'again.html'))
+    assert len(lines) <= 1 and all('class="built"' in x for pair in lines for x in pair)
+
+
+def test_names_are_text(small_report):
+    _, page = small_report
+    assert '<script' not in page and '&lt;script&gt;alert(0)' in page
+
+
+def test_missing_record_is_missing_in_its_cells_alone(tmp_path):
+    "Of a row with three seeds one goes: its cell and its line read missing, the row says 2 of 3, and every other row stays."
+    root = copy(schedules, tmp_path/'records')
+    names = [r for r in trainings_table('cifar100_schedules', 'largest', root=root).index if 'LeNet-5, cosine' in r]
+    records = read_records(root)
+    before = trainings_table('cifar100_schedules', 'largest', root=root), results_table('cifar100_schedules', root), trainings_list(records, root)
+    gone = next(r for r in records if r.run.model == 'lenet5' and r.run.recipe.schedule == 'cosine' and r.run.seed == 1 and r.run.subset)
+    shutil.rmtree(root/gone.id)
+    records = read_records(root)
+    after = trainings_table('cifar100_schedules', 'largest', root=root), results_table('cifar100_schedules', root), trainings_list(records, root)
+    changed = before[0].ne(after[0]) & ~(before[0].isna() & after[0].isna())
+    assert changed.sum().sum() == 1 and after[0].loc[names[0], 'seed 1'] == 'missing'
+    same = [row for row in before[1].index if row not in names]
+    assert before[1].loc[same].equals(after[1].loc[same]) and after[1].loc[names[0], 'n'] == '2 of 3'
+    says = lambda t: {getattr(i, 'text', i): a for i, a in zip(t.index, t['test accuracy'])}
+    was, now = says(before[2]), says(after[2])
+    assert {k for k in was if was[k] != now[k]} == {gone.id} and now[gone.id] == 'missing'
+
+
+def test_changed_accuracy_is_caught(tmp_path):
+    root = copy(schedules[:2], tmp_path/'records')
+    file = root/schedules[0].name/'record.json'
+    right = f'"accuracy": {read_record(file.parent).metrics["accuracy"]}'
+    assert right in file.read_text()
+    file.write_text(file.read_text().replace(right, '"accuracy": 0.99'))
+    made = subprocess.run([sys.executable, '-c', 'from imgstudy.cli import main; main()', 'verify', '--root', root], capture_output=True, text=True)
+    assert made.returncode and schedules[0].name in made.stderr and '0.99' in made.stderr and '1 do not agree' in made.stdout
+
+
+def test_empty_folder_names_the_fix(tmp_path):
+    with pytest.raises(StudyError, match='train first'): build(tmp_path, tmp_path/'page.html')
+    assert not (tmp_path/'page.html').exists()
+
+
+def test_readme_and_cards_say_what_the_records_say(tmp_path):
+    records = [r for r in map(read_record, kept) if r.outcome == 'finished']
+    assert '<!-- headline -->\n\n' + markdown_table(headline_table(records)) + '\n<!-- /headline -->' in (top/'README.md').read_text(encoding='utf-8'), 'run make report'
+    made = {p.name: p.read_text(encoding='utf-8') for p in write_cards(records, tmp_path)}
+    assert made == {p.name: p.read_text(encoding='utf-8') for p in (top/'report/cards').glob('*.md')}, 'run make report'
+
+
+def test_committed_page_is_of_the_committed_records():
+    "Each record is in its list, with its accuracy."
+    page = (top/'report/index.html').read_text(encoding='utf-8')
+    for r in map(read_record, kept):
+        assert re.search(rf'href="records/{re.escape(r.id)}/record.json".*?<td[^>]*>{r.metrics["accuracy"]:.4f} ', page), f'{r.id}: run make report'
+    assert len(re.findall('href="records/', page)) == len(kept)
+
+
+def test_records_are_small():
+    size = sum(p.stat().st_size for p in committed_records().rglob('*') if p.is_file())
+    assert size < 20e6 and (top/'report/index.html').stat().st_size < 8e6
