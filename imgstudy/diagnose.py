@@ -107,14 +107,14 @@ def _looks_low(record, losses, chance) -> str:
     if gone < .1: return 'has fallen calmly and by little'
     return 'still falls in a straight line' if _is_straight(losses) and gone < .3 else ''
 
-# %% ../nbs/54_diagnose.ipynb #fd0c411c
+# %% ../nbs/54_diagnose.ipynb #da780605
 @register_check('rate too low')
 def rate_too_low(record, h):
     "A training loss that falls too slowly."
     losses, chance = h.train_loss.to_numpy(), chance_loss(record)
     if not (how := _looks_low(record, losses, chance)): return None
-    return Finding('likely wrong', f'The training loss {how}: from {losses[0]:.3f} to {losses[-1]:.3f}, where guessing has {chance:.3f}.',
-                   f'Raise the peak rate, now {record.run.recipe.lr:g}, tenfold, or ask the finder (against_finder).', tuple(h.epoch))
+    return Finding('mind' if 'line' in how else 'likely wrong', f'The training loss {how}: from {losses[0]:.3f} to {losses[-1]:.3f}, where guessing has {chance:.3f}.',
+                   f'Raise the peak rate, now {record.run.recipe.lr:g}, up to tenfold, or ask the finder (against_finder).', tuple(h.epoch))
 
 # %% ../nbs/54_diagnose.ipynb #17869604
 def _jumps(record, losses, chance) -> np.ndarray: # indices
@@ -131,7 +131,7 @@ def _dead_siblings(record, siblings):
     stuck = [r for r in siblings if r.outcome != 'finished' or len(r.history) and _is_stuck(r)]
     return [f'{r.run.seed}' + (f' in fold {r.run.fold}' if r.run.fold is not None else '') for r in stuck]
 
-# %% ../nbs/54_diagnose.ipynb #fbddcc9f
+# %% ../nbs/54_diagnose.ipynb #c6b4fa4b
 @register_check('rate too high')
 def rate_too_high(record, h, siblings):
     "A training loss that leaps, or a network that the first steps killed."
@@ -140,8 +140,9 @@ def rate_too_high(record, h, siblings):
     if _is_stuck(record) and (losses.max() > 1.05*chance or far):
         return Finding('likely wrong', f'The training loss was as high as {losses.max():.3f} and nothing has been learnt: it ends at '
                        f'{losses[-1]:.3f}, where guessing has {chance:.3f}.', fix, tuple(h.epoch))
-    if len(at): return Finding('likely wrong', f'The training loss jumps: from {losses[at[0] - 1]:.3f} to {losses[at[0]]:.3f} in epoch {h.epoch[at[0]]}.',
-                               fix, tuple(h.epoch[at]))
+    if len(at):
+        before, after = losses[at[0] - 1:at[0] + 1]
+        return Finding('likely wrong', f'The training loss jumps: from {before:.3f} to {after:.3f} in epoch {h.epoch[at[0]]}.', fix, tuple(h.epoch[at]))
     if dead := _dead_siblings(record, siblings):
         return Finding('likely wrong', f'The same training learns nothing with seed {", ".join(dead)}: this one was lucky.', fix)
 
@@ -154,13 +155,13 @@ def diverged(record):
     fix = _lower.format(record.run.recipe.lr) if error.startswith('Diverged') else 'Mend what the error names, and run it again.'
     return Finding('likely wrong', f'It failed: {error}', fix)
 
-# %% ../nbs/54_diagnose.ipynb #b7786958
+# %% ../nbs/54_diagnose.ipynb #22b0d1f3
 @register_check('learns nothing')
 def learns_nothing(record, h):
     "A stuck network of which no other check knows the reason."
     if not _is_stuck(record) or rate_too_low(record, h) or rate_too_high(record, h, []) or _is_drowned(record): return None
     return Finding('likely wrong', f'Nothing has been learnt: the last training loss is {h.train_loss.iloc[-1]:.3f}, and guessing has '
-                   f'{chance_loss(record):.3f}.', 'Ask the finder for a rate (against_finder), and look at a batch: are images and labels what they should be?')
+                   f'{chance_loss(record):.3f}.', 'Look at a batch: are images and labels what they should be? Then ask the finder (against_finder).')
 
 def _is_drowned(record):
     r = record.run.recipe
@@ -175,7 +176,7 @@ def l2_in_adam(record, h):
     return Finding('likely wrong' if wrong else 'mind', f'Adam has wd={record.run.recipe.wd:g} as a penalty in the gradient, where it outweighs small gradients'
                    + (', and almost nothing has been learnt.' if wrong else '.'), "Take opt='adamw', which shrinks the weights themselves, or wd=0.")
 
-# %% ../nbs/54_diagnose.ipynb #198b6290
+# %% ../nbs/54_diagnose.ipynb #74422c2d
 def _last(h): return min(max(3, math.ceil(len(h)/4)), len(h) - 1) # steps from epoch to epoch
 
 def _late_gain(h) -> tuple: # nats; the share of all over that of a straight line
@@ -187,12 +188,14 @@ def _late_gain(h) -> tuple: # nats; the share of all over that of a straight lin
 def _annealed(h): return h.lr.iloc[-1] < .1*h.lr.max()
 
 def _far_off(h, chance) -> str:
-    "Which loss is still above guessing though it has not settled, or nothing."
+    "Which loss began far above guessing and is still above it, though it has not settled, or nothing."
+    if max(h.train_loss.iloc[0], h.valid_loss.iloc[0]) < 1.5*chance: return ''
     if h.train_loss.iloc[-1] > chance: return 'training'
     return 'validation' if h.valid_loss.iloc[-1] > chance and _late_gain(h)[0] > .02*chance else ''
 
-# %% ../nbs/54_diagnose.ipynb #344569b2
+# %% ../nbs/54_diagnose.ipynb #b31c40ca
 _longer = "Train longer, or lower the rate towards the end (schedule='one_cycle')."
+_come_back = 'Train longer; with trained weights, begin with frozen_epochs=2 or more.'
 
 @register_check('not converged')
 def not_converged(record, h):
@@ -200,11 +203,12 @@ def not_converged(record, h):
     if len(h) < 2: return Finding('mind', 'A single epoch does not show whether it converged.', 'Train several epochs, or say that this is one.')
     chance, (gain, share), k = chance_loss(record), _late_gain(h), _last(h)
     if not _is_stuck(record) and (which := _far_off(h, chance)):
-        return Finding('likely wrong', f'The last {which} loss is {h[which[:5] + "_loss"].iloc[-1]:.3f}, above the {chance:.3f} of guessing: it began at '
-                       f'{h.train_loss.iloc[0]:.1f} and has not come back yet.', 'Train longer; with trained weights, begin with frozen_epochs=2 or more.', tuple(h.epoch[-1:]))
+        loss = h[f'{which[:5]}_loss']
+        return Finding('likely wrong', f'The last {which} loss is {loss.iloc[-1]:.3f}, above the {chance:.3f} of guessing: it began at '
+                       f'{loss.iloc[0]:.1f} and has not come back yet.', _come_back, tuple(h.epoch[-1:]))
     if _annealed(h) or share < .4 or gain < .01*chance: return None
-    return Finding('likely wrong' if share >= .8 and len(h) > 4 else 'mind', f'The validation loss still falls: {gain:.3f} in the last {k} epochs, {share:.0%} of what a straight '
-                   'line would have brought, at a rate that was not lowered.', _longer, tuple(h.epoch[-k:]))
+    return Finding('likely wrong' if share >= .8 and len(h) > 4 else 'mind', f'The validation loss still falls: {gain:.3f} in the last {k} '
+                   f'epochs, {share:.0%} of what a straight line would have brought, at a rate that was not lowered.', _longer, tuple(h.epoch[-k:]))
 
 # %% ../nbs/54_diagnose.ipynb #c004338d
 @lru_cache(maxsize=64)
@@ -235,12 +239,14 @@ def _spikes(h, chance) -> np.ndarray: # indices
     at = np.flatnonzero(up & (over > 1.4) & (_over_near(h.train_loss) < 1.2))
     return at if len(at) > 1 or (over[at] > 3).any() else at[:0]
 
-# %% ../nbs/54_diagnose.ipynb #636fb6aa
+# %% ../nbs/54_diagnose.ipynb #df0697fe
 def _apart(h, chance) -> np.ndarray: # indices
     "Where the validation loss is far above the training loss though nothing can have been learnt by heart yet, or it comes back."
     back = h.valid_loss[::-1].cummin()[::-1] < h.valid_loss/2
     at = np.flatnonzero((h.valid_loss > 3*h.train_loss) & (h.valid_loss > 1.5*chance) & ((h.train_loss > .5*chance) | back))
     return at if len(at) > 1 else at[:0]
+
+_jumps_because = {True: "batch norm's running statistics do not follow the weights.", False: 'there is no batch norm, so the steps are long.'}
 
 @register_check('batch norm drifts')
 def batch_norm_drifts(record, h):
@@ -249,10 +255,10 @@ def batch_norm_drifts(record, h):
     at = np.union1d(_spikes(h, chance), _apart(h, chance) if norm else []).astype(int)
     if not len(at): return None
     late = at[-1] >= .75*len(h)
-    says = (f'The validation loss jumps to {", ".join(f"{v:.2f}" for v in h.valid_loss.iloc[at[:4]])} in epoch {", ".join(map(str, h.epoch.iloc[at[:4]]))} while the '
-            f'training loss does not: ' + ("batch norm's running statistics do not follow the weights." if norm else 'there is no batch norm, so the steps are long.'))
-    return Finding('likely wrong' if late else 'mind', says, 'Lower the rate or let it fall towards the end (one_cycle, cosine), average the weights (ema=0.99)'
-                   + (f', or take larger batches than {record.run.recipe.bs}.' if norm else '.'), tuple(h.epoch.iloc[at]))
+    values, epochs = (', '.join(form(v) for v in h[c].iloc[at[:4]]) for c, form in (('valid_loss', '{:.2f}'.format), ('epoch', str)))
+    says = f'The validation loss jumps to {values} in epoch {epochs} while the training loss does not: ' + _jumps_because[norm]
+    fix = 'Lower the rate or let it fall towards the end (one_cycle, cosine), or average the weights (ema=0.99).'
+    return Finding('likely wrong' if late else 'mind', says, fix + norm*f' Larger batches than {record.run.recipe.bs} help too.', tuple(h.epoch.iloc[at]))
 
 # %% ../nbs/54_diagnose.ipynb #a10d8150
 def _reads_train(recipe): return not (recipe.mixup or recipe.cutmix)
@@ -264,17 +270,18 @@ def _kept(record): # index of the row
 
 def _smooth(v): return pd.Series(v).rolling(3, min_periods=1, center=True).mean().to_numpy()
 
-# %% ../nbs/54_diagnose.ipynb #fb189296
+# %% ../nbs/54_diagnose.ipynb #6e37b18d
 def _rise(record, h, chance):
     "How far the validation loss of the kept weights lies above its lowest, with its words; nothing where that is little."
     v, at = _smooth(h.valid_loss), _kept(record)
     low = int(v[:at + 1].argmin())
-    if v[at] <= 1.1*v[low] or v[at] - v[low] <= .02*chance or h.train_loss.iloc[at] >= h.train_loss.iloc[low]: return '', ()
-    return f'The validation loss was {v[low]:.3f} around epoch {low + 1} and rose to {v[at]:.3f} while the training loss fell.', tuple(h.epoch[low:at + 1])
+    rose = v[at] > 1.1*v[low] and v[at] - v[low] > .02*chance and h.train_loss.iloc[at] < h.train_loss.iloc[low]
+    says = f'The validation loss was {v[low]:.3f} around epoch {low + 1} and rose to {v[at]:.3f} while the training loss fell.'
+    return (says, tuple(h.epoch[low:at + 1])) if rose else ('', ())
 
 _less = "Stop earlier (patience=4), or use more images, augmentation, dropout or decay."
 
-# %% ../nbs/54_diagnose.ipynb #71407fd2
+# %% ../nbs/54_diagnose.ipynb #76ce3f24
 @register_check('overfits')
 def overfits(record, h):
     "A validation loss that leaves the training loss behind."
@@ -283,8 +290,10 @@ def overfits(record, h):
     rose, epochs = _rise(record, h, chance)
     if rose: return Finding('likely wrong', rose, _less, epochs)
     if not _reads_train(record.run.recipe): return None
-    if t < .8*chance <= chance < v and not _far_off(h, chance): return Finding('likely wrong', f'Sure and wrong: training loss {t:.3f}, but validation loss {v:.3f}, above the {chance:.3f} of guessing.', _less)
-    if t < .5*v and v - t > .1*chance: return Finding('mind', f'The training loss is {t:.3f}, the validation loss {v:.3f}: it knows its images by heart.', _less)
+    said = f'The training loss is {t:.3f}, the validation loss {v:.3f}'
+    if t < .8*chance <= chance < v and not _far_off(h, chance):
+        return Finding('likely wrong', f'{said}, above the {chance:.3f} of guessing: sure, and wrong.', _less)
+    if t < .5*v and v - t > .1*chance: return Finding('mind', f'{said}: it knows its images by heart.', _less)
 
 # %% ../nbs/54_diagnose.ipynb #90d43dbd
 @register_check('underfits')
@@ -308,7 +317,7 @@ def _inputs(net, size) -> list: # (kernel, side) of each convolution, in the ord
     for hook in hooks: hook.remove()
     return seen
 
-# %% ../nbs/54_diagnose.ipynb #af204b41
+# %% ../nbs/54_diagnose.ipynb #a0eb9dc5
 def starved(net, size) -> tuple: # convolutions with one place to see, all wider than a pixel, reduction by the stem
     "How much of `net` an image of `size` is too small for."
     seen = _inputs(net, size)
@@ -322,8 +331,8 @@ def imagenet_stem(record):
     if (net := _network(record)) is None or not (size := record.run.size): return None
     n, of, stem = starved(net, size)
     if not n or stem < 2: return None
-    return Finding('likely wrong', f'Images of {size} pixels are {size/stem:.0f} wide behind the stem and end as a single place: {n} of {of} convolutions see '
-                   'nothing but padding around it.', _small_stem(record.run.model))
+    return Finding('likely wrong', f'Images of {size} pixels are {size/stem:.0f} wide behind the stem and end as a single place: {n} of {of} '
+                   'convolutions see nothing but padding around it.', _small_stem(record.run.model))
 
 # %% ../nbs/54_diagnose.ipynb #bdf66e06
 def _small_stem(name):
@@ -332,17 +341,18 @@ def _small_stem(name):
     small = f'{name}_32' if f'{name}_32' in models else 'a network for small images, such as resnet9'
     return f'Take {small}' + (f', or let images be enlarged (size={spec.size}).' if spec.size > 64 else '.')
 
-# %% ../nbs/54_diagnose.ipynb #acf984cf
+# %% ../nbs/54_diagnose.ipynb #b963a758
 def _wanted(record):
     "The mean and deviation that the weights want, the name of that, and whose weights they are; None if nobody knows."
-    init, spec = record.run.init, models[record.run.model]
+    init, name = record.run.init, record.run.model
     if init.startswith('run:'):
         beside = (record.path.parent if record.path else Path())/Path(init[4:]).name
         if not (beside/'record.json').exists(): return None
         source = read_record(beside)
-        return (*_given(source), source.run.normalize or 'dataset', f'the run {source.id}') if source.outcome == 'finished' else None
-    if init == 'scratch' or not spec.prepare: return None
-    return spec.prepare['mean'], spec.prepare['std'], norm_name(spec.prepare['mean'], spec.prepare['std']), 'these weights'
+        return (*_given(source), source.run.normalize or 'dataset', f'the weights of {source.id}') if source.outcome == 'finished' else None
+    if init == 'scratch' or not (prepare := models[name].prepare): return None
+    mean, std = prepare['mean'], prepare['std']
+    return mean, std, norm_name(mean, std), 'these weights'
 
 # %% ../nbs/54_diagnose.ipynb #0ed1a042
 class _Stats: # what `norm_stats` asks of data
@@ -355,20 +365,22 @@ def _seen(record, mean, std):
     m, s = (np.array(record.info['data'][k]) for k in ('mean', 'std'))
     return float(((m - mean)/std).mean()), float((s/std).mean())
 
-# %% ../nbs/54_diagnose.ipynb #f13ab46f
+# %% ../nbs/54_diagnose.ipynb #31a15fb8
+_plain_pixels = 'Pixels are not normalised: they lie between 0 and 1.'
+
 @register_check('normalisation')
 def wrong_normalisation(record):
     "Images that look otherwise than the weights are used to."
     if 'mean' not in record.info.get('data', {}): return None
     given, name = _given(record), record.run.normalize or 'dataset'
-    if record.run.init == 'scratch': return None if name != 'none' else Finding('mind', 'Pixels are not normalised: they lie between 0 and 1.', "Take normalize='dataset'.")
+    if (record.run.init, name) == ('scratch', 'none'): return Finding('mind', _plain_pixels, "Take normalize='dataset'.")
     if (known := _wanted(record)) is None or known[2] == name or np.allclose(given, known[:2], atol=.005): return None
     (m, s), (want_m, want_s) = _seen(record, *map(np.array, given)), _seen(record, *map(np.array, known[:2]))
     far = abs(m - want_m) > .5 or not 2/3 < s/want_s < 1.5
-    return Finding('likely wrong' if far else 'mind', f"Images are normalised by '{name}', and {known[3]} want '{known[2]}': they see a mean of {m:.2f} and a deviation of "
-                   f"{s:.2f} instead of {want_m:.2f} and {want_s:.2f}.", f"Take normalize='{known[2]}', or leave it out: create_run knows it.")
+    return Finding('likely wrong' if far else 'mind', f"Images are normalised by '{name}', and {known[3]} want '{known[2]}': they see a mean "
+                   f"of {m:.2f} and a deviation of {s:.2f} instead of {want_m:.2f} and {want_s:.2f}.", f"Take normalize='{known[2]}'.")
 
-# %% ../nbs/54_diagnose.ipynb #f77a1277
+# %% ../nbs/54_diagnose.ipynb #6581fa0d
 @register_check('classes never answered')
 def never_answered(record):
     "Classes that the network never predicts, though they are there."
@@ -377,7 +389,8 @@ def never_answered(record):
     missing, there = int(((pred == 0) & (share > 0)).sum()), int((share > 0).sum())
     top = pred.max()/pred.sum()
     if top > .9 and share.max() < .5 or missing > there/2:
-        return Finding('likely wrong', f'It answers {top:.0%} of the test images with one class, and {missing} of {there} classes never.', 'See what keeps it from learning.')
+        return Finding('likely wrong', f'It answers {top:.0%} of the test images with one class, and {missing} of {there} classes never.',
+                       'See what keeps it from learning: the other findings, or a batch of images and labels.')
     if missing: return Finding('mind', f'{missing} of {there} classes are never answered.', 'Train longer, or give these classes more images.')
 
 # %% ../nbs/54_diagnose.ipynb #fe69e207
@@ -407,15 +420,15 @@ def _picked_on_test(record, siblings, others):
     best, own = max(valid, key=valid.get), way_of(record.run)
     return (len(ways), best, valid) if len(ways) > 2 and max(test, key=test.get) == own != best else None
 
-# %% ../nbs/54_diagnose.ipynb #0c5cec04
+# %% ../nbs/54_diagnose.ipynb #8fc6433c
 def _leak(record):
     "A finding if test images were among the others."
     n, of = record.info['data'].get('leaked', 0), record.metrics['n']
     low, high = record.metrics.get('accuracy_interval', (0, 0))
     if n/of <= (high - low)/20: return None
     wrong = n/of > min(.01, (high - low)/2 or 1)
-    return Finding('likely wrong' if wrong else 'mind', f'{n} of {of} test images are among the training or validation images too: the accuracy may be up to {n/of:.2%} too high.',
-                   'Move the copies out of one of the parts (see the audit of the data), and run it again.')
+    return Finding('likely wrong' if wrong else 'mind', f'{n} of {of} test images are among the training or validation images too: the '
+                   f'accuracy may be up to {n/of:.2%} too high.', 'Move the copies out of one of the parts (see the audit of the data), and run it again.')
 
 @register_check('test images had a say')
 def chosen_on_test(record, siblings, others):
@@ -456,21 +469,26 @@ def _lead(own, others) -> tuple: # difference, half width, n of pairs, the rival
     gains = [a[k] - b[k] for k in a if k in b]
     return (np.mean(gains), _half(gains, own), len(gains), rival.model) if len(gains) > 1 else (np.nan, np.nan, len(gains), rival.model)
 
-# %% ../nbs/54_diagnose.ipynb #0a0c8191
+# %% ../nbs/54_diagnose.ipynb #bfd8606d
+_single = 'A single training: another seed may end elsewhere, by an unknown amount.'
 _seeds = 'Train more seeds (seeds=5), or claim no difference.'
+
+def _lead_finding(own, others):
+    "A finding if the lead of `own` over the best of `others` is not carried, or cannot be paired."
+    lead, half, n, rival = _lead(own, others)
+    if n < 2: return Finding('mind', f'{n} of the {len(own)} trainings can be paired with one of {rival} by seed and fold.', _seeds)
+    if abs(lead) > half: return None
+    return Finding('likely wrong', f'The lead over {rival} is {lead:+.4f}, with a half width of {half:.4f} over {n} pairs.', _seeds)
 
 @register_check('too few seeds')
 def few_seeds(record, siblings, others, claim):
     "A claim that the spread over seeds or folds does not carry."
     own = [r for r in [record, *siblings] if r.outcome == 'finished']
-    if not own or record.outcome != 'finished': return None
-    if len(own) == 1: return Finding('likely wrong' if others or claim else 'mind', 'A single training: another seed may end elsewhere, by an unknown amount.', 'Train at least three seeds (seeds=3).')
-    if others:
-        lead, half, n, rival = _lead(own, others)
-        if not abs(lead) > half: return Finding('likely wrong' if n > 1 else 'mind', f'The lead over {rival} is {lead:+.4f}, with a half width of {half:.4f} over {n} pairs.'
-            if n > 1 else f'{n} of the {len(own)} trainings can be paired with one of {rival}.', _seeds)
-    half = _half([*_values(own).values()], own)
-    if claim and not claim > half: return Finding('likely wrong', f'A difference of {claim:.4f} is claimed, and {len(own)} trainings have a half width of {half:.4f}.', _seeds)
+    if record.outcome != 'finished': return None
+    if len(own) == 1: return Finding('likely wrong' if others or claim else 'mind', _single, 'Train at least three seeds (seeds=3).')
+    if others and (found := _lead_finding(own, others)): return found
+    if not claim or claim > (half := _half([*_values(own).values()], own)): return None
+    return Finding('likely wrong', f'A difference of {claim:.4f} is claimed, and {len(own)} trainings have a half width of {half:.4f}.', _seeds)
 
 # %% ../nbs/54_diagnose.ipynb #3c28faf1
 @contextmanager
@@ -501,7 +519,7 @@ def rate_curve(
     lowest = curve[curve.lr >= said.valley].set_index('lr').loss.idxmin()
     return curve, dict(valley=said.valley, low=said.valley/10, high=lowest/3)
 
-# %% ../nbs/54_diagnose.ipynb #2c6b5082
+# %% ../nbs/54_diagnose.ipynb #a14c6c9a
 def against_finder(
     record:Record,
     data:StudyData=None, # its images, if they are loaded already
@@ -512,7 +530,8 @@ def against_finder(
     low, high = said['low'], said['high']
     if low <= lr <= high: return None
     apart = f"{low/lr:.3g} times below" if lr < low else f"{lr/high:.3g} times above"
-    return Finding('likely wrong', f"The peak rate {lr:g} lies {apart} the finder's interval, {low:.2g} to {high:.2g}.", f"Try lr={said['valley']:.1g}, the finder's suggestion.")
+    return Finding('likely wrong', f"The peak rate {lr:g} lies {apart} the finder's interval, {low:.2g} to {high:.2g}.",
+                   f"Try lr={said['valley']:.1g}, the finder's suggestion.")
 
 # %% ../nbs/54_diagnose.ipynb #c50ba975
 _order = ['likely wrong', 'mind']
