@@ -223,7 +223,7 @@ def audit(
     "Look at a data set: counts, sizes, balance, damaged and doubled images, in one HTML page."
     print(audit_page(dataset, out or f"audit-{get_dataset(dataset).title.replace(' ', '_')}.html"))
 
-# %% ../nbs/70_cli.ipynb #6f3efd1d
+# %% ../nbs/70_cli.ipynb #903be8d5
 def _record(name, root):
     "The record called `name`: a folder, an id under `root`, or one that `get_record` finds."
     return get_record(_root(root)/name if root else name)
@@ -236,8 +236,7 @@ def diagnose_(
 ):
     "Say in words what is probably wrong with a run."
     record = _record(run, root)
-    same = [r for w in ways([r for r in read_records(record.path.parent, damaged=[]) if r.outcome == 'finished']) if record.id in {r.id for r in w} for r in w]
-    print(diagnose_text(record, siblings=[r for r in same if r.id != record.id], finder=finder))
+    print(diagnose_text(record, siblings=siblings_of(record, read_records(record.path.parent, damaged=[])), finder=finder))
 
 @command
 def compare_runs(
