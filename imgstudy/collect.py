@@ -31,11 +31,11 @@ def pictured(
     best = max(groups, key=lambda k: validation(groups[k]))
     return [groups[best][0]], [rs[0] for k, rs in groups.items() if k == best or len(groups) <= few]
 
-# %% ../nbs/64_collect.ipynb #5018fd76
+# %% ../nbs/64_collect.ipynb #893af036
 def _try(make, record, data) -> str:
     "Make one picture; what keeps it from being made is returned."
     try: make(record, data)
-    except StudyError as e: return f'{record.id}: no {make.__name__.removesuffix("_exhibit")} kept. {e}'
+    except StudyError as e: return f'{record.id}: no {make.__name__.removesuffix("_exhibit")} kept: {str(e).split(". ")[0]}.'
     return ''
 
 def keep_pictures(

@@ -24,17 +24,18 @@ from .stats import *
 from .tables import *
 from .overview import *
 
-# %% ../nbs/62_findings.ipynb #180f640a
+# %% ../nbs/62_findings.ipynb #9d7f4685
 def _way(run):
-    "`run` without what differs between trainings of one way; weights of another run count as one kind."
+    "`run` without what differs between trainings of one way; each seed of a transfer starts from another run."
     return dataclasses.replace(run, seed=0, fold=None, init='scratch'), 'run' if run.init.startswith('run:') else run.init
 
 def ways(
     records, # finished ones
 ) -> list: # of lists of records that differ in seed or fold only
     "Records of each way to train, by seed."
-    found = {}
-    for r in sorted(records, key=lambda r: (r.run.seed, r.run.fold or 0)): found.setdefault(_way(r.run), []).append(r)
+    found, of = {}, {r.id: r.run for r in records}
+    source = lambda r: _way(of[i]) if (i := r.run.init.removeprefix('run:')) in of else None # how the run was trained that it starts from
+    for r in sorted(records, key=lambda r: (r.run.seed, r.run.fold or 0)): found.setdefault((_way(r.run), source(r)), []).append(r)
     return list(found.values())
 
 def validation(records) -> float:
