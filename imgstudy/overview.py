@@ -97,7 +97,7 @@ def plot_calibration(
     _legend_below(fig, ax, 1)
     return ax
 
-# %% ../nbs/61_overview.ipynb #fe799ce9
+# %% ../nbs/61_overview.ipynb #ae4ca5d5
 def groups_table(
     groups:dict, # name -> finished records
 ) -> pd.DataFrame: # model, dataset, n, accuracy, low, high, parameters, flops, seconds, epochs, device: a row a group
@@ -111,9 +111,11 @@ def groups_table(
                           epochs=mean(lambda r: len(r.history)), device=r.info['environment']['gpu'] or r.info['environment']['cpu'])
     return pd.DataFrame(rows).T.infer_objects().rename_axis('row')
 
+def _whiskers(t): return np.stack([t.accuracy - t.low, t.high - t.accuracy]).clip(0) # equal numbers may differ in the last bit
+
 def _bubble(flops): return 12 + 40*np.log10(np.maximum(flops, 1e5)/1e5)**1.5 # in points squared, from 0.1 MFLOPs up
 
-# %% ../nbs/61_overview.ipynb #cb256fed
+# %% ../nbs/61_overview.ipynb #08ab2d8d
 def plot_bubbles(
     table:pd.DataFrame,  # as from `groups_table`
     x:str='parameters', # or seconds
@@ -121,7 +123,7 @@ def plot_bubbles(
     "Accuracy against parameters or seconds; the larger the bubble, the more operations an image takes."
     fig, ax = plt.subplots(figsize=(8, 4.2), layout='constrained')
     for i, (name, t) in enumerate(table.groupby('dataset', sort=False)):
-        ax.errorbar(t[x], t.accuracy, (t.accuracy - t.low, t.high - t.accuracy), fmt='none', ecolor='.6', lw=1)
+        ax.errorbar(t[x], t.accuracy, _whiskers(t), fmt='none', ecolor='.6', lw=1)
         ax.scatter(t[x], t.accuracy, _bubble(t.flops), color=f'C{i}', marker='os^DvPX*'[i % 8], alpha=.7, label=name, edgecolor='white')
     ax.set(xscale='log', xlabel=f'{x}' + (' a training' if x == 'seconds' else ''), ylabel='test accuracy'); plain_ticks(ax).margins(.15)
     legend = ax.legend(frameon=False, loc='upper left', bbox_to_anchor=(1, 1))
@@ -177,7 +179,7 @@ def plot_changes(
     ax.set_title('against ' + next(iter(groups)), loc='left')
     return ax
 
-# %% ../nbs/61_overview.ipynb #45436391
+# %% ../nbs/61_overview.ipynb #4af542cc
 def labels_table(
     groups:dict, # name -> finished records
 ) -> pd.DataFrame: # init, images, n, accuracy, low, high: a row a group, by images
@@ -195,6 +197,6 @@ def plot_labels(
     "Test accuracy over the number of labelled training images."
     ax = plt.subplots(figsize=(5.5, 3), layout='constrained')[1]
     for i, (init, t) in enumerate(table.groupby('init', sort=False)):
-        ax.errorbar(t.images, t.accuracy, (t.accuracy - t.low, t.high - t.accuracy), marker='os^'[i % 3], linestyle=_dashes[i], label=init, capsize=2)
+        ax.errorbar(t.images, t.accuracy, _whiskers(t), marker='os^'[i % 3], linestyle=_dashes[i], label=init, capsize=2)
     ax.set(xscale='log', xlabel='labelled training images', ylabel='test accuracy'); ax.legend(frameon=False)
     return plain_ticks(ax)
