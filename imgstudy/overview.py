@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['study_groups', 'best_rows', 'plot_group_curves', 'plot_rates', 'plot_calibration', 'groups_table', 'plot_bubbles',
-           'plot_grid', 'plot_choice', 'plot_changes', 'labels_table', 'plot_labels']
+           'published_table', 'plot_grid', 'plot_choice', 'plot_changes', 'labels_table', 'plot_labels']
 
-# %% ../nbs/61_overview.ipynb #5a0ba738
+# %% ../nbs/61_overview.ipynb #4432cf6a
 from .core import *
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
 from .references import *
+from .models import *
 from .zoo import *
 from .metrics import *
 from .records import *
@@ -131,6 +132,16 @@ def plot_bubbles(
     fig.draw_without_rendering()
     name_points(ax, [(t.model + (', transferred' if t.init != 'scratch' else ''), t[x], t.accuracy) for _, t in table.iterrows()])
     return ax
+
+# %% ../nbs/61_overview.ipynb #bd732ce5
+def published_table() -> pd.DataFrame: # as from `groups_table`, without n, seconds, epochs and device
+    "The best published accuracy of each registered model and data set, with parameters and operations at the model's design size."
+    best = best_references()
+    best = best[best.model.isin([*models])]
+    costs = {m: model_cost(m) for m in dict.fromkeys(best.model)}
+    rows = [dict(model=r.model, dataset=r.dataset, init='scratch' if r.dataset == 'imagenet' else r.init, accuracy=r.value, low=r.value, high=r.value,
+                 parameters=costs[r.model][0], flops=costs[r.model][1]) for r in best.itertuples()] # on ImageNet nothing is transferred here
+    return pd.DataFrame(rows, index=pd.Index([f'{r["dataset"]}, {r["model"]}' for r in rows], name='row'))
 
 # %% ../nbs/61_overview.ipynb #aee87e56
 def plot_grid(

@@ -6,12 +6,13 @@
 __all__ = ['page_style', 'set_page_style', 'as_figure', 'Link', 'as_table', 'as_list', 'as_facts', 'cells_html', 'contents',
            'render_page', 'build_page']
 
-# %% ../nbs/60_page.ipynb #607dc827
+# %% ../nbs/60_page.ipynb #5a545682
 from .core import *
 import base64, html, io, os, re, tempfile
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from matplotlib.collections import QuadMesh
 from IPython.display import HTML
 from pathlib import Path
 from PIL import Image
@@ -26,22 +27,31 @@ def set_page_style():
     sns.set_theme(style='ticks', palette='colorblind', rc=page_style)
     plt.rcParams['text.parse_math'] = False # a class may be called "a$b"
 
-# %% ../nbs/60_page.ipynb #bf08cf2c
-def _holds_pixels(fig):
-    "Whether `fig` is a picture rather than a drawing: images, or a mesh of many cells."
-    return any(ax.images or any(type(c).__name__ == 'QuadMesh' and c.get_array().size > 400 for c in ax.collections) for ax in fig.axes)
+# %% ../nbs/60_page.ipynb #09e4be2e
+def _kind(fig) -> str:
+    "webp for photographs, png for meshes of many cells, svg+xml for drawings."
+    if any(im.get_array().ndim == 3 for ax in fig.axes for im in ax.images): return 'webp'
+    cells = [c.get_array().size for ax in fig.axes for c in ax.collections if isinstance(c, QuadMesh)]
+    return 'png' if max(cells, default=0) > 60 or any(ax.images for ax in fig.axes) else 'svg+xml'
 
-def _png(fig, dpi=110) -> bytes:
-    "`fig` as PNG of at most 256 colours, a third of the size and no different to the eye."
+def _pixels(fig, dpi=110):
     fig.savefig(buf := io.BytesIO(), format='png', dpi=dpi, bbox_inches='tight', facecolor='white')
-    Image.open(buf).convert('RGB').quantize(256, dither=Image.Dither.NONE).save(out := io.BytesIO(), 'PNG', optimize=True)
+    return Image.open(buf).convert('RGB')
+
+def _png(fig) -> bytes:
+    "`fig` as PNG of at most 256 colours, a third of the size and no different to the eye."
+    _pixels(fig).quantize(256, dither=Image.Dither.NONE).save(out := io.BytesIO(), 'PNG', optimize=True)
+    return out.getvalue()
+
+def _webp(fig) -> bytes:
+    _pixels(fig).save(out := io.BytesIO(), 'WebP', quality=82, method=6)
     return out.getvalue()
 
 def _svg(fig) -> bytes:
     fig.savefig(buf := io.BytesIO(), format='svg', bbox_inches='tight', facecolor='white', metadata=dict(Date=None, Creator=None))
     return re.sub(rb'\n\s*', b'\n', buf.getvalue()[buf.getvalue().index(b'<svg'):]) # without prolog and indentation
 
-# %% ../nbs/60_page.ipynb #5eefa4d1
+# %% ../nbs/60_page.ipynb #08e05691
 def as_figure(
     fig,           # a matplotlib figure, its axes or some of them; it is closed
     alt:str,       # what it shows, for who does not see it
@@ -51,7 +61,8 @@ def as_figure(
     one = np.ravel(fig)[0]
     fig = getattr(one, 'figure', one)
     if not alt.strip(): raise StudyError('A figure needs words for who does not see it: pass `alt`, what it shows.')
-    kind, data = ('png', _png(fig)) if _holds_pixels(fig) else ('svg+xml', _svg(fig))
+    kind = _kind(fig)
+    data = {'webp': _webp, 'png': _png, 'svg+xml': _svg}[kind](fig)
     plt.close(fig)
     said = f'<figcaption>{html.escape(caption)}</figcaption>' if caption else ''
     return HTML(f'<figure><div class="scroll" tabindex="0" role="region" aria-label="{html.escape(alt)}"><img alt="{html.escape(alt)}" '

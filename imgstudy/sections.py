@@ -168,7 +168,7 @@ def cams_section(groups) -> list: # of HTML
     for name, r in kept.items(): sets.setdefault((r.run.dataset, r.run.size), {})[name] = r
     return [as_figure(plot_grad_cam_kept([*g.values()], [*g]), f'Grad-CAM on six test images, {" beside ".join(g)}.', 'Where the prediction comes from, after Selvaraju et al. 2017.') for g in sets.values()]
 
-# %% ../nbs/63_sections.ipynb #7fe912b9
+# %% ../nbs/63_sections.ipynb #84d0c1b4
 def _best(groups): return max(groups, key=lambda k: validation(groups[k]))
 
 def study_section(
@@ -189,6 +189,7 @@ def study_section(
     folds = folds_table(study, 'largest', root=root)
     if len(folds): parts.append(as_table(folds, 'Zero-one loss, fold by fold'))
     parts += grid_section(study, root) + ([] if study.name == 'tuned' else comparisons_section(study, root))
+    if any('class' in v for v in study.shown.values()): parts += classes_section(groups)
     parts += [classwise_figure(best, groups[best]), confusion_figure(best, groups[best]), calibration_figure(few)] if study.name != 'tuned' else []
     return parts + mistakes_section(best, groups[best]) + cams_section(groups)
 
@@ -202,7 +203,7 @@ def show(parts):
     "Display the parts of a section, one after the other."
     for part in parts: display(part)
 
-# %% ../nbs/63_sections.ipynb #57b48d03
+# %% ../nbs/63_sections.ipynb #b617a958
 def answer_lines(
     records, # finished ones
     pairs:dict, # as from `transfer_pairs`
@@ -242,7 +243,10 @@ def answer_figures(records, pairs, root=None) -> list: # of HTML
 def costs_section(records) -> list: # of HTML
     "Accuracy over parameters, and costs in a table."
     t = groups_table({f'{w[0].run.dataset}, {w[0].id}': w for w in ways(records)}).sort_values(['dataset', 'accuracy'])
-    return [bubbles_figure(records, 'parameters'), as_table(t.round(dict(seconds=1)), 'What every way to train costs', folded=True)]
+    published = published_table()
+    theirs = as_figure(plot_bubbles(published), f'Published accuracy of {len(published)} networks and data sets over parameters; bubbles grow with the operations an image takes.',
+                       'What was published, from report/references.csv: of each network and data set the best figure; ImageNet as the documents and timm quote it.')
+    return [bubbles_figure(records, 'parameters'), theirs, as_table(t.round(dict(seconds=1)), 'What every way to train costs', folded=True)]
 
 # %% ../nbs/63_sections.ipynb #22ea2b79
 def pair_section(name, a, b) -> list: # of HTML
