@@ -246,7 +246,7 @@ def mistakes_exhibit(
     tiles = np.array([np.asarray(opened(data.root/p)) for p in paths]).reshape(-1, opened.size, opened.size, 3)
     return write_sheet(record.path/'mistakes.webp', tiles, 20000, cols=6, paths=paths)
 
-# %% ../nbs/56_exhibits.ipynb #c08c0038
+# %% ../nbs/56_exhibits.ipynb #793d7be9
 def plot_mistakes_kept(
     record:Record, # with mistakes.webp in its folder
 ): # Axes
@@ -255,7 +255,7 @@ def plot_mistakes_kept(
     table = mistakes_table(record).set_index('path')
     if not set(said['paths']) <= set(table.index): raise StudyError(f'mistakes.webp of {record.id} shows images that are no mistakes '
         'of it: make it again with `mistakes_exhibit` where the images are.')
-    titles = [f'{r.true[:24]}\nread as {r.predicted[:20]}\n{r.probability:.0%}' for r in table.loc[said['paths']].itertuples()]
+    titles = [f'{r.true[:16]}\nas {r.predicted[:14]}\n{r.probability:.0%}' for r in table.loc[said['paths']].itertuples()]
     return plot_tiles(list(zip(tiles, titles)) or [(None, 'no mistakes')], cols=min(6, max(len(tiles), 1)), side=1.3, lines=3)
 
 # %% ../nbs/56_exhibits.ipynb #36dcaf10

@@ -42,27 +42,32 @@ def validation(records) -> float:
     "Mean accuracy on the validation images: what is chosen by."
     return float(np.mean([valid_accuracy(r) for r in records]))
 
-# %% ../nbs/62_findings.ipynb #6cb9fc31
+# %% ../nbs/62_findings.ipynb #f90b877f
 def _key(way): return (way[0].run.dataset, way[0].run.model, way[0].run.size, way[0].run.folds)
 
 def _drawn(way): return {(str(r.run.subset), r.run.split_seed, r.run.fold, r.run.seed) for r in way}
+
+def _from(way, records) -> str:
+    "Where the weights come from that `way` starts with."
+    kind, sources = way[0].run.init.split(':')[0], [r for r in records if r.id in {w.run.init.removeprefix('run:') for w in way}]
+    if kind != 'run' or not sources: return dict(imagenet='from ImageNet', run='from a run of ours', file='from a file')[kind]
+    return (f'from {sources[0].run.dataset} ({sources[0].info["data"]["counts"]["train"]:,} images, {len(sources[0].history)} epochs, '
+            f'accuracy {np.mean([r.metrics["accuracy"] for r in sources]):.3f})')
 
 def transfer_pairs(
     records, # finished ones
 ) -> dict: # 'model on dataset, weights' -> (records from scratch, records transferred)
     "From scratch and transferred: the same model, images and seeds."
+    records, pairs = list(records), {}
     of = ways(records)
-    pairs = {}
     for b in (w for w in of if w[0].run.init != 'scratch'):
         for a in (w for w in of if w[0].run.init == 'scratch' and _key(w) == _key(b) and _drawn(w) == _drawn(b)):
-            kind = b[0].run.init.split(':')[0]
-            name = f'{b[0].run.model} on {b[0].run.dataset}, ' + dict(imagenet='from ImageNet', run='from a run of ours', file='from a file').get(kind, kind)
-            pairs.setdefault(name, []).append((a, b))
+            pairs.setdefault(f'{b[0].run.model} on {b[0].run.dataset}, {_from(b, records)}', []).append((a, b))
     rank = lambda ab: (len(ab[0]), ab[0][0].info['data']['counts']['train'], validation(ab[0]) + validation(ab[1]))
     best = {name: max(found, key=rank) for name, found in pairs.items()}
     return dict(sorted(best.items(), key=lambda kv: 'digits' in kv[0])) # the demonstrations last
 
-# %% ../nbs/62_findings.ipynb #f4147b94
+# %% ../nbs/62_findings.ipynb #d0a4a7f3
 def said_gain(
     row, # of `compare_pairs`
 ) -> str:
@@ -76,19 +81,31 @@ def scale_said(record) -> str:
     counts = record.info['data']['counts']
     return f"{counts['train']:,} images, {record.run.size} pixels, {len(record.history)} epochs"
 
+def _unequal(a, b) -> str:
+    "In what two runs differ besides their start."
+    flat = lambda r: {**run_to_dict(r), **run_to_dict(r)['recipe']}
+    differ = [f'{k} {v} and {flat(b)[k]}' for k, v in flat(a).items() if k not in ('recipe', 'init', 'seed', 'fold') and v != flat(b)[k]]
+    return f'; recipes differ: {", ".join(differ)}' if differ else '; the same recipe'
+
+def _rival(scratch, best) -> str:
+    "The best network from scratch on the same data set, if that is another one and better."
+    rival, mean = best.get((scratch[0].run.dataset, 'scratch')), lambda rs: np.mean([r.metrics['accuracy'] for r in rs])
+    if not rival or mean(rival) <= mean(scratch) + .005: return ''
+    return f' From scratch {rival[0].run.model} reaches {mean(rival):.3f} here (n={len(rival)}, {scale_said(rival[0])}).'
+
 def transfer_sentences(
     pairs:dict, # as from `transfer_pairs`
+    best=None,  # as from `best_ways`, to name a better network from scratch
 ) -> list: # of sentences
     "What transfer brought, pair by pair."
-    said = []
+    said, best = [], best or {}
     for name, (a, b) in pairs.items():
         row = compare_pairs(a, b).iloc[0]
-        epochs = f'{len(a[0].history)} epochs from scratch, {len(b[0].history)} transferred'
         said.append(f'Transfer, {name}: test accuracy {row.base:.3f} from scratch, {row.other:.3f} transferred; gain {said_gain(row)}. '
-                    f"{b[0].info['data']['counts']['train']:,} images of {b[0].run.size} pixels, {epochs}.")
+                    f"{b[0].info['data']['counts']['train']:,} images of {b[0].run.size} pixels{_unequal(a[0].run, b[0].run)}.{_rival(a, best)}")
     return said or ['Transfer: missing; train a model from scratch and from other weights with the same seeds, such as imgstudy run dog_breeds,label_efficiency.']
 
-# %% ../nbs/62_findings.ipynb #0b102445
+# %% ../nbs/62_findings.ipynb #71ad1be5
 def tuning_sentence(
     study,     # a `Study` or its name
     root=None, # a folder of records; None: as for `find_records`
@@ -98,9 +115,10 @@ def tuning_sentence(
     if len(groups) < 2: return None
     order = sorted(groups, key=lambda k: validation(groups[k]))
     best, worst = (groups[order[i]] for i in (-1, 0))
-    mean = lambda rs: np.mean([r.metrics['accuracy'] for r in rs])
-    return (f'Tuning, {get_study(study).name}: {order[-1]} was chosen on validation images and has test accuracy {mean(best):.3f} (n={len(best)}); the last of '
-            f'{len(groups)} rows, {order[0]}, has {mean(worst):.3f} (n={len(worst)}), on {scale_said(best[0])}.')
+    each = lambda rs: ', '.join(f'{r.metrics["accuracy"]:.3f}' for r in rs)
+    second = groups[order[-2]]
+    return (f'Tuning, {get_study(study).name}: validation images choose {order[-1]} (test accuracy of its trainings {each(best)}); the second of {len(groups)} rows, '
+            f'{order[-2]}, has {each(second)}, the last, {order[0]}, {each(worst)}. On {scale_said(best[0])}.')
 
 # %% ../nbs/62_findings.ipynb #21b74e2e
 def change_groups(
@@ -153,29 +171,36 @@ def pair_sentence(
     row = table.loc[f'{b} over {a}']
     return f'{b} over {a}, {get_study(study).name}: {said_gain(row)}; {row.test}, Holm-adjusted p = {row.p_holm:.3g}: {row.finding}. On {scale_said(groups[b][0])}.'
 
-# %% ../nbs/62_findings.ipynb #fd376d7d
+# %% ../nbs/62_findings.ipynb #e77df9db
 def verdict_counts(
     root=None, # a folder of records; None: as for `find_records`
 ) -> pd.Series: # within, above, below, not comparable, missing -> published figures
     "How many of the published figures that a study holds its rows against came out how."
-    tables = [answer_table(s, 'largest', root=root) for s in studies.values()]
-    verdicts = pd.concat([t[t.published.notna()].verdict.str.split(' because').str[0] for t in tables])
-    return verdicts.value_counts().reindex(['within', 'above', 'below', 'not comparable', 'missing'], fill_value=0)
+    order = ['within', 'above', 'below', 'not comparable', 'missing']
+    rows = [(s.source, r.metric.replace('of ', ''), r.published, r.verdict.split(' because')[0]) for s in studies.values()
+            for r in answer_table(s, 'largest', root=root).itertuples() if r.published == r.published]
+    t = pd.DataFrame(rows, columns=['source', 'metric', 'published', 'verdict']).sort_values('verdict', key=lambda v: v.map(order.index))
+    return t.drop_duplicates(['source', 'published']).verdict.value_counts().reindex(order, fill_value=0) # a figure may stand for several rows
 
 def verdicts_sentence(counts) -> str:
     "What became of the published figures."
+    none = '' if counts[:3].sum() else ' So far, that is, no published figure is confirmed or refuted here.'
     return (f'Of {counts.sum()} published figures, {counts["within"]} lie within our intervals, {counts["above"]} are exceeded, {counts["below"]} not reached, '
-            f'{counts["not comparable"]} are not comparable with what we trained (mostly because ours is smaller), and {counts["missing"]} have no training yet.')
+            f'{counts["not comparable"]} are not comparable with what we trained (mostly because ours is smaller), and {counts["missing"]} have no training yet.{none}')
 
-# %% ../nbs/62_findings.ipynb #63d30ef3
+# %% ../nbs/62_findings.ipynb #0784c901
 def spread_sentence(
     records, # finished ones
 ) -> str:
     "How far apart seeds of one way to train lie."
-    sds = [np.std([r.metrics['accuracy'] for r in way], ddof=1) for way in ways(records) if len(way) > 2 and way[0].run.fold is None]
+    sds, accuracy = {}, lambda way: [r.metrics['accuracy'] for r in way]
+    learnt = lambda way: np.mean(accuracy(way)) > 1.5/len(way[0].info['data']['classes']) # networks that guess all agree
+    for way in ways(records):
+        if len(way) > 2 and way[0].run.fold is None and learnt(way): sds.setdefault(way[0].run.dataset, []).append(np.std(accuracy(way), ddof=1))
     if not sds: return 'Seeds: missing; no way to train has three seeds.'
-    return (f'Seeds alone: over {len(sds)} ways to train with three seeds or more, the standard deviation of test accuracy is {np.median(sds):.3f} in the median and '
-            f'{max(sds):.3f} at most, so that a difference of single runs below about {2.8*np.median(sds):.3f} says little.') # 1.96*sqrt(2)
+    said = [f'{k} {np.median(v):.3f} (up to {max(v):.3f}, {len(v)} ways to train)' for k, v in sorted(sds.items())]
+    return ('Seeds alone: standard deviation of test accuracy over three seeds or more, in the median of the ways to train that learnt something: ' + ', '.join(said)
+            + '. A difference of two single runs below 2.8 times that is within noise.') # 1.96*sqrt(2)
 
 def cost_sentence(
     records, # finished ones
@@ -183,7 +208,8 @@ def cost_sentence(
     "What all of it took."
     hours = sum(r.info['cost']['seconds'] for r in records)/3600
     devices = pd.Series([r.info['environment']['gpu'] or f"{r.info['environment']['cpu']}, {r.info['environment']['cores']} cores" for r in records]).value_counts()
-    return f'Cost: {len(records)} trainings, {hours:.1f} hours in all, on ' + ', '.join(f'{k} ({n})' for k, n in devices.items()) + '.'
+    return (f'Cost: {len(records)} trainings, {hours:.1f} hours in all, on ' + ', '.join(f'{k} ({n})' for k, n in devices.items())
+            + '. Trainings shared their machine with others, so that seconds scatter; operations an image do not.')
 
 def calibration_sentence(
     pairs:dict, # as from `transfer_pairs`
@@ -194,7 +220,7 @@ def calibration_sentence(
     said = [f'{name} {mean(a):.3f} from scratch, {mean(b):.3f} transferred' for name, (a, b) in pairs.items()]
     return 'Calibration error: ' + '; '.join(said) + '.'
 
-# %% ../nbs/62_findings.ipynb #ddc6168e
+# %% ../nbs/62_findings.ipynb #efd72bf7
 def labels_sentence(
     root=None, # a folder of records; None: as for `find_records`
 ) -> str:
@@ -205,10 +231,14 @@ def labels_sentence(
     if not len(scratch) or not len(other): return 'Labels: missing; run imgstudy run label_efficiency.'
     most = scratch.loc[scratch.images.idxmax()]
     enough = other[other.accuracy >= most.accuracy]
-    reached = (f'the transfer does at least as well with {enough.images.min():,}' if len(enough) else 'the transfer never does as well')
-    return f'Labels: from scratch, {most.images:,} labelled images give {most.accuracy:.3f} [{most.low:.3f}, {most.high:.3f}] (n={most.n}); {reached}.'
+    least = enough.loc[enough.images.idxmin()] if len(enough) else None
+    reached = 'the transfer never does as well' if least is None else (
+        f'the transfer does at least as well with {least.images:,}: {least.accuracy:.3f} [{least.low:.3f}, {least.high:.3f}] (n={least.n})')
+    one = next(iter(groups.values()))[0]
+    return (f'Labels: from scratch, {most.images:,} labelled images and {len(one.history)} epochs give {most.accuracy:.3f} [{most.low:.3f}, {most.high:.3f}] (n={most.n}); {reached}. '
+            + get_study('label_efficiency').note)
 
-# %% ../nbs/62_findings.ipynb #773fc417
+# %% ../nbs/62_findings.ipynb #56540cd1
 def best_ways(
     records, # finished ones
     least:int=1, # trainings
@@ -224,16 +254,18 @@ def headline_table(
     records, # finished ones
 ) -> pd.DataFrame: # rows data sets and starts: model, images, accuracy with interval, over, n, training minutes, published
     "The best way to train each data set, with its interval, beside the best published accuracy."
-    published, rows = best_references(), []
+    published, rows = references(), []
+    published = published[published.study.isin([*studies]) & (published.metric == 'accuracy') & ~published.source.str.contains('as cited|as quoted')] # their own
     shown = [r for r in records if not r.run.dataset.startswith('digits')] or records # those are demonstrations
     for (dataset, start), way in best_ways(shown).items():
         t, r = seeds_table(way).loc['accuracy'], way[0]
         over = t.index[1].removesuffix('_low') if t.iloc[1] == t.iloc[1] else 'images'
         low, high = t.iloc[1:3] if over != 'images' else t.iloc[3:5]
-        best = published[published.dataset == dataset].value.max()
+        same = (published.init == 'scratch') == (start == 'scratch')
+        best = published[(published.dataset == dataset) & same].value.max()
         rows.append({'data set': dataset, 'start': start, 'model': r.run.model, 'trained on': scale_said(r), 'test accuracy': f'{t["mean"]:.3f} [{low:.3f}, {high:.3f}]',
                      'interval over': over, 'n': len(way), 'minutes a training': f"{np.mean([w.info['cost']['seconds'] for w in way])/60:.1f}",
-                     'best published': f'{best:.3f}' if best == best else ''})
+                     'best published, same start': f'{best:.4f}' if best == best else ''})
     return pd.DataFrame(rows).set_index('data set')
 
 # %% ../nbs/62_findings.ipynb #1e600004

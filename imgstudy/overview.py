@@ -81,7 +81,7 @@ def plot_rates(
     _legend_below(fig, ax, 1)
     return plain_ticks(ax)
 
-# %% ../nbs/61_overview.ipynb #424805f1
+# %% ../nbs/61_overview.ipynb #43ccb221
 def plot_calibration(
     groups:dict, # name -> finished records
     least:int=20, # predictions a point
@@ -92,7 +92,7 @@ def plot_calibration(
     for i, (name, records) in enumerate(groups.items()):
         target, pred = (np.concatenate([r.predictions[k] for r in records]) for k in ('target', 'pred'))
         t = calibration_table(target, pred, np.concatenate([brief_predictions(r.predictions)['log_prob'] for r in records]))
-        t, error = t[t.n >= least], calibration_error(t)
+        t, error = t[t.n >= least], np.mean([r.metrics['calibration_error'] for r in records])
         ax.plot(t.confidence, t.accuracy, color=f'C{i % 10}', linestyle=_dashes[i % len(_dashes)], marker='.', label=f'{name} (error {error:.3f})')
     ax.set(xlabel='confidence', ylabel='accuracy', xlim=(0, 1), ylim=(0, 1))
     _legend_below(fig, ax, 1)
@@ -143,7 +143,7 @@ def published_table() -> pd.DataFrame: # as from `groups_table`, without n, seco
                  parameters=costs[r.model][0], flops=costs[r.model][1]) for r in best.itertuples()] # on ImageNet nothing is transferred here
     return pd.DataFrame(rows, index=pd.Index([f'{r["dataset"]}, {r["model"]}' for r in rows], name='row'))
 
-# %% ../nbs/61_overview.ipynb #aee87e56
+# %% ../nbs/61_overview.ipynb #b9434a08
 def plot_grid(
     records, # finished ones
     factors, # fields of `Run` or `Recipe`, the first along the axis, the second as colour and marker, the others as columns
@@ -154,18 +154,21 @@ def plot_grid(
     panels = list(dict.fromkeys(rest))
     cols = min(4, len(panels)); rows = -(-len(panels)//cols)
     fig, axs = plt.subplots(rows, cols, figsize=(max(4, 2.4*cols), 2.3*rows + .4), sharey=True, squeeze=False, layout='constrained')
-    for ax, panel in zip(axs.flat, panels): _points(ax, f[rest == panel], factors, panel)
+    looks = {v: (f'C{j}', 'os^D'[j % 4]) for j, v in enumerate(dict.fromkeys(f[factors[1]]) if len(factors) > 1 else [''])}
+    for ax, panel in zip(axs.flat, panels): _points(ax, f[rest == panel], factors, panel, looks)
     for ax in axs.flat[len(panels):]: ax.axis('off')
     for ax in axs[:, 0]: ax.set_ylabel('test accuracy')
-    if len(factors) > 1: _legend_below(fig, axs[0, 0], 4)
+    shown = {label: handle for ax in axs.flat for handle, label in zip(*ax.get_legend_handles_labels())} # a panel may lack a level
+    if len(factors) > 1: fig.legend(shown.values(), shown, loc='outside lower center', ncols=4, frameon=False)
     return axs
 
-def _points(ax, table, factors, title):
-    "One panel of a grid."
+def _points(ax, table, factors, title, looks):
+    "One panel of a grid; `looks`: colour and marker of each level of the second factor."
     x = {v: i for i, v in enumerate(dict.fromkeys(table[factors[0]]))}
     second = factors[1] if len(factors) > 1 else None
     for j, (value, t) in enumerate(table.groupby(second, sort=False) if second else [('', table)]):
-        ax.plot([x[v] + .16*j - .08 for v in t[factors[0]]], t.accuracy, 'os^D'[j % 4], color=f'C{j}', ms=5, alpha=.75, label=f'{second} {value}')
+        color, marker = looks[value]
+        ax.plot([x[v] + .16*j - .08 for v in t[factors[0]]], t.accuracy, marker, color=color, ms=5, alpha=.75, label=f'{second} {value}')
     ax.set(xticks=[*x.values()], xticklabels=[*x], xlabel=factors[0]); ax.set_title(title, fontsize=8); ax.margins(x=.2)
 
 # %% ../nbs/61_overview.ipynb #f29ab5f2

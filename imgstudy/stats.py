@@ -34,7 +34,7 @@ def mcnemar_table(
         rows.append(dict(**fold, seed=a.run.seed, **counts, p=float(mcnemar(cells, exact=True).pvalue)))
     return pd.DataFrame(rows)
 
-# %% ../nbs/50_stats.ipynb #07037d1b
+# %% ../nbs/50_stats.ipynb #e95855d0
 def _crossed(g) -> tuple: # g: [seeds, images]
     "Standard error over seeds (0 for one), how many, and effects of images without the chance of single predictions."
     (seeds, n), of_seeds, images = g.shape, g.mean(1), g.mean(0) - g.mean()
@@ -43,20 +43,21 @@ def _crossed(g) -> tuple: # g: [seeds, images]
     ms_rest, ms_images = (rest**2).sum()/((seeds - 1)*(n - 1)), seeds*images.var(ddof=1)
     return of_seeds.std(ddof=1)/seeds**.5, seeds, images*max(0., 1 - ms_rest/ms_images)**.5 if ms_images > 0 else images
 
-def _nested(gains) -> tuple: # gains: [seeds, images] of each fold
+def _nested(gains, ratio) -> tuple: # gains: [seeds, images] of each fold; ratio: test over training images
     "Standard error over folds without what their images explain, how many, and effects of images."
     means, images = np.array([g.mean() for g in gains]), [g.mean(0) - g.mean() for g in gains]
     own = means.var(ddof=1) - np.mean([i.var()/len(i) for i in images])
-    return (max(0., own)/len(means))**.5, len(means), np.concatenate(images)
+    return (max(0., own)*(1/len(means) + ratio))**.5, len(means), np.concatenate(images) # folds share training images: Nadeau & Bengio 2003
 
-# %% ../nbs/50_stats.ipynb #18bcc7f4
+# %% ../nbs/50_stats.ipynb #bc525e45
 def bootstrap_gains(
     gains,        # [seeds, images] of each fold, as from `right_gains`; a list of one where there are no folds
     n:int=4000,   # draws
     seed:int=0,
+    ratio:float=0, # of folds: test images over training images
 ) -> np.ndarray: # mean gains, [n]
     "Mean gain of draws of seeds (or folds) and of images."
-    rng, (error, groups, images) = np.random.default_rng(seed), _nested(gains) if len(gains) > 1 else _crossed(gains[0])
+    rng, (error, groups, images) = np.random.default_rng(seed), _nested(gains, ratio) if len(gains) > 1 else _crossed(gains[0])
     of_groups = error*rng.standard_t(max(groups - 1, 1), size=n)
     values, counts = np.unique(images.round(12), return_counts=True) # to draw images is to draw how often each value comes
     of_images = rng.multinomial(len(images), counts/len(images), size=n) @ values/len(images)
@@ -85,7 +86,7 @@ def _says(
     if alone == both: return _verdicts[both]
     return f'unsure: {_verdicts[alone]} over {over}, {_verdicts[both]} over {over} and images'
 
-# %% ../nbs/50_stats.ipynb #27ac11bb
+# %% ../nbs/50_stats.ipynb #9b2f2713
 def compare_pairs(
     base,  # records
     other, # records with the same seeds and folds, of the same images
@@ -95,7 +96,7 @@ def compare_pairs(
     pairs = pair_records(base, other)
     folds, (a, b, difference, *ends) = pairs_by_fold(pairs), gain_table(base, other).iloc[0]
     over = 'folds' if len(folds) > 1 else 'seeds'
-    draws = bootstrap_gains([right_gains(same) for same in folds], n)
+    draws = bootstrap_gains([right_gains(same) for same in folds], n, ratio=gain_values(pairs)[1])
     boot = np.quantile(draws, [.025, .975]).tolist()
     row = dict(n_pairs=len(pairs), base=a, other=b, difference=difference, over=over, seeds_low=ends[0], seeds_high=ends[1],
                bootstrap_low=boot[0], bootstrap_high=boot[1], p_better=np.mean(draws > 0) + np.mean(draws == 0)/2)
@@ -118,7 +119,7 @@ def pair_test(pairs) -> tuple: # name of the test, p; nan where the seeds have n
     t = abs(values.mean())/(spread*(1/n + ratio)**.5) if np.ptp(values) else np.nan
     return name, float(2*stats.t.sf(t, n - 1))
 
-# %% ../nbs/50_stats.ipynb #9e7d6ae3
+# %% ../nbs/50_stats.ipynb #b34efb59
 def compare_all(
     groups:dict, # name -> records; all with the same seeds and folds, of the same images
     base:str=None, # the group that every other is compared with; None: each with each
@@ -130,21 +131,25 @@ def compare_all(
     table = pd.concat([compare_pairs(groups[a], groups[b]) for a, b in names])
     table['test'], table['p'] = zip(*(pair_test(pair_records(groups[a], groups[b])) for a, b in names))
     table['p_holm'] = holm(table.p)
-    better = [f'{b if d > 0 else a} better' for (a, b), d in zip(names, table.difference)]
+    once = np.where(table.n_pairs == 1, ' (these two trainings)', '') # McNemar's test knows nothing of other seeds
+    better = [f'{b if d > 0 else a} better{o}' for (a, b), d, o in zip(names, table.difference, once)]
     table['finding'] = np.where(table.p_holm < .05, better, 'not told apart')
     return table.set_axis([f'{b} over {a}' for a, b in names], axis=0).rename_axis('comparison')
 
-# %% ../nbs/50_stats.ipynb #c1667a76
+# %% ../nbs/50_stats.ipynb #410f5c6d
 def plot_comparisons(
     table, # rows of `compare_all` or `compare_pairs`, named by their index
 ): # Axes
     "Each difference with its interval over seeds or folds (thick) and over these and images (thin)."
     y = np.arange(len(table))
     fig, ax = plt.subplots(figsize=(7, 1.1 + .3*len(table)), layout='constrained')
-    ax.hlines(y + .12, table.bootstrap_low, table.bootstrap_high, color='C1', lw=1.5, label='over seeds and images')
-    ax.hlines(y - .12, table.seeds_low, table.seeds_high, color='C0', lw=3, alpha=.6, label='over seeds') # none where n=1
+    over = ' or '.join(dict.fromkeys(table.over))
+    both = f'over {over} and images' if (table.n_pairs > 1).any() else 'over images (n=1)'
+    ax.hlines(y + .12, table.bootstrap_low, table.bootstrap_high, color='C1', lw=1.5, label=both)
+    if table.seeds_low.notna().any(): ax.hlines(y - .12, table.seeds_low, table.seeds_high, color='C0', lw=3, alpha=.6, label=f'over {over}')
     ax.plot(table.difference, y, 'ko', ms=4); ax.axvline(0, color='.5', lw=.8)
-    low, high = min(table.bootstrap_low.min(), 0), max(table.bootstrap_high.max(), 0)
+    wide = table[table.n_pairs != 2] # with two, the interval over seeds is wider than any picture
+    low, high = (f(0, f(table[f'bootstrap_{end}']), f(wide[f'seeds_{end}'].dropna(), default=0)) for f, end in ((min, 'low'), (max, 'high')))
     pad = .15*max(high - low, .02)
     ax.set(yticks=y, yticklabels=table.index, xlabel='difference in accuracy', xlim=(low - pad, high + pad)) # longer ones leave the picture
     ax.invert_yaxis(); fig.legend(*ax.get_legend_handles_labels(), frameon=False, fontsize=8, loc='outside lower center', ncols=2)
@@ -243,7 +248,7 @@ def _said(field, value) -> str:
     if value is None: return 'all' if field == 'subset' else 'none'
     return f'{value:g}' if isinstance(value, float) else str(value)
 
-# %% ../nbs/50_stats.ipynb #f61b33e2
+# %% ../nbs/50_stats.ipynb #fef3f873
 def run_differences(
     run:Run,       # executed
     published:Run, # what was published, as a Run
@@ -253,7 +258,7 @@ def run_differences(
     ours, theirs, own = _flat(run), _flat(published), set(_flat(published)) - {'subset', *(stated or _flat(published))} # who says nothing took all images
     given = [k for k in ours if k not in _not_protocol and ours[k] != theirs[k] and not (k in _open and theirs[k] is None)]
     small = [k for k in given if _smaller(k, ours[k], theirs[k])]
-    said = lambda k: f'{k} {_said(k, ours[k])} for {_said(k, theirs[k])}' + (', our own choice' if k in own else '')
+    said = lambda k: f'{k} {_said(k, ours[k])} for {_said(k, theirs[k])}' + (' (not said there, our own choice)' if k in own else '')
     return [f'smaller scale: {said(k)}' for k in small] + [said(k) for k in given if k not in small]
 
 # %% ../nbs/50_stats.ipynb #bce9626c

@@ -148,7 +148,7 @@ def folds_table(
         if runs[0].folds: columns |= _fold_values(study, next(r for r in study.rows if r.name == name), runs, root)
     return pd.DataFrame(columns).rename_axis('fold')
 
-# %% ../nbs/52_tables.ipynb #be555431
+# %% ../nbs/52_tables.ipynb #a59cb529
 def _same_images(groups) -> dict: # (images, seeds) -> groups
     "Groups apart by the images and seeds they can be paired by."
     apart = {}
@@ -163,7 +163,7 @@ def comparisons_table(
     scale:str='small', # one of `scales`, or largest
     seeds=None,        # trainings a row; None: as the study says
     root=None,         # a folder of records; None: as for `find_records`
-    few:int=5,         # up to so many rows are compared all with all
+    few:int=6,         # up to so many rows are compared all with all
 ) -> pd.DataFrame: # as from `compare_all`; empty where there are no two rows to compare
     "Every comparison of rows of `study` that have been trained on the same images."
     groups = {name: found for name, runs in scale_runs(study, scale, seeds, root).items() if len(found := find_records(runs, root)) == len(runs)}

@@ -2,6 +2,7 @@
 import json, re
 from pathlib import Path
 import pandas as pd, pytest
+from imgstudy.findings import transfer_pairs
 from imgstudy.records import gain_table, read_record, verify_record
 from imgstudy.runs import run_id
 from imgstudy.schedule import total_epochs
@@ -29,7 +30,8 @@ def test_benchmark_says_on_what_it_was_measured(file):
     assert not re.search(r'"(/|[A-Z]:\\|~)', file.read_text())
 
 
-transfers = {'transfer-dogs': 'stanford_dogs20', 'transfer-stl5': 'stl5_standin', 'transfer_study': 'digits_high', 'transfer-cats': 'cats_vs_dogs'}
+transfers = {'transfer-dogs': 'on stanford_dogs20', 'transfer-stl5': 'on stl5_standin, from cifar100 (40,000', 'transfer_study': 'on digits_high',
+             'transfer-cats': 'on cats_vs_dogs'}
 top = Path(__file__).parent.parent
 rows = [line for line in (top/'README.md').read_text().splitlines() if line.startswith('|') and ' seeds: [' in line]
 
@@ -37,9 +39,8 @@ rows = [line for line in (top/'README.md').read_text().splitlines() if line.star
 @pytest.mark.parametrize('row', rows, ids=lambda r: re.search(r'\[(transfer[-_]\w+)\]', r)[1])
 def test_readme_says_what_the_records_say(row):
     "Accuracies, the gain and its two intervals, to three digits, and the number of seeds."
-    dataset = transfers[re.search(r'\[(transfer[-_]\w+)\]', row)[1]]
-    of = [r for r in map(read_record, folders) if r.run.dataset == dataset and not (r.run.folds or r.run.recipe.tune)]  # those are of studies
-    scratch, other = ([r for r in of if (r.run.init == 'scratch') is is_scratch] for is_scratch in (True, False))
+    name = transfers[re.search(r'\[(transfer[-_]\w+)\]', row)[1]]
+    (scratch, other), = [pair for title, pair in transfer_pairs(map(read_record, folders)).items() if name in title]
     gain = gain_table(scratch, other).iloc[0]
     number = r'[-+]?\d\.\d+'
     said = [float(x) for cell in row.split('|')[2:] for x in re.findall(number, cell)]
