@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['our_protocol', 'facts_section', 'results_table', 'curves_figure', 'rates_figure', 'confusion_figure',
-           'classwise_figure', 'calibration_figure', 'comparisons_section', 'grid_section', 'changes_section',
-           'mistakes_section', 'cams_section', 'untrained', 'study_section', 'labels_figure', 'show', 'answer_lines',
-           'gains_figure', 'tuning_figure', 'bubbles_figure', 'answer_figures', 'costs_section', 'pair_section',
-           'pairs_section', 'data_sections', 'counts_figure', 'samples_figure', 'threats', 'provenance', 'planned_runs',
-           'trainings_list']
+           'classwise_figure', 'calibration_figure', 'classes_section', 'comparisons_section', 'grid_section',
+           'changes_section', 'mistakes_section', 'cams_section', 'untrained', 'study_section', 'labels_figure', 'show',
+           'answer_lines', 'gains_figure', 'tuning_figure', 'bubbles_figure', 'answer_figures', 'costs_section',
+           'pair_section', 'pairs_section', 'data_sections', 'counts_figure', 'samples_figure', 'threats', 'provenance',
+           'planned_runs', 'trainings_list']
 
 # %% ../nbs/63_sections.ipynb #8801f3f3
 from .core import *
@@ -117,6 +117,14 @@ def calibration_figure(groups):
     if not groups: return as_list(['No row is better than guessing, so that its confidence says nothing.'])
     errors = ', '.join(f'{k} {np.mean([r.metrics["calibration_error"] for r in rs]):.3f}' for k, rs in groups.items())
     return as_figure(plot_calibration(groups), f'Accuracy against confidence; the diagonal would be right. Calibration errors: {errors}.', 'Below the diagonal a network is too sure of itself.')
+
+# %% ../nbs/63_sections.ipynb #29745032
+def classes_section(groups) -> list: # of HTML
+    "Every class and row, for the studies that ask which classes are known."
+    classes = next(iter(groups.values()))[0].info['data']['classes']
+    cells = {name: classwise_table(np.sum([record_confusion(r) for r in rs], axis=0), classes).accuracy for name, rs in groups.items()}
+    t = pd.DataFrame(cells).sort_values(next(iter(cells)), ascending=False)
+    return [as_table(t, 'Test accuracy of every class, over all trainings', folded=True)]
 
 # %% ../nbs/63_sections.ipynb #a7145d17
 def comparisons_section(
