@@ -249,10 +249,10 @@ def compare_runs(
         print(f'\n{title}:')
         _show(part) if isinstance(part, pd.DataFrame) else print(part)
 
-# %% ../nbs/70_cli.ipynb #a663624c
+# %% ../nbs/70_cli.ipynb #f105d0c9
 @command
 def collect_(
-    study:str='all', # a study, several with commas, or all
+    study:str,       # a study, several with commas, or all
     scale:str='largest', # smoke, small, full; largest: of each row what there is
     root:str='',     # where the records are; none: IMGSTUDY_RUNS, else runs/
     dest:str='',     # where they go; none: report/records
@@ -262,6 +262,7 @@ def collect_(
     root, dest = _root(root) or runs_root(), _root(dest) or committed_records()
     records = find_records([r for s in _named(study) for rs in scale_runs(s, scale, root=root).values() for r in rs], root)
     records = [*{r.id: r for r in records}.values()]
+    if not records: raise StudyError(f'There are no finished records of {study} in {root}: name their folder with --root.')
     said = keep_pictures(_named(study), root)
     print(f'{len(collect(records, dest))} of {len(records)} records copied to {dest}')
     if data: [data_exhibit(d, dest/'data') for d in dict.fromkeys(r.run.dataset for r in records) if not data_missing(d)]
@@ -277,14 +278,15 @@ def report_(
     notebook = checkout_file('nbs/report.ipynb', 'take the checkout, which holds the notebook')
     where, own, said_out = _root(root) or committed_records(), bool(root), bool(out)
     out = Path(out).expanduser() if out else Path('report.html') if own else committed_records().parent/'index.html'
-    params = dict(root=str(where)) if own else {}
+    params = dict(root=str(where), links=os.path.relpath(where, out.resolve().parent)) if own else {}
     print(build_page(notebook, out, 'imgstudy: from scratch, or transferred?', **params))
     cards = _root(cards) or (None if own else committed_records().parent/'cards')
-    records = [r for r in read_records(where, damaged=[]) if r.outcome == 'finished']
+    records, left_out = sound_records(where)
+    for line in left_out: print(f'left out: {line}')
     if cards: print(f'{len(write_cards(records, cards))} model cards in {cards}')
     if not own and not said_out: update_between(checkout_path('README.md'), 'headline', '\n' + markdown_table(headline_table(records)) + '\n')
 
-# %% ../nbs/70_cli.ipynb #2c0b0730
+# %% ../nbs/70_cli.ipynb #d7ead900
 def _parse(f, name, words) -> dict: # parameter -> value
     "What `words` say of the parameters of `f`; help and mistakes in an option end the program."
     said = vars(anno_parser(f, prog=f'imgstudy {name}').parse_args(words))
@@ -295,7 +297,7 @@ def main():
     names = ', '.join(commands).replace('_', '-')
     if len(sys.argv) < 2 or sys.argv[1] in ('-h', '--help'): return print(f'imgstudy COMMAND, one of: {names}. More with imgstudy COMMAND --help.')
     name, words = sys.argv[1].replace('-', '_'), _hyphens(sys.argv[2:])
-    try: commands[name](**_parse(commands[name], name, words))
+    try: commands[name](**_parse(commands[name], name.replace('_', '-'), words))
     except StudyError as e: sys.exit(f'imgstudy: {e}')
     except KeyboardInterrupt:
         print('imgstudy: stopped. The same command goes on from here.', file=sys.stderr)

@@ -54,17 +54,18 @@ def keep_pictures(
         said += filter(None, [_try(make, r, data) for make in makes.values()])
     return said
 
-# %% ../nbs/64_collect.ipynb #b4c23d1a
+# %% ../nbs/64_collect.ipynb #92f2f908
 def collect(
     records,   # finished ones, with folders
     dest=None, # where they go; None: report/records of the checkout
 ) -> list: # of paths, those that were written
     "Copy `records` without weights and in their small form."
-    dest = Path(dest or committed_records())
+    dest = writable(Path(dest or committed_records()), 'dest')
     return [copy_record(r, dest) for r in finished(records) if not _is_kept(r, dest/r.id)]
 
 def _is_kept(record, path):
-    "Whether `path` holds the same training, with as many pictures."
-    try: same = read_record(path).info['created'] == record.info['created'] if (path/'record.json').exists() else False
-    except StudyError: return False
-    return same and {p.name for p in record.path.glob('*.webp')} <= {p.name for p in path.glob('*.webp')}
+    "Whether `path` holds the same training with as many pictures, or a later one."
+    try: there = read_record(path).info['created'] if (path/'record.json').exists() else ''
+    except StudyError: return False # damaged
+    pictures = {p.name for p in record.path.glob('*.webp')} <= {p.name for p in path.glob('*.webp')}
+    return there > record.info['created'] or there == record.info['created'] and pictures # times of one zone, so that text compares

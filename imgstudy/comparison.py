@@ -7,8 +7,9 @@ __all__ = ['get_record', 'run_pair', 'runs_differ_table', 'outcomes_table', 'dis
            'confusion_change', 'changed_cells_table', 'plot_confusion_change', 'classwise_change_table',
            'plot_run_curves', 'costs_table', 'comparison_text', 'run_comparison']
 
-# %% ../nbs/55_compare.ipynb #eed650f4
+# %% ../nbs/55_compare.ipynb #88723b9c
 from .core import *
+import os
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from pathlib import Path
@@ -22,14 +23,16 @@ from .records import *
 from .stats import *
 from .tables import *
 
-# %% ../nbs/55_compare.ipynb #69d8befd
+# %% ../nbs/55_compare.ipynb #51fc6b22
 def get_record(
     name, # a `Record`, the folder of one, or its id
 ) -> Record:
     "The record that `name` stands for: under `runs_root()`, or among those that come with the checkout."
     if isinstance(name, Record): return name
-    places = [Path(name), runs_root()/name, committed_records()/name]
-    return read_record(next((p for p in places if (p/'record.json').exists()), name))
+    if {'/', os.sep} & {*str(name)} or isinstance(name, Path): return read_record(name)
+    known = {p.parent.name: p.parent for root in (committed_records(), runs_root()) for p in root.glob('*/record.json')}
+    if name not in known: raise StudyError(did_you_mean('record', name, known))
+    return read_record(known[name])
 
 # %% ../nbs/55_compare.ipynb #c43e39be
 def _images_differ(a, b) -> str:

@@ -196,7 +196,7 @@ def render_page(
             f'<title>{html.escape(title)}</title><link rel="icon" href="data:,"><style>{_style}</style></head>\n<body><main>{body}\n'
             f'<p class="built">Built {html.escape(built)}</p>\n</main></body></html>\n').replace('</h1>', f'</h1>\n<nav aria-label="Contents">{listed}</nav>', 1)
 
-# %% ../nbs/60_page.ipynb #06640829
+# %% ../nbs/60_page.ipynb #6e00e396
 def _execute(template, out, params):
     "Execute the notebook `template` with `params` into `out`."
     import papermill # slow to import, and only needed here
@@ -213,10 +213,13 @@ def build_page(
     "Execute `notebook` and write it as one page."
     out = Path(out).expanduser().resolve()
     if out.is_dir(): raise StudyError(f'{out} is a folder: name a file in it, such as {out/"index.html"}')
+    if out.suffix not in ('.html', '.htm'): raise StudyError(f'{out.name} is no name for a page, and another file may have it: name one that ends in .html')
     writable(out.parent, 'out')
-    with tempfile.TemporaryDirectory() as d:
-        _execute(notebook, f'{d}/page.ipynb', params)
-        part = out.with_name(f'.{out.name}.{os.getpid()}.part')
-        part.write_text(render_page(f'{d}/page.ipynb', title), encoding='utf-8')
-    part.replace(out)
+    part = out.with_name(f'.{out.name}.{os.getpid()}.part')
+    try:
+        with tempfile.TemporaryDirectory() as d:
+            _execute(notebook, f'{d}/page.ipynb', params)
+            part.write_text(render_page(f'{d}/page.ipynb', title), encoding='utf-8')
+        part.replace(out)
+    finally: part.unlink(missing_ok=True)
     return out

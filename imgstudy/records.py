@@ -139,8 +139,8 @@ def is_finished(path) -> bool:
     try: return read_record(path).outcome == 'finished'
     except StudyError: return False # none, or a damaged one
 
-# %% ../nbs/40_records.ipynb #efe74ca5
-_damage = (ValueError, KeyError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) # of half a file, or another
+# %% ../nbs/40_records.ipynb #7e577d8c
+_damage = (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) # of half a file, or another
 
 def read_record(
     path, # the record's folder, or its id under `runs_root()`

@@ -4,18 +4,20 @@
 
 # %% auto #0
 __all__ = ['our_protocol', 'facts_section', 'results_table', 'curves_figure', 'rates_figure', 'confusion_figure',
-           'classwise_figure', 'calibration_figure', 'classes_section', 'comparisons_section', 'grid_section',
-           'changes_section', 'mistakes_section', 'cams_section', 'untrained', 'study_section', 'labels_figure', 'show',
-           'answer_lines', 'gains_figure', 'tuning_figure', 'bubbles_figure', 'answer_figures', 'costs_section',
-           'pair_section', 'pairs_section', 'data_sections', 'counts_figure', 'samples_figure', 'threats', 'provenance',
-           'planned_runs', 'trainings_list']
+           'classwise_figure', 'calibration_figure', 'classes_section', 'comparisons_section', 'grid_factors',
+           'grid_section', 'changes_section', 'mistakes_section', 'cams_section', 'untrained', 'study_section',
+           'labels_figure', 'show', 'answer_lines', 'gains_figure', 'tuning_figure', 'bubbles_figure', 'answer_figures',
+           'costs_section', 'pair_section', 'pairs_section', 'other_sections', 'data_sections', 'counts_figure',
+           'samples_figure', 'threats', 'provenance', 'planned_runs', 'trainings_list']
 
-# %% ../nbs/63_sections.ipynb #8801f3f3
+# %% ../nbs/63_sections.ipynb #2973c4a2
 from .core import *
 import numpy as np, pandas as pd
+from pathlib import Path
 from IPython.display import display
 from .runs import *
 from .references import *
+from .datasets import *
 from .metrics import *
 from .records import *
 from .studies import *
@@ -126,21 +128,31 @@ def classes_section(groups) -> list: # of HTML
     t = pd.DataFrame(cells).sort_values(next(iter(cells)), ascending=False)
     return [as_table(t, 'Test accuracy of every class, over all trainings', folded=True)]
 
-# %% ../nbs/63_sections.ipynb #a7145d17
+# %% ../nbs/63_sections.ipynb #c2f03622
 def comparisons_section(
     study,     # a `Study` or its name
     root=None, # a folder of records; None: as for `find_records`
 ) -> list: # of HTML; empty where no two rows were trained on the same images
     "Which row is better than which, in a figure and a table."
+    runs, groups = scale_runs(study, 'largest', root=root), study_groups(study, root=root)
+    short = [f'{row} ({len(groups[row])} of {len(runs[row])})' for row in groups if len(groups[row]) < len(runs[row])]
+    waiting = [as_list([f'Not compared, because trainings are missing: {", ".join(short)}. Adjusted p-values are over the rows that are there.'])] if short else []
     t = comparisons_table(study, 'largest', root=root)
-    if not len(t): return []
+    if not len(t): return waiting
     told = (t.finding != 'not told apart').sum()
     figure = as_figure(plot_comparisons(t), f'Differences in test accuracy with intervals: {told} of {len(t)} comparisons are told apart after Holm.',
                        'The same images and seeds on both sides; where n=1 there is no interval over seeds.') if len(t) <= 30 else None
-    t = t.assign(**{k: ['<0.001' if p < .001 else f'{p:.3f}' if p == p else '' for p in t[k]] for k in ('p', 'p_holm')})
+    t = _said_p(t)
     shown = t[['n_pairs', 'difference', 'seeds_low', 'seeds_high', 'over', 'bootstrap_low', 'bootstrap_high', 'test', 'p', 'p_holm', 'finding', 'says']]
-    return [*filter(None, [figure]), as_table(with_intervals(shown, 3).rename(columns={'finding': 'finding, adjusted', 'says': 'intervals say, not adjusted', 'over seeds': 'interval over seeds or folds', 'over bootstrap': 'interval over these and images'}),
+    return [*waiting, *filter(None, [figure]), as_table(with_intervals(shown, 3).rename(columns={'finding': 'finding, adjusted', 'says': 'intervals say, not adjusted', 'over seeds': 'interval over seeds or folds', 'over bootstrap': 'interval over these and images'}),
                                               'Compared pair by pair', folded=len(t) > 12)]
+
+def grid_factors(study) -> list: # of fields of `Run` and `Recipe`, the rate first; empty where the rows are no grid
+    "What the rows of `study` vary, if they are every combination of it."
+    firsts = [rs[0] for rs in study_runs(study, 'full', 1).values()]
+    factors = sorted(varied(firsts), key=lambda f: f != 'lr')
+    levels = [len({str(factor_value(Record(r, 'finished'), f)) for r in firsts}) for f in factors]
+    return factors if len(factors) > 1 and np.prod(levels) == len(firsts) else []
 
 def grid_section(
     study,     # a `Study` or its name
@@ -148,14 +160,14 @@ def grid_section(
 ) -> list: # of HTML; empty where the study is no grid
     "Every training of a grid as a point, the chosen cell, and what each factor does."
     study, groups = get_study(study), study_groups(study, root=root)
-    factors = sorted(varied([rs[0] for rs in study_runs(study, 'full', 1).values()]), key=lambda f: f != 'lr')
-    levels = [len({str(factor_value(Record(rs[0], 'finished'), f)) for rs in study_runs(study, 'full', 1).values()}) for f in factors]
-    if len(factors) < 2 or len(groups) < 4 or np.prod(levels) != len(study.rows): return [] # no grid
+    factors = grid_factors(study)
+    if not factors or len(groups) < 4: return []
     records = [r for rs in groups.values() for r in rs]
     known = [f for f in factors if len({str(factor_value(r, f)) for r in records}) > 1]
     parts = [as_figure(plot_grid(records, known), f'Test accuracy of {len(records)} trainings by {", ".join(known)}.', 'A point is one training.')]
     cells, effects = grid_tables(study, 'largest', root=root)
-    if cells is not None: parts += [as_table(with_intervals(cells.set_index(factors[0]), 3), 'Cells, the first chosen on validation images', folded=len(cells) > 12),
+    if cells is None: parts.append(as_list(['Cells and effects: missing; they need every training of the grid.']))
+    else: parts += [as_table(with_intervals(cells.set_index(factors[0]), 3), 'Cells, the first chosen on validation images', folded=len(cells) > 12),
                                     as_table(effects.set_index('factor'), 'What each level adds to the accuracy of the first')]
     return parts
 
@@ -187,15 +199,14 @@ def cams_section(groups) -> list: # of HTML
     for name, r in kept.items(): sets.setdefault((r.run.dataset, r.run.size), {})[name] = r
     return [as_figure(plot_grad_cam_kept([*g.values()], [*g]), f'Grad-CAM on six test images, {" beside ".join(g)}.', 'Which places speak for the predicted class, by gradients (Grad-CAM, Selvaraju et al. 2017); coarse, and no proof of what the network uses.') for g in sets.values()]
 
-# %% ../nbs/63_sections.ipynb #ac377ae1
+# %% ../nbs/63_sections.ipynb #031d5725
 def _best(groups): return max(groups, key=lambda k: validation(groups[k]))
 
 def untrained(study, groups) -> list: # of fields of `Run` and `Recipe`
     "What the rows of a grid vary and those with records do not."
     firsts = {row: rs[0] for row, rs in study_runs(study, 'full', 1).items()}
-    if len(firsts) < 12: return []
     have = varied([firsts[row] for row in groups])
-    return [f for f in varied([*firsts.values()]) if f not in have]
+    return [f for f in grid_factors(study) if f not in have] if len(groups) > 1 else []
 
 def study_section(
     study,     # a `Study` or its name
@@ -205,6 +216,7 @@ def study_section(
     "All that the records say to a study."
     study, groups = get_study(study), study_groups(study, root=root)
     table = results_table(study, root)
+    if not groups and root and Path(root) != committed_records(): return [as_list(['These records hold no training of this study.'])]
     parts = [facts_section(study, root), as_table(table, f'{study.name}: published and ours', folded=len(table) > 16)]
     if not groups: return parts + [as_list(['No training of this study has a record: every cell reads missing.'])]
     if unasked := untrained(study, groups): return parts + [as_list([f'No training varies {" or ".join(unasked)}, which this study asks about: the rows trained are those of another study.'])]
@@ -275,7 +287,7 @@ def costs_section(records) -> list: # of HTML
                        'What was published, from report/references.csv: of each network and data set the best figure; ImageNet as the documents and timm quote it.')
     return [bubbles_figure(records, 'parameters'), theirs, as_table(t.round(dict(seconds=1)), 'What every way to train costs', folded=True)]
 
-# %% ../nbs/63_sections.ipynb #ab1ea09a
+# %% ../nbs/63_sections.ipynb #b29d9521
 def pair_section(name, a, b) -> list: # of HTML
     "Two runs image by image: A from scratch, B transferred."
     curves = ', '.join(f'{k} ends at {r.history.valid_accuracy.iloc[-1]:.3f}' for k, r in (('A', a), ('B', b)))
@@ -290,10 +302,35 @@ def pair_section(name, a, b) -> list: # of HTML
 def pairs_section(pairs) -> list: # of HTML
     "Each pair of a scratch and a transferred training in detail, but for the demonstrations on digits."
     parts = []
-    for name, (a, b) in pairs.items(): parts += pair_section(name, a[0], b[0]) if 'digits' not in name else []
+    for name, (a, b) in pairs.items(): parts += [] if is_demonstration(a[0]) else pair_section(name, a[0], b[0])
     return parts
 
-# %% ../nbs/63_sections.ipynb #ae07541f
+# %% ../nbs/63_sections.ipynb #9c74001f
+def _way_name(way) -> str:
+    "What tells a way to train from others of its data set, in short."
+    r = way[0].run
+    return f"{r.model}, {'scratch' if r.init == 'scratch' else 'from ' + r.init.split(':')[0]}, {r.recipe.epochs} epochs, rate {r.recipe.lr:g}" + (f', subset {r.subset}' if r.subset else '')
+
+def other_sections(
+    records, # finished ones
+    root=None, # a folder of records; None: as for `find_records`
+    most=6,  # rows in a figure of curves
+) -> list: # of HTML
+    "Curves, comparisons, classes, calibration and mistakes of what no study planned."
+    planned, parts, sets = planned_runs(root), [], {}
+    for way in ways([r for r in records if r.id not in planned]): sets.setdefault(way[0].run.dataset, {}).setdefault(_way_name(way), way)
+    for dataset, groups in sets.items():
+        title, best, few = get_dataset(dataset).title, _best(groups), best_rows(groups, most)
+        t = groups_table(groups).drop(columns=['dataset', 'flops'])
+        parts += [as_table(t.round(dict(seconds=1, epochs=1)), f'{title}: ways to train'), curves_figure(few)]
+        alike = max(same_images(few).values(), key=len)
+        if len(alike) > 1: parts.append(as_table(_said_p(compare_all(alike))[['n_pairs', 'difference', 'test', 'p', 'p_holm', 'finding', 'says']], f'{title}: compared on the same images and seeds'))
+        parts += [classwise_figure(best, groups[best]), confusion_figure(best, groups[best]), calibration_figure(few), *mistakes_section(best, groups[best])]
+    return parts
+
+def _said_p(t): return t.assign(**{k: ['<0.001' if p < .001 else f'{p:.3f}' if p == p else '' for p in t[k]] for k in ('p', 'p_holm')})
+
+# %% ../nbs/63_sections.ipynb #ca20097d
 def data_sections(
     kept,  # folder of data exhibits
     names, # data sets
@@ -302,7 +339,7 @@ def data_sections(
     parts, exhibits = [], {n: e for n in names if (e := read_data_exhibit(kept, n))}
     if exhibits: parts.append(as_table(audit_kept_table([*exhibits.values()]), 'What the audit found'))
     missing = [n for n in names if n not in exhibits]
-    if missing: parts.append(as_list([f'{n}: missing; run imgstudy collect where the images are.' for n in missing]))
+    if missing: parts.append(as_list([f'{n}: missing; run imgstudy collect all --data where the images are.' for n in missing]))
     for n, e in exhibits.items(): parts += [counts_figure(n, e), samples_figure(n, e)]
     return parts
 
@@ -314,7 +351,7 @@ def samples_figure(name, exhibit):
     "Sample images, as a figure of the page."
     return as_figure(plot_samples_kept(exhibit), f'Sample images of each class of {name}.', f'{name}: evenly spaced images of each class.')
 
-# %% ../nbs/63_sections.ipynb #319d1702
+# %% ../nbs/63_sections.ipynb #ec1b4bce
 def threats(
     records, # finished ones
     root=None, # a folder of records; None: as for `find_records`
@@ -333,7 +370,7 @@ def threats(
     dirty = [r for r in records if (r.info['environment']['commit'] or '').endswith('+')]
     formats = {}
     for r in records: formats.setdefault(r.run.dataset, set()).update(r.info['data'].get('formats') or {})
-    return [f'Scale: {len(subset)} of {len(records)} trainings use part of the training images, and most fewer epochs than published; their rows are labelled small and not compared with published figures as equals.',
+    return [f'Scale: {len(subset)} of {len(records)} trainings use part of the training images; rows labelled small, on fewer images or epochs than published, are not compared with published figures as equals.',
             f'Few seeds: {len(few)} of {len(ways(records))} ways to train have one training; nothing is said of them over seeds.',
             'Test images that are also among the training images of a run, byte for byte: ' + (', '.join(f'{k} up to {n}' for k, n in leaked.items()) if leaked else 'none were found in these runs') + '.',
             'Copies: images were read as ' + ', '.join(f"{k} {' '.join(sorted(v))}" for k, v in sorted(formats.items()) if v) + '; JPEG and WebP are not the original pixels, and sizes are those under The data.',
