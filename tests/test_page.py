@@ -3,7 +3,7 @@ import re, shutil, subprocess, sys
 from pathlib import Path
 import pytest
 from imgstudy.core import StudyError
-from imgstudy.findings import headline_table, markdown_table, write_cards
+from imgstudy.findings import headline_table, markdown_table, transfer_pairs, write_cards
 from imgstudy.page import build_page
 from imgstudy.records import read_record, read_records
 from imgstudy.sections import results_table, trainings_list
@@ -65,6 +65,22 @@ def test_missing_record_is_missing_in_its_cells_alone(tmp_path):
     says = lambda t: {getattr(i, 'text', i): a for i, a in zip(t.index, t['test accuracy'])}
     was, now = says(before[2]), says(after[2])
     assert {k for k in was if was[k] != now[k]} == {gone.id} and now[gone.id] == 'missing'
+
+
+def test_missing_record_lets_no_other_claim_take_its_place():
+    "Where one seed of a pair is gone, the pair stands with the seeds that are left."
+    records = [r for r in map(read_record, kept) if r.outcome == 'finished']
+    before = transfer_pairs(records)
+    for name, sides in before.items():
+        gone = sides[1][-1]
+        after = transfer_pairs([r for r in records if r.id != gone.id])[name]
+        assert [[r.id for r in side] for side in after] == [[r.id for r in side if r.run.seed != gone.run.seed] for side in sides]
+
+
+def test_what_is_not_a_card_stays(tmp_path):
+    (tmp_path/'README.md').write_text('mine')
+    write_cards([read_record(schedules[0])], tmp_path)
+    assert (tmp_path/'README.md').read_text() == 'mine' and len([*tmp_path.iterdir()]) == 2
 
 
 def test_changed_accuracy_is_caught(tmp_path):
