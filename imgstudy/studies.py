@@ -323,9 +323,9 @@ def row_params(
     if scale == 'small': return {**row.run, **study.small, **row.small}
     return _smoke(row.run, any(r.start == row.name for r in study.rows))
 
-# %% ../nbs/42_studies.ipynb #e7747f4c
-@lru_cache
-def _create(params): return create_run(**dict(params)) # the same row is asked for again and again
+# %% ../nbs/42_studies.ipynb #10f51556
+@lru_cache(maxsize=None) # a few hundred rows at three scales, which a report asks for again and again
+def _create(params): return create_run(**dict(params))
 
 def _seeds(study, scale): return dict(smoke=1, small=study.small_seeds, full=study.seeds)[scale]
 
