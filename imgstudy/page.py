@@ -17,13 +17,13 @@ from IPython.display import HTML
 from pathlib import Path
 from PIL import Image
 
-# %% ../nbs/60_page.ipynb #c514a0ea
+# %% ../nbs/60_page.ipynb #aaccc5b6
 page_style = {'figure.dpi': 100, 'font.size': 9, 'axes.titlesize': 10, 'axes.labelsize': 9, 'xtick.labelsize': 8, 'ytick.labelsize': 8, 'legend.fontsize': 8, 'axes.spines.top': False,
               'axes.spines.right': False, 'svg.hashsalt': 'imgstudy', 'svg.fonttype': 'none', # text stays text
               'font.sans-serif': ['DejaVu Sans', 'Verdana', 'sans-serif']} # Verdana is as wide
 
 def set_page_style():
-    "Figures of this session look as those of a report."
+    "Figures of this notebook look as those of a report."
     sns.set_theme(style='ticks', palette='colorblind', rc=page_style)
     plt.rcParams['text.parse_math'] = False # a class may be called "a$b"
 
@@ -68,7 +68,7 @@ def as_figure(
     return HTML(f'<figure><div class="scroll" tabindex="0" role="region" aria-label="{html.escape(alt)}"><img alt="{html.escape(alt)}" '
                 f'src="data:image/{kind};base64,{base64.b64encode(data).decode()}"></div>{said}</figure>')
 
-# %% ../nbs/60_page.ipynb #b4b62ef4
+# %% ../nbs/60_page.ipynb #28227c5c
 @dataclass(frozen=True)
 class Link: # no str, which pandas would turn into text of its own
     "A link for a cell of a table or for a sentence."
@@ -88,7 +88,7 @@ def _cell(v, digits=3) -> str:
 def _width(v) -> str:
     "Short text stays in one line, long text has room."
     n = len(str(v.text if isinstance(v, Link) else v))
-    return ' class="short"' if n <= 18 else ' class="long"' if n > 44 else ''
+    return f' class="{"short" if n <= 18 else "long" if n > 44 else "middle"}"'
 
 # %% ../nbs/60_page.ipynb #e8284ebe
 def as_table(
@@ -154,7 +154,7 @@ def contents(
     body = re.sub(r'<h([1-6])[^>]*>(.*?)</h\1>', name, body, flags=re.S)
     return '<ol>' + '\n'.join(entries) + '</ol>', body
 
-# %% ../nbs/60_page.ipynb #c8e7bdf3
+# %% ../nbs/60_page.ipynb #e3ea580d
 _style = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1b1f24; --soft: #59636e; --line: #d1d9e0; --shade: #f6f8fa; --link: #0550ae; }
 @media (prefers-color-scheme: dark) { :root { --paper: #12161c; --ink: #e6edf3; --soft: #a3adb8; --line: #38414b; --shade: #1b222b; --link: #79b8ff; } }
@@ -172,14 +172,14 @@ figure img { display: block; max-width: 100%; min-width: min(100%, 34rem); heigh
 .scroll { overflow-x: auto; max-width: 100%; }
 table { border-collapse: collapse; font-size: .84rem; margin: .8rem 0; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
-th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; text-align: left; vertical-align: top; max-width: 30rem; } td.short { white-space: nowrap; } td.long { min-width: 22rem; }
+th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; text-align: left; vertical-align: top; max-width: 30rem; } td.short { white-space: nowrap; } td.middle { min-width: 9rem; } td.long { min-width: 22rem; }
 thead th { background: var(--shade); } tbody th { font-weight: 500; }
 dl { display: grid; grid-template-columns: minmax(6rem, max-content) 1fr; gap: .2rem 1rem; } dt { color: var(--soft); } dd { margin: 0; }
 details { margin: .6rem 0; } summary { cursor: pointer; color: var(--link); } details.code { text-align: right; }
 details.code summary { font-size: .75rem; color: var(--soft); } pre { text-align: left; overflow-x: auto; background: var(--shade); padding: .7rem; font-size: .8rem; }
 @media (max-width: 640px) { dl { grid-template-columns: 1fr; } dd { margin-bottom: .4rem; } main, nav { padding-left: .8rem; padding-right: .8rem; } figure img { min-width: 34rem; max-width: none; } }
 @media (min-width: 640px) { nav ol { columns: 20rem; } }
-@media print { details.code, nav { display: none; } details::details-content { content-visibility: visible; block-size: auto; } td.short { white-space: normal; } td.long { min-width: 0; } .scroll { overflow: visible; } table { font-size: 7pt; width: 100%; } td, th { padding: 1pt 3pt; overflow-wrap: anywhere; }
+@media print { details.code, nav { display: none; } details::details-content { content-visibility: visible; block-size: auto; } td.short { white-space: normal; } td.middle, td.long { min-width: 0; } .scroll { overflow: visible; } table { font-size: 7pt; width: 100%; } td, th { padding: 1pt 3pt; overflow-wrap: anywhere; }
   figure { break-inside: avoid; } body { font-size: 10pt; } figure img { min-width: 0; max-width: 100%; } h2 { break-before: page; } main { max-width: none; } a { color: inherit; } }
 """
 

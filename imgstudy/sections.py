@@ -199,7 +199,7 @@ def cams_section(groups) -> list: # of HTML
     for name, r in kept.items(): sets.setdefault((r.run.dataset, r.run.size), {})[name] = r
     return [as_figure(plot_grad_cam_kept([*g.values()], [*g]), f'Grad-CAM on six test images, {" beside ".join(g)}.', 'Which places speak for the predicted class, by gradients (Grad-CAM, Selvaraju et al. 2017); coarse, and no proof of what the network uses.') for g in sets.values()]
 
-# %% ../nbs/63_sections.ipynb #031d5725
+# %% ../nbs/63_sections.ipynb #2d834983
 def _best(groups): return max(groups, key=lambda k: validation(groups[k]))
 
 def untrained(study, groups) -> list: # of fields of `Run` and `Recipe`
@@ -217,6 +217,7 @@ def study_section(
     study, groups = get_study(study), study_groups(study, root=root)
     table = results_table(study, root)
     if not groups and root and Path(root) != committed_records(): return [as_list(['These records hold no training of this study.'])]
+    table = table.loc[:, [any(v not in ('', None) and v == v for v in table[c]) for c in table]] # where nothing was published, no column says so
     parts = [facts_section(study, root), as_table(table, f'{study.name}: published and ours', folded=len(table) > 16)]
     if not groups: return parts + [as_list(['No training of this study has a record: every cell reads missing.'])]
     if unasked := untrained(study, groups): return parts + [as_list([f'No training varies {" or ".join(unasked)}, which this study asks about: the rows trained are those of another study.'])]
