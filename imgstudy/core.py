@@ -7,8 +7,8 @@ __all__ = ['StudyError', 'did_you_mean', 'Registry', 'data_root', 'cache_root', 
            'seed_everything', 'has_native_bf16', 'choose_precision', 'set_float32', 'keep_memory', 'checkout_path',
            'checkout_file', 'git_commit', 'cpu_name', 'version', 'environment']
 
-# %% ../nbs/00_core.ipynb #a1d17f32
-import ctypes, os, difflib, platform, random, shutil, subprocess, tempfile, time, uuid, warnings
+# %% ../nbs/00_core.ipynb #cc218faa
+import ctypes, difflib, glob, os, platform, psutil, random, re, shutil, subprocess, tempfile, time, uuid, warnings
 from contextlib import contextmanager
 from importlib import metadata
 from importlib.util import find_spec
@@ -93,7 +93,17 @@ def _swap_in(tmp, dest, old, tries=20):
             if not left: raise
             time.sleep(0.05)
 
-# %% ../nbs/00_core.ipynb #33ee774a
+# %% ../nbs/00_core.ipynb #50ddc9d9
+def _beside(dest) -> str: # the beginning of the names of what this machine writes beside `dest`
+    return f'.{dest.name}.{platform.node()}-'
+
+def _drop_leftovers(dest):
+    "Remove what processes of this machine that are no more have left beside `dest`."
+    for p in dest.parent.glob(glob.escape(_beside(dest)) + '*'):
+        owner = re.fullmatch(r'(\d+)-[0-9a-f]{8}\.(part|old)', p.name.removeprefix(_beside(dest)))
+        if owner and not psutil.pid_exists(int(owner[1])): shutil.rmtree(p, ignore_errors=True)
+
+# %% ../nbs/00_core.ipynb #416dab49
 @contextmanager
 def atomic_dir(
     dest,              # the folder that shall appear
@@ -101,14 +111,16 @@ def atomic_dir(
 ):
     "A temporary folder beside `dest` that takes its place when the block ends without an error."
     dest = Path(dest)
-    tmp, old = (dest.with_name(f'.{dest.name}.{uuid.uuid4().hex[:8]}.{k}') for k in ('part', 'old'))
+    tmp, old = (dest.with_name(f'{_beside(dest)}{os.getpid()}-{uuid.uuid4().hex[:8]}.{k}') for k in ('part', 'old'))
     tmp.mkdir(parents=True)
     try:
         yield tmp
         if replace or not dest.exists(): _swap_in(tmp, dest, old)
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
-        if dest.exists(): shutil.rmtree(old, ignore_errors=True) # else it is the only whole one
+        if dest.exists(): # else the old one is the only whole one
+            shutil.rmtree(old, ignore_errors=True)
+            _drop_leftovers(dest)
 
 # %% ../nbs/00_core.ipynb #9634669b
 def seed_everything(
