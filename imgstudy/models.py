@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['models', 'Model', 'register_model', 'timm_weights', 'check_size', 'create_model', 'count_params', 'count_flops',
-           'flops_by_module', 'layer_groups', 'classifier_names', 'weightless', 'stages_table']
+           'flops_by_module', 'layer_groups', 'classifier_names', 'draw_classifier', 'weightless', 'stages_table']
 
 # %% ../nbs/20_models.ipynb #8c2f9120
 from .core import *
@@ -121,6 +121,16 @@ def classifier_names(model) -> list: # parameter names
     last = layer_groups(model)[-1]
     if hasattr(model, 'group_matcher'): return last
     return [n for n in last if n.rpartition('.')[0] == last[-1].rpartition('.')[0]]
+
+# %% ../nbs/20_models.ipynb #9bbb8682
+def draw_classifier(
+    model,   # changed in place
+    how:str, # 'glorot': Glorot and Bengio's uniform weights; 'zero'; biases are zero with both
+):
+    "Draw the last layer of `model` anew."
+    for name in classifier_names(model):
+        p = model.get_parameter(name)
+        nn.init.xavier_uniform_(p) if how == 'glorot' and p.ndim > 1 else nn.init.zeros_(p)
 
 # %% ../nbs/20_models.ipynb #e0d76933
 _writers = {'normal_', 'uniform_', 'trunc_normal_', 'kaiming_normal_', 'kaiming_uniform_', 'xavier_uniform_', 'constant_', 'zeros_',

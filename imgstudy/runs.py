@@ -60,7 +60,7 @@ def _repr_given(self):
     given = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
     return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in given if v is not None)})"
 
-# %% ../nbs/01_runs.ipynb #d2bd6af0
+# %% ../nbs/01_runs.ipynb #7531d01f
 Schedule = Literal['one_cycle', 'cosine', 'linear', 'exponential', 'step', 'flat']
 
 @dataclass(frozen=True, repr=False, config=_strict)
@@ -81,6 +81,7 @@ class Recipe:
     decay_all: bool|None = None                              # True: biases and norms decay too
     clip: float|None = Field(None, gt=0)                     # largest L2 norm of the gradient
     dropout: float|None = Field(None, ge=0, lt=1)            # None: the model's own
+    head_init: Literal['glorot', 'zero']|None = None         # how the last layer is drawn if no weights are given for it; None: the model's own way
     label_smoothing: float|None = Field(None, ge=0, lt=1)    # share of the target spread over all classes
     mixup: float|None = Field(None, gt=0)                    # alpha of the Beta that mixes two images
     cutmix: float|None = Field(None, gt=0)                   # alpha of the Beta that pastes one into another

@@ -99,8 +99,8 @@ studies.add(Study('cats_dogs_architectures',
     note='The public best that it compares with is quoted in its table 5; which images were scored there is not said.',
     shown={'table 4': 'training loss, accuracy and epochs of each model', 'table 5': 'the public best beside the fine-tuned ConvNeXt', 'figure 4': 'validation accuracy of ConvNeXt-B over 50 epochs', 'figure 5': 'validation loss', 'figure 6': 'validation accuracy', 'figure 7': 'training loss'}));
 
-# %% ../nbs/42_studies.ipynb #39f5fe97
-_dogs = dict(dataset='stanford_dogs20', init='imagenet', tune='head', augment='none')
+# %% ../nbs/42_studies.ipynb #2863c00d
+_dogs = dict(dataset='stanford_dogs20', init='imagenet', tune='head', augment='none', head_init='glorot') # as Keras draws it
 
 studies.add(Study('dog_breeds', 'How much better than MobileNetV2 is ConvNeXt on twenty dog breeds?', _breeds,
     'The 20 breeds with most images, no preprocessing, Keras; 160 test images, going by the figures. Epochs and rates are not said.',
@@ -252,13 +252,14 @@ def _changed(
     said = lambda name: name.replace('_', ' ')
     return tuple(Row(f'{title}: {said(n)}', {**base, **c}, small=dict(small)) for n, c in dict(as_published={}, **changes).items())
 
-# %% ../nbs/42_studies.ipynb #50fb02d8
+# %% ../nbs/42_studies.ipynb #13a53aed
 _resnet = dict(_stop, model='resnet18_tv', init='imagenet', wd=0., size=256)
 _eight = dict(_stop, model='cnn3', bs=128, lr=1e-3, dropout=.5, wd=.01, **_l2)
 
 studies.add(Study('tuned', 'How much of each published gap was architecture, and how much was tuning?', 'ours', 'Recipes of today.',
     (Row('CIFAR-10 MLP (S)', dict(_ten, model='mlp_s', lr=1e-3, wd=.05)), Row('CIFAR-10 MLP (L)', dict(_ten, model='mlp_l', lr=1e-3, wd=.05)),
      Row('CIFAR-10 LeNet-5', dict(_ten, model='lenet5', lr=3e-3, label_smoothing=0.)),
+     Row('CIFAR-10 LeNet-5, mirrored alone', dict(_ten, model='lenet5', lr=3e-3, label_smoothing=0., augment='flip')),
      Row('CIFAR-10 cnn3', dict(_ten, model='cnn3', lr=2e-3, wd=.05)), Row('CIFAR-10 cnn_custom', dict(_ten, model='cnn_custom', lr=2e-3, wd=.05)),
      Row('CIFAR-10 resnet9', dict(_ten, model='resnet9', lr=4e-3, wd=.05)), Row('CIFAR-10 ViT', dict(_ten, model='vit', lr=4e-3, wd=.05, epochs=100)),
      Row('CIFAR-10 ResNet-18, fine-tuned', dict(_ten, model='resnet18', init='imagenet', lr=1e-3, epochs=10, layer_decay=.5)),
@@ -275,7 +276,7 @@ studies.add(Study('tuned', 'How much of each published gap was architecture, and
                layer_decay=dict(layer_decay=.5), head_first=dict(frozen_epochs=1), images_of_32=dict(size=32), images_of_224=dict(size=224)),
      *_changed('MobileNetV2 tuned as ResNet-18 was', dict(_resnet, model='mobilenetv2_keras', size=96), dict(subset=2000, epochs=6),
                rate_a_tenth=dict(lr=1e-4), one_cycle=dict(schedule='one_cycle'), layer_decay=dict(layer_decay=.5),
-               head_first=dict(frozen_epochs=1), images_of_32=dict(size=32)),
+               head_first=dict(frozen_epochs=1), head_from_zero=dict(head_init='zero'), images_of_32=dict(size=32)),
      *_changed('cnn3 with L2 in Adam', _eight, no_decay=dict(wd=0.), a_hundredth_of_it=dict(wd=1e-4), decoupled_AdamW=dict(opt='adamw'),
                not_on_biases=dict(decay_all=None)),
      *_changed('cnn3 with erasing', dict(_eight, wd=0., augment='erasing'), erasing_left_out=dict(augment='basic'),

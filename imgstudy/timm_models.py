@@ -4,8 +4,7 @@
 
 # %% auto #0
 __all__ = ['timm_aliases', 'get_timm_cfg', 'sketch_timm', 'is_depthwise', 'largest_reduction', 'check_timm', 'create_timm',
-           'adapt_timm', 'timm_model', 'create_keras_like', 'create_resnet18_32', 'adapt_resnet18_32',
-           'create_mobilenetv2_32']
+           'adapt_timm', 'timm_model', 'create_resnet18_32', 'adapt_resnet18_32', 'create_mobilenetv2_32']
 
 # %% ../nbs/26_timm.ipynb #df6e99c0
 from .core import *
@@ -151,25 +150,11 @@ timm_aliases = { # name: (timm's name, what a sketch would tell, recipe)
 }
 for name, (tag, told, recipe) in timm_aliases.items(): models.add(timm_model(tag, name=name, recipe=recipe, **told))
 
-# %% ../nbs/26_timm.ipynb #d0e1608d
-def create_keras_like(
-    name:str,  # timm's name
-    n_out:int, # classes
-    *args,
-    **kwargs,  # as for `create_timm`
-) -> nn.Module:
-    "As `create_timm`, with the head drawn as by Keras's `Dense`: Glorot uniform, no bias to begin with."
-    net = create_timm(name, n_out, *args, **kwargs)
-    head = net.get_classifier()
-    nn.init.xavier_uniform_(head.weight)
-    nn.init.zeros_(head.bias)
-    return net
-
-# %% ../nbs/26_timm.ipynb #ff866aa0
+# %% ../nbs/26_timm.ipynb #4debef9b
 _half = dict(mean=[.5]*3, std=[.5]*3, interpolation='bilinear')
 models.add(timm_model('mobilenetv2_100', name='mobilenetv2_keras', recipe=_cnn, **_dw, prepare=_half,
                       weights='mobilenetv2_100.imagenet', # no tag of timm's: a file of this name is looked for
-                      make=partial(create_keras_like, 'mobilenetv2_100', pad_type='same'),
+                      make=partial(create_timm, 'mobilenetv2_100', pad_type='same'),
                       source='Sandler et al. 2018, MobileNetV2; weights Google, as in Keras'))
 
 # %% ../nbs/26_timm.ipynb #47db3c98
