@@ -6,7 +6,7 @@
 __all__ = ['random_states', 'set_random_states', 'DiskFull', 'needs_space', 'checkpoint_file', 'write_checkpoint',
            'has_checkpoint', 'drop_checkpoint', 'load_checkpoint', 'Checkpoint', 'Paused', 'deadline', 'Deadline']
 
-# %% ../nbs/28_checkpoint.ipynb #9465542d
+# %% ../nbs/28_checkpoint.ipynb #5d57b98d
 from .core import *
 import errno, io, math, os, pickle, random, time, uuid
 from contextlib import contextmanager
@@ -15,6 +15,7 @@ from fastcore.basics import patch
 import numpy as np, torch
 from pathlib import Path
 from .runs import *
+from .energy import *
 
 # %% ../nbs/28_checkpoint.ipynb #8f4ca4df
 def random_states(dls) -> dict:
@@ -123,7 +124,7 @@ def _kept(cbs):
     "The attributes that each callback wants kept: (callback, name) pairs."
     return [(cb, k) for cb in cbs for k in getattr(type(cb), 'kept', ())]
 
-# %% ../nbs/28_checkpoint.ipynb #1343c717
+# %% ../nbs/28_checkpoint.ipynb #0c5ed44e
 class Checkpoint(Callback):
     "Keep the training in `file` after an epoch, and continue from `found`."
     order, every = 90, 2. # after all others; seconds between two files at least
@@ -133,22 +134,25 @@ class Checkpoint(Callback):
         setting:dict,      # as for `load_checkpoint`
         found:dict=None,   # as from it
         label='',          # in front of every printed line
-    ): self.file, self.setting, self.found, self.label, self.start = file, setting, found, label, time.perf_counter()
+        device='cpu',      # where it trains
+    ):
+        self.file, self.setting, self.found, self.label, self.start = file, setting, found, label, time.perf_counter()
+        self.meter = EnergyMeter(device)
 
     @property
     def spent(self): return self.seconds + time.perf_counter() - self.start # of all pieces
 
-# %% ../nbs/28_checkpoint.ipynb #4f1250ab
+# %% ../nbs/28_checkpoint.ipynb #49876474
 @patch
 def state(self:Checkpoint) -> dict:
     "All that the training is after this epoch: tensors and plain values."
     said = {}
     for cb, k in _kept(self.learn.cbs): said.setdefault(cb.name, {})[k] = getattr(cb, k)
     return dict(setting=self.setting, layout=dict(getattr(self.learn, 'layout', {})), epoch=self.epoch + 1,
-                train_iter=self.train_iter, seconds=self.spent, resumed=list(self.resumed), callbacks=said,
+                train_iter=self.train_iter, seconds=self.spent, joules=self.meter.read(), resumed=list(self.resumed), callbacks=said,
                 model=self.model.state_dict(), opt=self.opt.state_dict(), random=random_states(self.dls))
 
-# %% ../nbs/28_checkpoint.ipynb #f0fba5c3
+# %% ../nbs/28_checkpoint.ipynb #318bb0d3
 @patch
 def restore(self:Checkpoint, s:dict):
     "Make the training what it was when `state` gave `s`."
@@ -157,9 +161,10 @@ def restore(self:Checkpoint, s:dict):
     for cb, k in _kept(self.learn.cbs): setattr(cb, k, s['callbacks'][cb.name][k])
     self.learn.train_iter, self.learn.epochs_done = s['train_iter'], s['epoch']
     self.saved, self.seconds, self.resumed = s['epoch'], s['seconds'], [*s['resumed'], s['epoch']]
+    self.meter.go_on(s.get('joules'))
     set_random_states(s['random'], self.dls)
 
-# %% ../nbs/28_checkpoint.ipynb #8a5b57b4
+# %% ../nbs/28_checkpoint.ipynb #573d8bd3
 @patch
 def before_fit(self:Checkpoint):
     self.written = time.perf_counter()
@@ -170,6 +175,7 @@ def before_fit(self:Checkpoint):
 
 @patch
 def after_epoch(self:Checkpoint):
+    self.meter.read() # before its counters begin again
     if time.perf_counter() - self.written >= self.every: self.save()
 
 # %% ../nbs/28_checkpoint.ipynb #f0063659

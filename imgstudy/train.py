@@ -139,7 +139,7 @@ def predict_test(
         raise Diverged(f'The trained model answers some test images with no number. Lower the peak rate, now lr={learn.lr:g}.')
     return pack_predictions(data.of('test').path, target.numpy(), preds.numpy())
 
-# %% ../nbs/41_train.ipynb #a63e0c15
+# %% ../nbs/41_train.ipynb #e068b855
 def describe_data(data:StudyData) -> dict:
     "What the record says of the images."
     return dict(fingerprint=data.fingerprint, classes=data.classes, counts=data.counts().sum().to_dict(),
@@ -149,9 +149,11 @@ def describe_data(data:StudyData) -> dict:
                 skipped=dict(n=len(data.skipped), files=data.skipped))
 
 def describe_cost(history:History, keep:Checkpoint) -> dict:
-    "Seconds until now and images per second of the epochs, each with its validation; the epochs after which it was continued."
+    "Seconds and joules (None: not counted) until now, images per second of the epochs, each with its validation; the epochs after which it was continued."
     fitting, members = sum(r['seconds'] for r in history.rows), getattr(history, 'members', 1) # trained as one: each its share
-    return dict(seconds=keep.spent/members, fit_seconds=fitting, images_per_second=history.images/fitting, resumed=list(keep.resumed))
+    joules = keep.meter.read()
+    return dict(seconds=keep.spent/members, fit_seconds=fitting, images_per_second=history.images/fitting, resumed=list(keep.resumed),
+                joules=None if joules is None else joules/members, counters=[c.name for c in keep.meter.counters])
 
 def describe_model(learn:Learner, run:Run, epoch:int) -> dict: # epoch: of the weights kept, from 1 on
     "Size and work of the model, how much of it had been trained, and how it was computed."
@@ -169,7 +171,7 @@ def _check_before(run, data, root):
         raise StudyError(f'The record {dest} was made from other images (fingerprint {old}, now {data.fingerprint}): the data '
                          'has changed since. Delete or rename that folder to train on the new images.')
 
-# %% ../nbs/41_train.ipynb #f0dfe2ab
+# %% ../nbs/41_train.ipynb #3253e76f
 def _label(data, run):
     "What stands in front of each line while `run` trains."
     fold = '' if run.fold is None else f' fold {run.fold + 1} of {run.folds},'
@@ -179,7 +181,7 @@ def _watchers(run, data, root, learn, start):
     "The callbacks of a training that can be interrupted: `Checkpoint` first."
     file, setting = checkpoint_file(run, root), dict(format=1, images=data.fingerprint, torch=str(torch.__version__),
                                                      device=torch.device(learn.dls.device).type, **learn.layout)
-    keep = Checkpoint(file, setting, load_checkpoint(file, setting), _label(data, run))
+    keep = Checkpoint(file, setting, load_checkpoint(file, setting), _label(data, run), learn.dls.device)
     keep.start = start # loading the images counts
     views = len(data.of('test'))*(1 + (run.recipe.tta or 0))
     return [keep, Deadline(deadline(), views/len(data.of('valid'))), *event_cbs(run_id(run))]
@@ -281,7 +283,7 @@ def train_all(
         records.append((train_once if pieces else train)(run, data, root))
     return records
 
-# %% ../nbs/41_train.ipynb #64aaa7a1
+# %% ../nbs/41_train.ipynb #2797b1df
 def _stacked(runs, data, root, start):
     "The members of `runs`, trained as one, and the Checkpoint that they share."
     learners = []
@@ -292,7 +294,7 @@ def _stacked(runs, data, root, start):
     for l in learners: l.layout = learn.layout
     label, first = f'{data[part_of(runs[0])].spec.title}, {runs[0].model}, {len(runs)} as one,', data[part_of(runs[0])]
     setting = dict(format=1, runs=[run_to_dict(r) for r in runs], images=first.fingerprint, torch=str(torch.__version__), device=torch.device(learn.dls.device).type, **learn.layout)
-    keep = Checkpoint(file := checkpoint_file(stack_id(runs), root), setting, load_checkpoint(file, setting), label)
+    keep = Checkpoint(file := checkpoint_file(stack_id(runs), root), setting, load_checkpoint(file, setting), label, learn.dls.device)
     keep.start = start
     views = sum(len(data[part_of(r)].of('test'))*(1 + (r.recipe.tta or 0)) for r in runs)
     once = views/sum(len(data[part_of(r)].of('valid')) for r in runs) # tests are one by one, up to so many times as slow as validation together:
