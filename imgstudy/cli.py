@@ -249,7 +249,7 @@ def compare_runs(
         print(f'\n{title}:')
         _show(part) if isinstance(part, pd.DataFrame) else print(part)
 
-# %% ../nbs/70_cli.ipynb #f105d0c9
+# %% ../nbs/70_cli.ipynb #d1a49bd5
 @command
 def collect_(
     study:str,       # a study, several with commas, or all
@@ -265,7 +265,8 @@ def collect_(
     if not records: raise StudyError(f'There are no finished records of {study} in {root}: name their folder with --root.')
     said = keep_pictures(_named(study), root)
     print(f'{len(collect(records, dest))} of {len(records)} records copied to {dest}')
-    if data: [data_exhibit(d, dest/'data') for d in dict.fromkeys(r.run.dataset for r in records) if not data_missing(d)]
+    for d in {r.run.dataset: None for r in records} if data else ():
+        if not data_missing(d): data_exhibit(d, dest/'data')
     for line in said: print(line)
 
 @command

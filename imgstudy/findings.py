@@ -198,7 +198,7 @@ def verdicts_sentence(counts) -> str:
     return (f'Of {counts.sum()} published figures, {counts["within"]} lie within our intervals, {counts["above"]} are exceeded, {counts["below"]} not reached, '
             f'{counts["not comparable"]} are not comparable with what we trained (mostly because ours is smaller), and {counts["missing"]} have no training yet.{none}')
 
-# %% ../nbs/62_findings.ipynb #0784c901
+# %% ../nbs/62_findings.ipynb #e06ef89e
 def spread_sentence(
     records, # finished ones
 ) -> str:
@@ -219,7 +219,7 @@ def cost_sentence(
     hours = sum(r.info['cost']['seconds'] for r in records)/3600
     devices = pd.Series([r.info['environment']['gpu'] or f"{r.info['environment']['cpu']}, {r.info['environment']['cores']} cores" for r in records]).value_counts()
     return (f'Cost: {len(records)} trainings, {hours:.1f} hours in all, on ' + ', '.join(f'{k} ({n})' for k, n in devices.items())
-            + '. Trainings shared their machine with others, so that seconds scatter; operations an image do not.')
+            + '. Seconds are what a clock said: work beside a training makes them longer; operations an image stay the same.')
 
 def calibration_sentence(
     pairs:dict, # as from `transfer_pairs`
@@ -248,7 +248,7 @@ def labels_sentence(
     return (f'Labels: from scratch, {most.images:,} labelled images and {len(one.history)} epochs give {most.accuracy:.3f} [{most.low:.3f}, {most.high:.3f}] (n={most.n}); {reached}. '
             + get_study('label_efficiency').note)
 
-# %% ../nbs/62_findings.ipynb #ca756344
+# %% ../nbs/62_findings.ipynb #14a50068
 def best_ways(
     records, # finished ones
     least:int=1, # trainings
@@ -268,7 +268,7 @@ def headline_table(
     published = published[published.study.isin([*studies]) & (published.metric == 'accuracy') & ~published.source.str.contains('as cited|as quoted')] # their own
     shown = [r for r in records if not is_demonstration(r)] or records
     for (dataset, start), way in best_ways(shown).items():
-        t, r = seeds_table(way).loc['accuracy'], way[0]
+        t, r = seeds_table(way, ['accuracy']).loc['accuracy'], way[0]
         over = t.index[1].removesuffix('_low') if t.iloc[1] == t.iloc[1] else 'images'
         low, high = t.iloc[1:3] if over != 'images' else t.iloc[3:5]
         same = (published.init == 'scratch') == (start == 'scratch')
@@ -300,7 +300,7 @@ def update_between(
     before, rest = said.split(start)
     Path(path).write_text(before + start + text + end + rest.split(end, 1)[1], encoding='utf-8')
 
-# %% ../nbs/62_findings.ipynb #97e66862
+# %% ../nbs/62_findings.ipynb #46daaa6e
 def _recipe_said(run) -> str:
     "The fields of a recipe that are set."
     return ', '.join(f'{k} {v:g}' if isinstance(v, float) else f'{k} {v}' for k, v in run_to_dict(run)['recipe'].items() if v is not None)
@@ -314,7 +314,7 @@ def card_facts(
     way, # records that differ in seed or fold only
 ) -> dict: # heading -> text
     "What a model card says."
-    r, t = way[0], seeds_table(way)
+    r, t = way[0], seeds_table(way, ['accuracy', 'macro_f1', 'log_loss', 'calibration_error'])
     data, cost, env = r.info['data'], r.info['cost'], r.info['environment']
     value = lambda m: f'{t.loc[m, "mean"]:.3f}'
     ends = t.loc['accuracy']
@@ -331,6 +331,7 @@ def card_facts(
         'Use': 'To compare ways to train on these images. It has seen nothing else: not fit for decisions about people, safety or health, and its probabilities are only as good as the calibration error says.',
         'Records': ', '.join(w.id for w in way)}
 
+# %% ../nbs/62_findings.ipynb #68b44aa7
 _mark = '<!-- a model card made by imgstudy -->\n' # so that no other file of the folder is taken for one
 
 def _card_name(dataset, start) -> str:

@@ -146,7 +146,7 @@ class StudyLearner(Learner):
         if event_name == 'after_fit': return super()._call_one(event_name) # it also switches callbacks on again
         for cb in self.listeners(event_name): cb(event_name)
 
-# %% ../nbs/30_learner.ipynb #7b253f48
+# %% ../nbs/30_learner.ipynb #805dd876
 def create_learner(
     run:Run,  # says model, init, recipe, size and precision
     dls,      # as from `create_dls`
@@ -155,7 +155,7 @@ def create_learner(
     "A Learner for `run`, weights drawn from the current random state: call `seed_everything` first."
     recipe = run.recipe
     model = create_model(run.model, dls.c, size=run.size, dropout=recipe.dropout)
-    if recipe.head_init: draw_classifier(model, recipe.head_init)
+    if recipe.head_init in ('glorot', 'zero'): draw_classifier(model, recipe.head_init)
     loaded = init_weights(model, run.init, run.model, dls.vocab, root)
     model, layout = _on_device(model, run, torch.device(dls.device).type)
     groups = param_groups(model, recipe)

@@ -193,14 +193,14 @@ def plot_changes(
     ax.set_title('against ' + next(iter(groups)), loc='left')
     return ax
 
-# %% ../nbs/61_overview.ipynb #4af542cc
+# %% ../nbs/61_overview.ipynb #5fed37b1
 def labels_table(
     groups:dict, # name -> finished records
 ) -> pd.DataFrame: # init, images, n, accuracy, low, high: a row a group, by images
     "How accurate a network is after training on so many labelled images."
     rows = []
     for records in groups.values():
-        t = seeds_table(records).loc['accuracy']
+        t = seeds_table(records, ['accuracy']).loc['accuracy']
         rows.append(dict(init=records[0].run.init.split(':')[0], images=records[0].info['data']['counts']['train'], n=len(records), accuracy=t['mean'],
                          low=t.images_low, high=t.images_high))
     return pd.DataFrame(rows).sort_values(['init', 'images'], ignore_index=True)

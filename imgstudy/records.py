@@ -286,7 +286,7 @@ def _spread(records, metric):
     counts = records[0].info['data']['counts']
     return t_interval([np.mean([r.metrics[metric] for r in same]) for same in folds.values()], counts['test']/counts['train'])
 
-# %% ../nbs/40_records.ipynb #d88db3b9
+# %% ../nbs/40_records.ipynb #194836be
 def _of_same_images(records):
     "`records`, or a `StudyError` if the data set changed between them."
     prints = {r.info.get('data', {}).get('fingerprint') for r in records}
@@ -296,16 +296,19 @@ def _of_same_images(records):
 
 def seeds_table(
     records, # finished ones that differ in seed or fold only
+    metrics=None, # their names; None: all
 ) -> pd.DataFrame: # mean, seeds_low, seeds_high (folds_ for folds), images_low, images_high: a row a metric
     "Mean of each metric with 95 % intervals over seeds or folds (t) and over images; nan where there is none."
     cm = mean_confusion(_of_same_images(finished(records)))
     low, high = wilson_interval(round(np.trace(cm)), round(cm.sum()))
-    images = dict(accuracy=(low, high), zero_one_loss=(1 - high, 1 - low), macro_f1=macro_f1_interval(cm))
+    images = dict(accuracy=(low, high), zero_one_loss=(1 - high, 1 - low))
+    if metrics is None or 'macro_f1' in metrics: images['macro_f1'] = macro_f1_interval(cm) # a bootstrap: slow for many classes
     images |= {m: (np.nan, np.nan) for m in _plain if all(m in r.metrics for r in records)}
+    if metrics is not None: images = {m: images[m] for m in metrics}
     over = 'folds' if len(by_fold(records)) > 1 else 'seeds'
     rows = {m: (*_spread(records, m), *ends) for m, ends in images.items()}
     table = pd.DataFrame(rows, index=['mean', f'{over}_low', f'{over}_high', 'images_low', 'images_high']).T.rename_axis('metric')
-    shares = [m for m in table.index if m != 'log_loss']
+    shares = table.index[table.index != 'log_loss']
     table.loc[shares] = table.loc[shares].clip(0, 1) # a t-interval knows nothing of the ends of the scale
     return table
 

@@ -60,7 +60,7 @@ def _repr_given(self):
     given = ((f.name, getattr(self, f.name)) for f in dataclasses.fields(self))
     return f"{type(self).__name__}({', '.join(f'{k}={v!r}' for k, v in given if v is not None)})"
 
-# %% ../nbs/01_runs.ipynb #7531d01f
+# %% ../nbs/01_runs.ipynb #6c51c630
 Schedule = Literal['one_cycle', 'cosine', 'linear', 'exponential', 'step', 'flat']
 
 @dataclass(frozen=True, repr=False, config=_strict)
@@ -81,7 +81,7 @@ class Recipe:
     decay_all: bool|None = None                              # True: biases and norms decay too
     clip: float|None = Field(None, gt=0)                     # largest L2 norm of the gradient
     dropout: float|None = Field(None, ge=0, lt=1)            # None: the model's own
-    head_init: Literal['glorot', 'zero']|None = None         # how the last layer is drawn if no weights are given for it; None: the model's own way
+    head_init: Literal['own', 'glorot', 'zero']|None = None  # how the last layer is drawn if no weights are given for it; None: own, the model's way
     label_smoothing: float|None = Field(None, ge=0, lt=1)    # share of the target spread over all classes
     mixup: float|None = Field(None, gt=0)                    # alpha of the Beta that mixes two images
     cutmix: float|None = Field(None, gt=0)                   # alpha of the Beta that pastes one into another
@@ -146,7 +146,7 @@ def make_run(**params) -> Run:
     recipe = {k: params.pop(k) for k in fields_of(Recipe) & set(params)}
     return checked(Run, recipe=checked(Recipe, **recipe), **params)
 
-# %% ../nbs/01_runs.ipynb #59d40236
+# %% ../nbs/01_runs.ipynb #6d94412c
 def run_to_dict(run:Run) -> dict: return dataclasses.asdict(run)
 
 def run_from_dict(d:dict) -> Run:
@@ -155,6 +155,11 @@ def run_from_dict(d:dict) -> Run:
 
 def run_id(run:Run) -> str:
     "A readable name and eight hex digits that stand for every field of `run`."
+    known = vars(run).get('_id') # a report asks a hundred times for each; a cache would take `subset` 1 and 1.0 for one
+    if not known: object.__setattr__(run, '_id', known := _make_id(run))
+    return known
+
+def _make_id(run):
     said = lambda d: {k: said(v) if isinstance(v, dict) else v for k, v in d.items() if v is not None}
     digest = hashlib.sha256(json.dumps(said(run_to_dict(run)), sort_keys=True).encode()).hexdigest()[:8]
     slug = lambda s: re.sub(r'[^\w.]+', '_', s.rstrip('/').split('/')[-1])[:40]

@@ -77,7 +77,7 @@ def results_table(
         'ours': [interval(r) for _, r in t.iterrows()], 'verdict': rest[0].tolist(), 'because': [x if isinstance(x, str) else '' for x in rest[1].tolist()],
         'trainings, test accuracy': [trained[row] for row in t.index], 'probably wrong': [wrong.get(row, '') for row in t.index]}, index=t.index)
 
-# %% ../nbs/63_sections.ipynb #5228731b
+# %% ../nbs/63_sections.ipynb #0f8ccaa1
 def _end(groups, column='valid_accuracy') -> str:
     "The row that ends highest in words."
     ends = {k: np.mean([r.history[column].iloc[-1] for r in rs]) for k, rs in groups.items()}
@@ -94,6 +94,7 @@ def rates_figure(groups):
     ends = ', '.join(f'{k} from {rs[0].history.lr.iloc[0]:.2g} to {rs[0].history.lr.iloc[-1]:.2g}' for k, rs in groups.items())
     return as_figure(plot_rates(groups), f'Learning rate at the end of each epoch: {ends}.', 'Learning rates as the histories recorded them.')
 
+# %% ../nbs/63_sections.ipynb #74fbea52
 def _learnt(records) -> bool:
     "Whether `records` are clearly better than guessing among their classes."
     return np.mean([r.metrics['accuracy'] for r in records]) > 1.5/len(records[0].info['data']['classes'])
@@ -128,7 +129,7 @@ def classes_section(groups) -> list: # of HTML
     t = pd.DataFrame(cells).sort_values(next(iter(cells)), ascending=False)
     return [as_table(t, 'Test accuracy of every class, over all trainings', folded=True)]
 
-# %% ../nbs/63_sections.ipynb #c2f03622
+# %% ../nbs/63_sections.ipynb #8624d26b
 def comparisons_section(
     study,     # a `Study` or its name
     root=None, # a folder of records; None: as for `find_records`
@@ -147,6 +148,7 @@ def comparisons_section(
     return [*waiting, *filter(None, [figure]), as_table(with_intervals(shown, 3).rename(columns={'finding': 'finding, adjusted', 'says': 'intervals say, not adjusted', 'over seeds': 'interval over seeds or folds', 'over bootstrap': 'interval over these and images'}),
                                               'Compared pair by pair', folded=len(t) > 12)]
 
+# %% ../nbs/63_sections.ipynb #051875b5
 def grid_factors(study) -> list: # of fields of `Run` and `Recipe`, the rate first; empty where the rows are no grid
     "What the rows of `study` vary, if they are every combination of it."
     firsts = [rs[0] for rs in study_runs(study, 'full', 1).values()]
@@ -180,7 +182,8 @@ def changes_section(
         base = np.mean([r.metrics['accuracy'] for r in groups['as published']])
         ends = ', '.join(f'{k} {np.mean([r.metrics["accuracy"] for r in rs]) - base:+.3f}' for k, rs in groups.items() if k != 'as published')
         n = len(groups['as published'])
-        parts.append(as_list(change_sentences({what: groups}))); parts.append(as_figure(plot_changes(groups), f'{what}: gain in test accuracy of each change over as published ({base:.3f}): {ends}.', f'{what}, n={n}.'))
+        alt = f'{what}: gain in test accuracy of each change over as published ({base:.3f}): {ends}.'
+        parts += [as_list(change_sentences({what: groups})), as_figure(plot_changes(groups), alt, f'{what}, n={n}.')]
     return parts
 
 # %% ../nbs/63_sections.ipynb #8e2f2484
@@ -243,7 +246,7 @@ def show(parts):
     "Display the parts of a section, one after the other."
     for part in parts: display(part)
 
-# %% ../nbs/63_sections.ipynb #56facfe8
+# %% ../nbs/63_sections.ipynb #a8722be6
 def answer_lines(
     records, # finished ones
     pairs:dict, # as from `transfer_pairs`
@@ -273,7 +276,7 @@ def bubbles_figure(records, x):
     best = {(w[0].run.dataset, w[0].run.model, w[0].run.init == 'scratch'): w for w in sorted(ways(records), key=validation)} # the last one stays
     t = groups_table({' '.join(map(str, k)): w for k, w in best.items()})
     return as_figure(plot_bubbles(t, x), f'Test accuracy of {len(t)} networks over {x}; bubbles grow with the operations an image takes.',
-                     f'Of each data set, network and start the way to train that validation images choose; whiskers are ranges over seeds or folds.' + (' Seconds are of one training on a machine that it shared; that of the source of a transfer is not in them.' if x == 'seconds' else ''))
+                     f'Of each data set, network and start the way to train that validation images choose; whiskers are ranges over seeds or folds.' + (' Seconds are of one training, longer where the machine did other work too; that of the source of a transfer is not in them.' if x == 'seconds' else ''))
 
 def answer_figures(records, pairs, root=None) -> list: # of HTML
     "What transfer buys, what tuning buys, at what cost."
@@ -352,7 +355,7 @@ def samples_figure(name, exhibit):
     "Sample images, as a figure of the page."
     return as_figure(plot_samples_kept(exhibit), f'Sample images of each class of {name}.', f'{name}: evenly spaced images of each class.')
 
-# %% ../nbs/63_sections.ipynb #ec1b4bce
+# %% ../nbs/63_sections.ipynb #37473004
 def threats(
     records, # finished ones
     root=None, # a folder of records; None: as for `find_records`
@@ -375,7 +378,8 @@ def threats(
             f'Few seeds: {len(few)} of {len(ways(records))} ways to train have one training; nothing is said of them over seeds.',
             'Test images that are also among the training images of a run, byte for byte: ' + (', '.join(f'{k} up to {n}' for k, n in leaked.items()) if leaked else 'none were found in these runs') + '.',
             'Copies: images were read as ' + ', '.join(f"{k} {' '.join(sorted(v))}" for k, v in sorted(formats.items()) if v) + '; JPEG and WebP are not the original pixels, and sizes are those under The data.',
-            'Contamination: weights from ImageNet have seen images of cats and dogs of many breeds, and those of Stanford Dogs themselves; a gain on these is not one on new kinds of images.',
+            *(['Contamination: weights from ImageNet have seen images of cats and dogs of many breeds, and those of Stanford Dogs themselves; a gain on these is not one on new kinds of images.']
+              if any(r.run.init == 'imagenet' for r in records) else []),
             f'Records from a working tree with uncommitted changes: {len(dirty)} of {len(records)} (their commits end in +).',
             f'Selection: {len(on_test)} of {len(refs)} accuracies and losses published in the five studies were chosen on the images that they are of; ours are chosen on validation images.',
             *(f'{name}: {note}' for name, note in sorted(notes.items()) if note and not name.startswith('digits_'))]

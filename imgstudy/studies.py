@@ -252,7 +252,7 @@ def _changed(
     said = lambda name: name.replace('_', ' ')
     return tuple(Row(f'{title}: {said(n)}', {**base, **c}, small=dict(small)) for n, c in dict(as_published={}, **changes).items())
 
-# %% ../nbs/42_studies.ipynb #13a53aed
+# %% ../nbs/42_studies.ipynb #7a06689f
 _resnet = dict(_stop, model='resnet18_tv', init='imagenet', wd=0., size=256)
 _eight = dict(_stop, model='cnn3', bs=128, lr=1e-3, dropout=.5, wd=.01, **_l2)
 
@@ -277,6 +277,8 @@ studies.add(Study('tuned', 'How much of each published gap was architecture, and
      *_changed('MobileNetV2 tuned as ResNet-18 was', dict(_resnet, model='mobilenetv2_keras', size=96), dict(subset=2000, epochs=6),
                rate_a_tenth=dict(lr=1e-4), one_cycle=dict(schedule='one_cycle'), layer_decay=dict(layer_decay=.5),
                head_first=dict(frozen_epochs=1), head_from_zero=dict(head_init='zero'), images_of_32=dict(size=32)),
+     *_changed('head of MobileNetV2 on dogs', dict(_dogs, model='mobilenetv2_keras'), dict(size=96, epochs=3, subset=None),
+               as_timm_draws_it=dict(head_init='own'), from_zero=dict(head_init='zero')),
      *_changed('cnn3 with L2 in Adam', _eight, no_decay=dict(wd=0.), a_hundredth_of_it=dict(wd=1e-4), decoupled_AdamW=dict(opt='adamw'),
                not_on_biases=dict(decay_all=None)),
      *_changed('cnn3 with erasing', dict(_eight, wd=0., augment='erasing'), erasing_left_out=dict(augment='basic'),

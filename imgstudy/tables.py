@@ -63,7 +63,7 @@ def said_scale(
     "At which scale `runs` are."
     return 'full' if runs[0] in study_runs(study, 'full', [runs[0].seed])[row] else 'small'
 
-# %% ../nbs/52_tables.ipynb #6c1cb37e
+# %% ../nbs/52_tables.ipynb #10030f63
 _compared = ('accuracy', 'zero_one_loss', 'test_loss')
 _one_fold = r'fold (\d+) of'
 
@@ -77,7 +77,7 @@ def _against(refs, records, full, stated) -> list: # of dicts
 
 def _alone(records) -> list: # of one dict
     "A line for a row of which nothing was published."
-    t = seeds_table(records).loc['accuracy']
+    t = seeds_table(records, ['accuracy']).loc['accuracy']
     over = t.index[1].removesuffix('_low')
     low, high, over = (*t.iloc[1:3], over) if t.iloc[1] == t.iloc[1] else (*t.iloc[3:5], 'images')
     return [dict(metric='accuracy', images='test', value=t['mean'], value_low=low, value_high=high, over=over)]

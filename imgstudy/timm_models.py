@@ -99,10 +99,13 @@ def adapt_timm(
     f = getattr(sys.modules[type(model).__module__], 'checkpoint_filter_fn', None)
     return f(state, model) if f else state
 
-# %% ../nbs/26_timm.ipynb #3b3311af
+# %% ../nbs/26_timm.ipynb #5580c81f
+_wide_heads = 'timm.models.efficientnet', 'timm.models.mobilenetv3' # modules that draw the last layer within 1 / sqrt(classes)
+
 def _recipe(net): # ours
     batch_norm = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())
-    return dict(epochs=5, lr=1e-3 if batch_norm else 1e-4, bs=32)
+    wide = type(net).__module__ in _wide_heads
+    return dict(epochs=5, lr=1e-3 if batch_norm else 1e-4, bs=32) | (dict(head_init='glorot') if wide else {})
 
 def _prepare(cfg):
     return dict(mean=list(cfg.mean), std=list(cfg.std), interpolation=cfg.interpolation)
@@ -130,10 +133,11 @@ def timm_model(
 
 models.prefixes['timm'] = timm_model
 
-# %% ../nbs/26_timm.ipynb #a7516485
+# %% ../nbs/26_timm.ipynb #248d250a
 _vit = dict(min_size=16, depthwise=False)
 _plain, _dw = dict(min_size=32, depthwise=False), dict(min_size=32, depthwise=True)
 _cnn = dict(epochs=5, lr=1e-3, bs=64) # ours
+_mobile = dict(_cnn, head_init='glorot')
 timm_aliases = { # name: (timm's name, what a sketch would tell, recipe)
     'vit_b16_in21k':     ('vit_base_patch16_224.orig_in21k',   _vit,   dict(epochs=5, lr=5e-5, bs=32)),
     'convnext_t_22k':    ('convnext_tiny.fb_in22k',            _dw,    dict(epochs=6, lr=4e-5, bs=64)),
@@ -144,15 +148,15 @@ timm_aliases = { # name: (timm's name, what a sketch would tell, recipe)
     'convnext_b_22k_1k': ('convnext_base.fb_in22k_ft_in1k',    _dw,    dict(epochs=9, lr=4e-5, bs=32)),
     'resnet18':          ('resnet18.a1_in1k',                  _plain, _cnn),
     'resnet18_tv':       ('resnet18.tv_in1k',                  _plain, _cnn),
-    'mobilenetv2':       ('mobilenetv2_100.ra_in1k',           _dw,    _cnn),
-    'mobilenetv3_s':     ('mobilenetv3_small_100.lamb_in1k',   _dw,    _cnn),
-    'efficientnetv2_s':  ('tf_efficientnetv2_s.in1k',          _dw,    _cnn),
+    'mobilenetv2':       ('mobilenetv2_100.ra_in1k',           _dw,    _mobile),
+    'mobilenetv3_s':     ('mobilenetv3_small_100.lamb_in1k',   _dw,    _mobile),
+    'efficientnetv2_s':  ('tf_efficientnetv2_s.in1k',          _dw,    _mobile),
 }
 for name, (tag, told, recipe) in timm_aliases.items(): models.add(timm_model(tag, name=name, recipe=recipe, **told))
 
-# %% ../nbs/26_timm.ipynb #4debef9b
+# %% ../nbs/26_timm.ipynb #bb03df73
 _half = dict(mean=[.5]*3, std=[.5]*3, interpolation='bilinear')
-models.add(timm_model('mobilenetv2_100', name='mobilenetv2_keras', recipe=_cnn, **_dw, prepare=_half,
+models.add(timm_model('mobilenetv2_100', name='mobilenetv2_keras', recipe=_mobile, **_dw, prepare=_half,
                       weights='mobilenetv2_100.imagenet', # no tag of timm's: a file of this name is looked for
                       make=partial(create_timm, 'mobilenetv2_100', pad_type='same'),
                       source='Sandler et al. 2018, MobileNetV2; weights Google, as in Keras'))

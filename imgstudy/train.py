@@ -7,10 +7,11 @@ __all__ = ['study_parameters', 'transfer_parameters', 'create_run', 'notebook_pa
            'describe_data', 'describe_cost', 'describe_model', 'OutOfMemory', 'train', 'train_once', 'train_all',
            'stack_id', 'kept_stacks', 'train_stacked', 'Clock', 'stacking_gain', 'kept_gain']
 
-# %% ../nbs/41_train.ipynb #f8e483cc
+# %% ../nbs/41_train.ipynb #11c2589a
 from .core import *
 import dataclasses, gc, hashlib, json, math, os, shutil, time
 from contextlib import suppress
+from functools import lru_cache
 from types import ModuleType, SimpleNamespace
 import numpy as np, pandas as pd, torch
 from fastai.basics import Callback, CancelFitException, Learner
@@ -58,7 +59,7 @@ def create_run(
     _check_run(run)
     return run
 
-# %% ../nbs/41_train.ipynb #bfdd00f5
+# %% ../nbs/41_train.ipynb #941dcf17
 def _check_run(run):
     "Raise `StudyError` if what `run` asks of its model, augmentation or test cannot be."
     if run.init.startswith('file:') and not Path(run.init[5:]).is_file():
@@ -67,7 +68,10 @@ def _check_run(run):
         '`tta` averages augmented views of a test image, but augment is none, which has only one: choose a level.')
     if run.torch_compile and not any(map(shutil.which, (os.environ.get('CXX', 'g++'), 'c++', 'clang++'))):
         raise StudyError('torch_compile needs a C++ compiler, such as g++: install one, or leave torch_compile out.')
-    create_light(run.model, 2, size=run.size, dropout=run.recipe.dropout) # costs no storage
+    _check_built(run.model, models[run.model].make, run.size, run.recipe.dropout)
+
+@lru_cache
+def _check_built(model, make, size, dropout): create_light(model, 2, size=size, dropout=dropout) # costs no storage
 
 # %% ../nbs/41_train.ipynb #da7a732d
 study_parameters = (run_parameters - {'seed'}) | {'seeds', 'find_lr'}
