@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['ways', 'validation', 'is_demonstration', 'transfer_pairs', 'said_gain', 'scale_said', 'transfer_sentences',
-           'tuning_sentence', 'change_groups', 'change_sentences', 'changes_sentence', 'pair_sentence',
-           'verdict_counts', 'verdicts_sentence', 'spread_sentence', 'cost_sentence', 'calibration_sentence',
-           'labels_sentence', 'best_ways', 'headline_table', 'markdown_table', 'update_between', 'card_facts',
-           'model_card', 'write_cards']
+           'tuning_sentence', 'change_groups', 'change_sentences', 'changes_sentence', 'target_sentences',
+           'pair_sentence', 'verdict_counts', 'verdicts_sentence', 'spread_sentence', 'cost_sentence',
+           'calibration_sentence', 'labels_sentence', 'best_ways', 'headline_table', 'markdown_table', 'update_between',
+           'card_facts', 'model_card', 'write_cards']
 
 # %% ../nbs/62_findings.ipynb #29dd95c6
 from .core import *
@@ -164,6 +164,31 @@ def changes_sentence(
     said = [f'{what}, {mean(g["as published"]):.3f} as published, {mean(g[best[what]]):.3f} with {best[what]}' for what, g in groups.items()]
     n = max(len(rs) for g in groups.values() for rs in g.values())
     return f'One change at a time, chosen on validation images (n={n} each, intervals in the section): ' + '; '.join(said) + '.'
+
+# %% ../nbs/62_findings.ipynb #9f67a2ea
+def _reached(records) -> str:
+    "Mean accuracy in words."
+    t = seeds_table(records, ['accuracy']).loc['accuracy']
+    over = t.index[1].removesuffix('_low') if t.iloc[1] == t.iloc[1] else 'images'
+    low, high = t.iloc[1:3] if over != 'images' else t.iloc[3:5]
+    return f'{t["mean"]:.3f} [{low:.3f}, {high:.3f}] over {over}, n={len(records)}'
+
+def target_sentences(
+    study='tuned', # a `Study` or its name
+    root=None,     # a folder of records; None: as for `find_records`
+) -> list: # of sentences, one a row with a target
+    "Which targets were reached, by how much others were missed, and what else was tried."
+    study, said = get_study(study), []
+    runs, same = study_runs(study, 'full'), lambda a, b: (a.model, a.dataset, a.init) == (b.model, b.dataset, b.init)
+    have = {row.name: rs for row in study.rows if (rs := find_records(runs[row.name], root))}
+    for row in study.rows:
+        if row.target is None: continue
+        if row.name not in have: said.append(f'{row.name}: target {row.target:.2f}, missing at full scale.'); continue
+        mean = np.mean([r.metrics['accuracy'] for r in have[row.name]])
+        ends = 'reached' if mean >= row.target else f'missed by {row.target - mean:.3f}'
+        tried = [f'"{k}" {_reached(rs)}' for k, rs in have.items() if rs[0].id != have[row.name][0].id and same(rs[0].run, have[row.name][0].run)]
+        said.append(f'{row.name}: target {row.target:.2f}, {ends}: {_reached(have[row.name])}.' + (f' Also tried: {"; ".join(tried)}.' if tried else ''))
+    return said
 
 # %% ../nbs/62_findings.ipynb #9a43487a
 def pair_sentence(

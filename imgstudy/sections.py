@@ -8,7 +8,7 @@ __all__ = ['our_protocol', 'facts_section', 'results_table', 'curves_figure', 'r
            'grid_section', 'changes_section', 'mistakes_section', 'cams_section', 'untrained', 'study_section',
            'labels_figure', 'show', 'answer_lines', 'gains_figure', 'tuning_figure', 'bubbles_figure', 'answer_figures',
            'costs_section', 'pair_section', 'pairs_section', 'other_sections', 'data_sections', 'counts_figure',
-           'samples_figure', 'threats', 'provenance', 'planned_runs', 'trainings_list']
+           'samples_figure', 'threats', 'provenance', 'planned_runs', 'time_table', 'trainings_list']
 
 # %% ../nbs/63_sections.ipynb #2973c4a2
 from .core import *
@@ -129,7 +129,9 @@ def classes_section(groups) -> list: # of HTML
     t = pd.DataFrame(cells).sort_values(next(iter(cells)), ascending=False)
     return [as_table(t, 'Test accuracy of every class, over all trainings', folded=True)]
 
-# %% ../nbs/63_sections.ipynb #8624d26b
+# %% ../nbs/63_sections.ipynb #791e149b
+def _said_p(t): return t.assign(**{k: ['<0.001' if p < .001 else f'{p:.3f}' if p == p else '' for p in t[k]] for k in ('p', 'p_holm')})
+
 def comparisons_section(
     study,     # a `Study` or its name
     root=None, # a folder of records; None: as for `find_records`
@@ -202,7 +204,7 @@ def cams_section(groups) -> list: # of HTML
     for name, r in kept.items(): sets.setdefault((r.run.dataset, r.run.size), {})[name] = r
     return [as_figure(plot_grad_cam_kept([*g.values()], [*g]), f'Grad-CAM on six test images, {" beside ".join(g)}.', 'Which places speak for the predicted class, by gradients (Grad-CAM, Selvaraju et al. 2017); coarse, and no proof of what the network uses.') for g in sets.values()]
 
-# %% ../nbs/63_sections.ipynb #2d834983
+# %% ../nbs/63_sections.ipynb #dd4ce3f9
 def _best(groups): return max(groups, key=lambda k: validation(groups[k]))
 
 def untrained(study, groups) -> list: # of fields of `Run` and `Recipe`
@@ -228,6 +230,7 @@ def study_section(
     if study.name != 'tuned': parts += [curves_figure(few)] # its rows are of many data sets
     if any('schedule' in v or 'rate' in v for v in study.shown.values()): parts.append(rates_figure(few))
     if study.name == 'label_efficiency': parts.append(labels_figure(groups))
+    if any(r.target for r in study.rows): parts.append(as_list(target_sentences(study, root)))
     if study.name == 'tuned': parts += changes_section(root)
     folds = folds_table(study, 'largest', root=root)
     if len(folds): parts.append(as_table(folds, 'Zero-one loss, fold by fold'))
@@ -309,7 +312,7 @@ def pairs_section(pairs) -> list: # of HTML
     for name, (a, b) in pairs.items(): parts += [] if is_demonstration(a[0]) else pair_section(name, a[0], b[0])
     return parts
 
-# %% ../nbs/63_sections.ipynb #9c74001f
+# %% ../nbs/63_sections.ipynb #c81bc329
 def _way_name(way) -> str:
     "What tells a way to train from others of its data set, in short."
     r = way[0].run
@@ -331,8 +334,6 @@ def other_sections(
         if len(alike) > 1: parts.append(as_table(_said_p(compare_all(alike))[['n_pairs', 'difference', 'test', 'p', 'p_holm', 'finding', 'says']], f'{title}: compared on the same images and seeds'))
         parts += [classwise_figure(best, groups[best]), confusion_figure(best, groups[best]), calibration_figure(few), *mistakes_section(best, groups[best])]
     return parts
-
-def _said_p(t): return t.assign(**{k: ['<0.001' if p < .001 else f'{p:.3f}' if p == p else '' for p in t[k]] for k in ('p', 'p_holm')})
 
 # %% ../nbs/63_sections.ipynb #ca20097d
 def data_sections(
@@ -384,7 +385,7 @@ def threats(
             f'Selection: {len(on_test)} of {len(refs)} accuracies and losses published in the five studies were chosen on the images that they are of; ours are chosen on validation images.',
             *(f'{name}: {note}' for name, note in sorted(notes.items()) if note and not name.startswith('digits_'))]
 
-# %% ../nbs/63_sections.ipynb #99fe175b
+# %% ../nbs/63_sections.ipynb #f732d868
 def provenance(
     records, # finished ones
 ) -> dict:
@@ -404,6 +405,31 @@ def planned_runs(root=None) -> dict: # id -> (run, studies)
             for r in runs: found.setdefault(run_id(r), (r, []))[1].append(s.name)
     return {i: (r, [*dict.fromkeys(names)]) for i, (r, names) in found.items()}
 
+def _machine(record) -> str:
+    env = record.info['environment']
+    return f"{env['gpu'] or env['cpu']}, {env['cores']} cores"
+
+def _time_row(records) -> dict:
+    "Seconds and kilowatt hours of `records`."
+    seconds, joules = [r.info['cost']['seconds'] for r in records], [j for r in records if (j := r.info['cost'].get('joules')) is not None]
+    counted = f'{sum(joules)/3.6e6:.3g}' + (f' ({len(joules)} of them)' if len(joules) < len(records) else '') if joules else 'not counted'
+    return {'trainings': len(records), 'seconds a training, median': f'{np.median(seconds):,.0f}', 'range': f'{min(seconds):,.0f} to {max(seconds):,.0f}',
+            'hours in all': f'{sum(seconds)/3600:.2f}', 'kWh in all': counted}
+
+def time_table(
+    records,   # finished ones
+    root=None, # a folder of records; None: as for `find_records`
+) -> pd.DataFrame: # trainings, seconds, hours, kWh: a row a study and machine
+    "What each study took on each machine; what several studies share counts in each of them, and once at the end."
+    planned, parts = planned_runs(root), {}
+    for r in records:
+        for study in planned[r.id][1] if r.id in planned else ['no study']: parts.setdefault((study, _machine(r)), []).append(r)
+    rank = {k: i for i, k in enumerate([*studies, 'no study'])}
+    parts = dict(sorted(parts.items(), key=lambda p: (rank[p[0][0]], p[0][1])))
+    for r in records: parts.setdefault(('all', _machine(r)), []).append(r)
+    return pd.DataFrame([{'study': s, 'machine': m, **_time_row(rs)} for (s, m), rs in parts.items()]).set_index('study')
+
+# %% ../nbs/63_sections.ipynb #842366e4
 def trainings_list(
     records, # finished ones
     root=None, # a folder of records; None: as for `find_records`
