@@ -34,3 +34,10 @@ def test_no_step_waits_for_the_gpu(tmp_path):
     learn = create_learner(run, create_dls(run, data))
     try: fit(learn, run.recipe, cbs=[Watch()])
     finally: torch.cuda.set_sync_debug_mode('default')
+
+
+@pytest.mark.cuda
+def test_a_gpu_counts_its_joules(tmp_path):
+    pytest.importorskip('pynvml')
+    cost = train(create_run(dataset='digits', model='lenet5', epochs=2, subset=300), root=tmp_path).info['cost']
+    assert torch.cuda.get_device_name() in cost['counters'] and 0 < cost['joules'] < 2000*cost['seconds'] # watts

@@ -1,12 +1,14 @@
 "A training that is killed, stopped or short of memory or disk goes on, and ends with the bits of one that was left alone."
 import errno, multiprocessing, os, random, subprocess, sys, time
+from functools import partial
 import numpy as np, pytest, torch
-from imgstudy import train as training
+from imgstudy import records, train as training
 from imgstudy.checkpoint import Checkpoint, DiskFull, Paused, checkpoint_file, deadline, has_checkpoint
 from imgstudy.core import StudyError
+from imgstudy.energy import EnergyCounter, EnergyMeter
 from imgstudy.records import is_finished, read_record, verify_record
 from imgstudy.runs import run_id
-from imgstudy.train import create_run, train, train_all
+from imgstudy.train import create_run, predict_test, train, train_all
 from safetensors.torch import load_file
 
 quick = dict(dataset='digits', model='lenet5', subset=200, epochs=5)
@@ -26,6 +28,7 @@ def piece(run, root, die=None): # one process: trains until it is killed
     if isinstance(die, int): os.fsync = fsync
     if die == 'test': training.predict_test = kill
     if die == 'record': training.write_record = kill
+    if die == 'in record': records.save_file = kill # its folder is half full
     train(run, root=root)
 
 
@@ -116,9 +119,29 @@ def test_killed_where_it_hurts(start, tmp_path):
         assert process.exitcode == -9 and not is_finished(tmp_path/run_id(run))
         if isinstance(die, int): assert has_checkpoint(run, tmp_path) == kept
     assert any(p.suffix == '.part' for p in tmp_path.iterdir())
+    process = start(run, tmp_path, 'in record')
+    process.join()
+    assert process.exitcode == -9 and any(p.suffix == '.part' and p.is_dir() for p in tmp_path.iterdir())
     end(start(run, tmp_path))
     assert_same(tmp_path/'whole'/run_id(run), tmp_path/run_id(run))
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([run_id(run), 'whole'])
+
+
+def test_joules_of_all_pieces_add_up(tmp_path, monkeypatch):
+    "A machine that takes one watt counts as many joules as seconds; a piece that was not counted leaves no sum."
+    watt, none = [EnergyCounter('one watt', time.perf_counter)], []
+    def interrupted(run, *pieces):
+        for n, counters in enumerate(pieces):
+            monkeypatch.setattr('imgstudy.checkpoint.EnergyMeter', partial(EnergyMeter, counters=counters))
+            monkeypatch.setattr(training, 'predict_test', predict_test if n == len(pieces) - 1 else lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
+            try: record = train(run, root=tmp_path)
+            except KeyboardInterrupt: pass
+        return read_record(record.path).info['cost']
+    monkeypatch.setattr(Checkpoint, 'every', 0.)
+    cost = interrupted(create_run(**quick), watt, watt)
+    assert cost['resumed'] == [5] and cost['fit_seconds'] < cost['joules'] < cost['seconds'] and cost['counters'] == ['one watt']
+    for seed, pieces in enumerate([(none, watt), (watt, none)], 1):
+        assert interrupted(create_run(**quick, seed=seed), *pieces)['joules'] is None
 
 
 # other images, another PyTorch, other files

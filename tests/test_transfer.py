@@ -98,6 +98,29 @@ def test_a_file_as_a_training_script_saves_it(wrap, tmp_path):
     assert all(torch.equal(v, got[k]) for k, v in state.items() if not k.startswith('output'))
 
 
+@pytest.mark.parametrize('name', ['lenet5_bn', 'vit', 'mobilenetv2_32'])
+def test_how_a_new_head_is_drawn(name, tmp_path):
+    "Only where no weights are given for it, and nothing before it."
+    def net(params):
+        run = create_run(**quick, model=name, size=32, init=f'file:{path}', **params)
+        seed_everything(3)
+        return create_learner(run, dls).model.state_dict()
+    state = drawn(create_model(name, 7, size=32))
+    path, dls = saved(state, tmp_path/'w.pth'), create_dls(run := create_run(**quick, model=name, size=32), load_data(run))
+    body, (weight, bias) = body_of(create_model(name, 10, size=32))
+    own, asked, zero, glorot = (net(p) for p in ({}, dict(head_init='own'), dict(head_init='zero'), dict(head_init='glorot')))
+    assert all(torch.equal(n[k], state[k]) for n in (own, asked, zero, glorot) for k in body)
+    usual = glorot if 'head_init' in models[name].recipe else asked # MobileNets are not drawn as timm does
+    assert all(torch.equal(own[k], usual[k]) for k in own) and asked[weight].std() > 0 and not zero[weight].any() and not zero[bias].any() and not glorot[bias].any()
+    n_out, n_in = glorot[weight].shape
+    bound = (6/(n_in + n_out))**.5 # Glorot and Bengio 2010, equation 16
+    assert bound*.95 < glorot[weight].abs().max() <= bound and abs(glorot[weight].std()/bound*3**.5 - 1) < .1
+    same = create_run(**quick, model=name, size=32, head_init='zero')
+    record = train(same, root=tmp_path/'runs')
+    taken = create_learner(create_run(**quick, model=name, size=32, head_init='zero', init=f'run:{record.path}'), dls).model.state_dict()
+    assert torch.equal(taken[weight], load_file(record.path/'weights.safetensors')[weight]) and taken[weight].any()
+
+
 @pytest.mark.parametrize('case', ['lenet5', 'vit', 'resnet18_32'])
 def test_a_run_that_starts_from_a_file(case, runs_dir, tmp_path):
     "The head alone trains, so that the record's weights still hold what the file gave."
