@@ -82,7 +82,7 @@ def _plan(chosen, scale, seeds, rate, runs):
         print(f'{s.name} at scale {scale}: {s.question}')
         _show(plan.loc[[row for row, rs in groups.items() if any(run_id(r) in ids for r in rs)]])
 
-# %% ../nbs/70_cli.ipynb #784fa5fb
+# %% ../nbs/70_cli.ipynb #525db855
 def _rate(root):
     "Seconds an image and an operation on this machine, from the records in `root`."
     here = environment()
@@ -102,6 +102,10 @@ def _check_data(runs, root):
 
 def _short(table): return table[['difference', 'seeds_low', 'seeds_high', 'over', 'p_better', 'p_holm', 'says', 'finding']] if len(table) else table
 
+def _said_part(study, *args):
+    n = len(grid_part(study, *args))
+    return f' of the {n} of {len(study.rows)} that make a whole grid' if 0 < n < len(study.rows) else ''
+
 def _answer(chosen, scale, seeds, root):
     "Print what the records say to the studies `chosen`."
     for s in chosen:
@@ -109,8 +113,9 @@ def _answer(chosen, scale, seeds, root):
         args = s, scale, int(seeds) if seeds else None, root
         _show(with_intervals(answer_table(*args)))
         if scale == 'smoke': continue # it shows that rows train, not which is better
+        part = _said_part(*args)
         for title, table in (('Zero-one loss, fold by fold', folds_table(*args)), ('Compared pair by pair', _short(comparisons_table(*args))),
-                             *zip(('Cells, the first selected on validation images', 'Effects on accuracy'), grid_tables(*args))):
+                             *zip((f'Cells{part}, the first selected on validation images', f'Effects on accuracy{part}'), grid_tables(*args))):
             if table is not None and len(table): print(f'{title}:'); _show(table.round(4))
 
 # %% ../nbs/70_cli.ipynb #ee8a4b0f

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['our_protocol', 'facts_section', 'results_table', 'curves_figure', 'rates_figure', 'confusion_figure',
-           'classwise_figure', 'calibration_figure', 'classes_section', 'comparisons_section', 'grid_factors',
-           'grid_section', 'changes_section', 'mistakes_section', 'cams_section', 'untrained', 'study_section',
-           'labels_figure', 'show', 'answer_lines', 'gains_figure', 'tuning_figure', 'bubbles_figure', 'answer_figures',
-           'costs_section', 'pair_section', 'pairs_section', 'other_sections', 'data_sections', 'counts_figure',
-           'samples_figure', 'threats', 'provenance', 'planned_runs', 'time_table', 'trainings_list']
+           'classwise_figure', 'calibration_figure', 'classes_section', 'comparisons_section', 'grid_section',
+           'changes_section', 'mistakes_section', 'cams_section', 'untrained', 'study_section', 'labels_figure', 'show',
+           'answer_lines', 'gains_figure', 'tuning_figure', 'bubbles_figure', 'answer_figures', 'costs_section',
+           'pair_section', 'pairs_section', 'other_sections', 'data_sections', 'counts_figure', 'samples_figure',
+           'threats', 'provenance', 'planned_runs', 'time_table', 'trainings_list']
 
 # %% ../nbs/63_sections.ipynb #2973c4a2
 from .core import *
@@ -129,7 +129,33 @@ def classes_section(groups) -> list: # of HTML
     t = pd.DataFrame(cells).sort_values(next(iter(cells)), ascending=False)
     return [as_table(t, 'Test accuracy of every class, over all trainings', folded=True)]
 
-# %% ../nbs/63_sections.ipynb #791e149b
+# %% ../nbs/63_sections.ipynb #6ac0ecc9
+def _named(t):
+    "What the intervals say, with the rows' names for `base` and `other`."
+    sides = [k.partition(' over ')[::2] for k in t.index]
+    return t.assign(says=[s.replace('base better', f'{base} better').replace('other better', f'{other} better') for s, (other, base) in zip(t.says, sides)])
+
+def _shortly(t) -> tuple: # of the table and its caption
+    "Comparisons in a grid by what differs: in all of them, or in each of those with one cell ('rate 0.01 over rate 0.001')."
+    sides = [k.partition(' over ')[::2] for k in t.index]
+    base = sides[0][1] if len(sides) > 1 and len({b for _, b in sides}) == 1 else None
+    parts = {name: name.split(', ') for pair in sides for name in pair}
+    same = [len(v) == 1 for v in map(set, zip(*parts.values()))]
+    brief = {name: ', '.join(x for x, s in zip(v, same) if not s) for name, v in parts.items()}
+    apart = lambda one, two: ', '.join(x for x, y in zip(parts[one], parts[two]) if x != y)
+    index = [f'{apart(o, b)} over {apart(b, o)}' if base else f'{brief[o]} over {brief[b]}' for o, b in sides]
+    called = [{o: 'changed', b: 'chosen'} if base else {o: brief[o], b: brief[b]} for o, b in sides]
+    for c in ('finding', 'says'):
+        t = t.assign(**{c: [_renamed(s, names) for s, names in zip(t[c], called)]})
+    alike = ', '.join(x for x, s in zip(next(iter(parts.values())), same) if s)
+    caption = (f'The cell that validation images choose, {base}, against those that differ from it in one setting' if base else
+               f'Compared pair by pair{", all with " + alike if alike else ""}')
+    return t.set_axis(index).rename_axis("comparison"), caption
+
+def _renamed(text, names):
+    for name, short in names.items(): text = text.replace(f'{name} better', f'{short} better')
+    return text
+
 def _said_p(t): return t.assign(**{k: ['<0.001' if p < .001 else f'{p:.3f}' if p == p else '' for p in t[k]] for k in ('p', 'p_holm')})
 
 def comparisons_section(
@@ -143,21 +169,18 @@ def comparisons_section(
     t = comparisons_table(study, 'largest', root=root)
     if not len(t): return waiting
     told = (t.finding != 'not told apart').sum()
+    t, caption = _shortly(_named(t)) if grid_factors(study) else (_named(t), 'Compared pair by pair')
     figure = as_figure(plot_comparisons(t), f'Differences in test accuracy with intervals: {told} of {len(t)} comparisons are told apart after Holm.',
                        'The same images and seeds on both sides; where n=1 there is no interval over seeds.') if len(t) <= 30 else None
     t = _said_p(t)
-    shown = t[['n_pairs', 'difference', 'seeds_low', 'seeds_high', 'over', 'bootstrap_low', 'bootstrap_high', 'test', 'p', 'p_holm', 'finding', 'says']]
-    return [*waiting, *filter(None, [figure]), as_table(with_intervals(shown, 3).rename(columns={'finding': 'finding, adjusted', 'says': 'intervals say, not adjusted', 'over seeds': 'interval over seeds or folds', 'over bootstrap': 'interval over these and images'}),
-                                              'Compared pair by pair', folded=len(t) > 12)]
+    t = t.assign(test=[f'{r.test}, {r.n_pairs} {r.over}' if r.n_pairs > 1 else f'{r.test}, n=1' for r in t.itertuples()])
+    shown = with_intervals(t[['difference', 'seeds_low', 'seeds_high', 'bootstrap_low', 'bootstrap_high', 'test', 'p', 'p_holm', 'finding', 'says']], 3)
+    shown = shown[['difference', 'over seeds', 'over bootstrap', 'test', 'p', 'p_holm', 'finding', 'says']].rename(columns={
+        'over seeds': 'interval over seeds or folds', 'over bootstrap': 'interval over these and images', 'p_holm': 'p, adjusted',
+        'finding': 'finding, adjusted', 'says': 'intervals say, not adjusted'})
+    return [*waiting, *filter(None, [figure]), as_table(shown, caption, folded=len(t) > 12)]
 
-# %% ../nbs/63_sections.ipynb #051875b5
-def grid_factors(study) -> list: # of fields of `Run` and `Recipe`, the rate first; empty where the rows are no grid
-    "What the rows of `study` vary, if they are every combination of it."
-    firsts = [rs[0] for rs in study_runs(study, 'full', 1).values()]
-    factors = sorted(varied(firsts), key=lambda f: f != 'lr')
-    levels = [len({str(factor_value(Record(r, 'finished'), f)) for r in firsts}) for f in factors]
-    return factors if len(factors) > 1 and np.prod(levels) == len(firsts) else []
-
+# %% ../nbs/63_sections.ipynb #438bb414
 def grid_section(
     study,     # a `Study` or its name
     root=None, # a folder of records; None: as for `find_records`
@@ -170,10 +193,12 @@ def grid_section(
     known = [f for f in factors if len({str(factor_value(r, f)) for r in records}) > 1]
     parts = [as_figure(plot_grid(records, known), f'Test accuracy of {len(records)} trainings by {", ".join(known)}.', 'A point is one training.')]
     cells, effects = grid_tables(study, 'largest', root=root)
-    if cells is None: parts.append(as_list(['Cells and effects: missing; they need every training of the grid.']))
-    else: parts += [as_table(with_intervals(cells.set_index(factors[0]), 3), 'Cells, the first chosen on validation images', folded=len(cells) > 12),
-                                    as_table(effects.set_index('factor'), 'What each level adds to the accuracy of the first')]
-    return parts
+    if cells is None: return parts + [as_list(['Cells and effects: missing; they need a part of the grid that is whole.'])]
+    part, of = len(grid_part(study, 'largest', root=root)), f'{len(study.rows)} cells of the grid'
+    fixed = '' if part == len(study.rows) else f', in the {part} of {of} that are whole: ' + '; '.join(
+        f'{f} {", ".join(str(v) for v in dict.fromkeys(cells[f]))}' for f in factors if f in cells)
+    return parts + [as_table(with_intervals(cells.set_index(factors[0]), 3), f'Cells, the first chosen on validation images{fixed}', folded=len(cells) > 12),
+                    as_table(effects.set_index('factor'), f'What each level adds to the accuracy of the first{fixed}')]
 
 def changes_section(
     root=None, # a folder of records; None: as for `find_records`

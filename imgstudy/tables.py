@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['committed_records', 'find_records', 'scale_runs', 'said_scale', 'answer_table', 'sound_records', 'trainings_table',
-           'folds_table', 'same_images', 'comparisons_table', 'varied', 'grid_tables']
+           'folds_table', 'same_images', 'varied', 'grid_factors', 'comparisons_table', 'grid_part', 'grid_tables']
 
-# %% ../nbs/52_tables.ipynb #0e9917ff
+# %% ../nbs/52_tables.ipynb #570b9ed5
 from .core import *
+import itertools
 import numpy as np, pandas as pd
 from functools import lru_cache
 from pathlib import Path
@@ -162,7 +163,7 @@ def folds_table(
         if runs[0].folds: columns |= _fold_values(study, next(r for r in study.rows if r.name == name), runs, root)
     return pd.DataFrame(columns).rename_axis('fold')
 
-# %% ../nbs/52_tables.ipynb #1353a266
+# %% ../nbs/52_tables.ipynb #57a94c62
 def same_images(groups) -> dict: # (images, seeds) -> groups
     "Groups apart by the images and seeds they can be paired by."
     apart = {}
@@ -172,37 +173,73 @@ def same_images(groups) -> dict: # (images, seeds) -> groups
         apart.setdefault(key, {})[name] = records
     return apart
 
+def varied(runs) -> list: # fields of `Run` and `Recipe`
+    "What differs between `runs`, but for seed, fold and start."
+    flat = [{**run_to_dict(r), **run_to_dict(r)['recipe']} for r in runs]
+    return [k for k in flat[0] if k not in ('recipe', 'seed', 'fold', 'init') and len({str(f[k]) for f in flat}) > 1]
+
+def grid_factors(
+    study, # a `Study` or its name
+) -> list: # of fields of `Run` and `Recipe`, the rate first; empty where the rows are no grid
+    "What the rows of `study` vary, if they are every combination of it."
+    firsts = [Record(rs[0], 'finished') for rs in study_runs(study, 'full', 1).values()]
+    factors = sorted(varied([r.run for r in firsts]), key=lambda f: f != 'lr')
+    cells = np.prod([len({str(factor_value(r, f)) for r in firsts}) for f in factors])
+    return factors if len(factors) > 1 and cells == len(firsts) else []
+
+# %% ../nbs/52_tables.ipynb #98679134
+def _near_the_best(groups, factors) -> dict: # the best cell first
+    "The cell that validation images choose, and those that differ from it in one of `factors`."
+    best = max(groups, key=lambda k: np.mean([valid_accuracy(r) for r in groups[k]]))
+    differ = lambda a, b: sum(factor_value(a[0], f) != factor_value(b[0], f) for f in factors)
+    return {best: groups[best], **{k: g for k, g in groups.items() if differ(g, groups[best]) == 1}}
+
+def _compare_rows(groups, factors, few):
+    "The comparisons of `groups` that are worth their share of Holm's adjustment."
+    if len(groups) <= few: return compare_all(groups)
+    if factors and len(near := _near_the_best(groups, factors)) > 1: groups = near
+    return compare_all(groups, next(iter(groups)))
+
+# %% ../nbs/52_tables.ipynb #7540141b
 def comparisons_table(
     study,             # a `Study` or its name
     scale:str='small', # one of `scales`, or largest
     seeds=None,        # trainings a row; None: as the study says
     root=None,         # a folder of records; None: as for `find_records`
-    few:int=6,         # up to so many rows are compared all with all
+    few:int=6,         # up to so many rows are compared all with all; more of a grid around its best cell, else with the first
 ) -> pd.DataFrame: # as from `compare_all`; empty where there are no two rows to compare
     "Every comparison of rows of `study` that have been trained on the same images."
     groups = {name: found for name, runs in scale_runs(study, scale, seeds, root).items() if len(found := find_records(runs, root)) == len(runs)}
-    tables = [compare_all(g, None if len(g) <= few else next(iter(g))) for g in same_images(groups).values() if len(g) > 1]
+    tables = [_compare_rows(g, grid_factors(study), few) for g in same_images(groups).values() if len(g) > 1]
     table = pd.concat(tables) if tables else pd.DataFrame()
     return table.assign(p_holm=holm(table.p)) if len(tables) > 1 else table
 
-def varied(runs) -> list: # fields of `Run` and `Recipe`
-    "What differs between `runs`, but for seed, fold and start."
-    flat = [{**run_to_dict(r), **run_to_dict(r)['recipe']} for r in runs]
-    return [k for k in flat[0] if k not in ('recipe', 'seed', 'fold', 'init') and len({str(f[k]) for f in flat}) > 1]
+def grid_part(
+    study,             # a `Study` or its name
+    scale:str='small', # one of `scales`, or largest
+    seeds=None,        # trainings a row; None: as the study says
+    root=None,         # a folder of records; None: as for `find_records`
+) -> dict: # name of a row -> finished records; empty where no two settings are crossed
+    "The largest part of a grid in which every combination of some levels is trained with all of its seeds."
+    factors = grid_factors(study)
+    groups = {k: found for k, runs in scale_runs(study, scale, seeds, root).items() if len(found := find_records(runs, root)) == len(runs)}
+    cells = {k: tuple(factor_value(g[0], f) for f in factors) for k, g in groups.items()}
+    choices = [[c for n in range(1, len(v) + 1) for c in itertools.combinations(v, n)] for v in map(dict.fromkeys, zip(*cells.values()))]
+    best, have = (), {*cells.values()}
+    for levels in itertools.product(*choices) if factors else ():
+        n = np.prod([len(v) for v in levels])
+        if n > np.prod([len(v) for v in best] or [0]) and sum(len(v) > 1 for v in levels) > 1 and have.issuperset(itertools.product(*levels)): best = levels
+    return {k: groups[k] for k, c in cells.items() if best and all(v in l for v, l in zip(c, best))}
 
 def grid_tables(
     study,             # a `Study` or its name
     scale:str='small', # one of `scales`, or largest
     seeds=None,        # trainings a row; None: as the study says
     root=None,         # a folder of records; None: as for `find_records`
-) -> tuple: # of `best_cell` and `factor_effects`; (None, None) where the study is no whole grid
-    "The selected cell of a grid, and what each factor does."
-    groups = scale_runs(study, scale, seeds, root)
-    first = [rs[0] for rs in groups.values()]
-    factors = varied(first)
-    records = find_records(unique_runs(groups), root)
-    whole = len(factors) > 1 and len(first) == np.prod([len({str(factor_value(r, f)) for r in map(_as_record, first)}) for f in factors])
-    if not whole or len(records) < len(unique_runs(groups)): return None, None
+) -> tuple: # of `best_cell` and `factor_effects`; (None, None) where the study is no grid, or none of it is whole
+    "The selected cell of a grid, and what each factor does, in the part of it that `grid_part` finds."
+    part = grid_part(study, scale, seeds, root)
+    if not part: return None, None
+    records = [r for g in part.values() for r in g]
+    factors = [f for f in grid_factors(study) if f in varied([g[0].run for g in part.values()])]
     return best_cell(records, factors), factor_effects(records, factors)
-
-def _as_record(run): return Record(run, 'finished')
