@@ -94,10 +94,12 @@ def rates_figure(groups):
     ends = ', '.join(f'{k} from {rs[0].history.lr.iloc[0]:.2g} to {rs[0].history.lr.iloc[-1]:.2g}' for k, rs in groups.items())
     return as_figure(plot_rates(groups), f'Learning rate at the end of each epoch: {ends}.', 'Learning rates as the histories recorded them.')
 
-# %% ../nbs/63_sections.ipynb #74fbea52
+# %% ../nbs/63_sections.ipynb #716b8e6f
 def _learnt(records) -> bool:
-    "Whether `records` are clearly better than guessing among their classes."
-    return np.mean([r.metrics['accuracy'] for r in records]) > 1.5/len(records[0].info['data']['classes'])
+    "Whether `records` are better than always naming the class of most test images: Wilson's interval of their mean accuracy lies above its share."
+    counts = np.bincount(records[0].predictions['target'])
+    right = np.mean([r.metrics['accuracy'] for r in records])*counts.sum()
+    return bool(wilson_interval(round(right), counts.sum())[0] > counts.max()/counts.sum())
 
 def confusion_figure(name, records):
     "The confusion matrix of one row, as a figure of the page."
@@ -109,10 +111,12 @@ def confusion_figure(name, records):
 
 def classwise_figure(name, records):
     "Accuracy class by class, as a figure of the page."
-    t = classwise_table(record_confusion(records[0]), records[0].info['data']['classes']).dropna().accuracy.sort_values()[:25]
+    t = classwise_table(record_confusion(records[0]), records[0].info['data']['classes']).dropna().accuracy.sort_values()
+    least = '; the 25 classes known least' if len(t) > 25 else ''
+    t = t[:25]
     if t.max() < .05: return as_list([f'{name}: of the {len(t)} classes known least none reaches 0.05.'])
     return as_figure(plot_classwise(records[0]), f'Test accuracy of each class, {name}: from {t.index[0]} with {t.iloc[0]:.2f} to {t.index[-1]} with {t.iloc[-1]:.2f}.',
-                     f'{name}, first training, with Wilson intervals; of many classes the 25 known least.')
+                     f'{name}, first training, with Wilson intervals{least}.')
 
 def calibration_figure(groups):
     "Reliability of the confidences, as a figure of the page."
