@@ -254,7 +254,7 @@ def compare_runs(
         print(f'\n{title}:')
         _show(part) if isinstance(part, pd.DataFrame) else print(part)
 
-# %% ../nbs/70_cli.ipynb #d1a49bd5
+# %% ../nbs/70_cli.ipynb #27941409
 @command
 def collect_(
     study:str,       # a study, several with commas, or all
@@ -270,7 +270,7 @@ def collect_(
     if not records: raise StudyError(f'There are no finished records of {study} in {root}: name their folder with --root.')
     said = keep_pictures(_named(study), root)
     print(f'{len(collect(records, dest))} of {len(records)} records copied to {dest}')
-    for d in {r.run.dataset: None for r in records} if data else ():
+    for d in {r.run.dataset: None for r in records + sound_records(dest)[0]} if data else ():
         if not data_missing(d): data_exhibit(d, dest/'data')
     for line in said: print(line)
 

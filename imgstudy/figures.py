@@ -87,14 +87,15 @@ def plot_confusion(
     ax.set(xlabel='predicted', ylabel='true', title='% of each true class')
     return ax
 
-# %% ../nbs/51_figures.ipynb #6800a66f
+# %% ../nbs/51_figures.ipynb #f8f80a95
 def plot_classwise(
     record:Record,
     most:int=25, # bars
+    best:bool=False, # of more classes those known best, not least
 ): # Axes
     "Accuracy of each class with its interval, the lowest first."
-    table = classwise_table(record_confusion(record), record.info['data']['classes']).dropna()
-    table = table.sort_values('accuracy')[:most]
+    table = classwise_table(record_confusion(record), record.info['data']['classes']).dropna().sort_values('accuracy')
+    table = table[-most:] if best else table[:most]
     ax = plt.subplots(figsize=(6, .6 + .2*len(table)))[1]
     err = np.stack([table.accuracy - table.low, table.high - table.accuracy]).clip(0)
     ax.barh(table.index, table.accuracy, xerr=err, color='C0', ecolor='.3', height=.7)

@@ -239,7 +239,7 @@ studies.add(Study('cifar10_scratch_vs_resnet18', 'Is training from scratch still
     expected=(.75, .97), small=dict(subset=4900, epochs=8),
     note='The document has 83 % and 86 % for ResNet-18. Its rate was chosen by hand, on which images is not said.'));
 
-# %% ../nbs/42_studies.ipynb #b934165d
+# %% ../nbs/42_studies.ipynb #a94ab715
 _today = dict(opt='adamw', schedule='one_cycle', augment='standard', label_smoothing=.1)
 _ten = dict(_today, dataset='cifar10', epochs=50, bs=128)
 
@@ -247,13 +247,17 @@ def _changed(
     title:str, # of the training as published
     base:dict, # its parameters
     small=(),  # what the scale small changes, besides the study's
-    **changes, # name -> what differs
+    **changes, # name -> what differs; its own `small`, where a change would vanish at that scale
 ) -> tuple: # `Row`s
     "The training as published, and one row for each change alone."
-    said = lambda name: name.replace('_', ' ')
-    return tuple(Row(f'{title}: {said(n)}', {**base, **c}, small=dict(small)) for n, c in dict(as_published={}, **changes).items())
+    rows = []
+    for name, change in dict(as_published={}, **changes).items():
+        run, own = {**base, **change}, {**dict(small), **change.get('small', {})}
+        run.pop('small', None)
+        rows.append(Row(f'{title}: {name.replace("_", " ")}', run, small=own))
+    return tuple(rows)
 
-# %% ../nbs/42_studies.ipynb #ca352b63
+# %% ../nbs/42_studies.ipynb #9abf5272
 _resnet = dict(_stop, model='resnet18_tv', init='imagenet', wd=0., size=256)
 _eight = dict(_stop, model='cnn3', bs=128, lr=1e-3, dropout=.5, wd=.01, **_l2)
 
@@ -285,7 +289,7 @@ studies.add(Study('tuned', 'How much of each published gap was architecture, and
      *_changed('cnn3 with L2 in Adam', _eight, no_decay=dict(wd=0.), a_hundredth_of_it=dict(wd=1e-4), decoupled_AdamW=dict(opt='adamw'),
                not_on_biases=dict(decay_all=None)),
      *_changed('cnn3 with erasing', dict(_eight, wd=0., augment='erasing'), erasing_left_out=dict(augment='basic'),
-               longer=dict(patience=20), less_dropout=dict(dropout=.1)),
+               longer=dict(patience=20, small=dict(epochs=24)), less_dropout=dict(dropout=.1)),
      *_changed('MLP (L)', dict(_mlp, model='mlp_l'), no_L2=dict(wd=0.), decoupled_AdamW=dict(opt='adamw'),
                normalized=dict(normalize='dataset'), rate_a_tenth=dict(lr=1e-4))),
     expected=(.01, .97), small=dict(_short, subset=4000), small_seeds=1,
