@@ -116,7 +116,7 @@ def _whiskers(t): return np.stack([t.accuracy - t.low, t.high - t.accuracy]).cli
 
 def _bubble(flops): return 12 + 40*np.log10(np.maximum(flops, 1e5)/1e5)**1.5 # in points squared, from 0.1 MFLOPs up
 
-# %% ../nbs/61_overview.ipynb #3f865ba8
+# %% ../nbs/61_overview.ipynb #fa83bd22
 def plot_bubbles(
     table:pd.DataFrame,  # as from `groups_table`
     x:str='parameters', # or seconds
@@ -126,7 +126,7 @@ def plot_bubbles(
     apart = table.dataset.where(table.groupby('dataset').dataset.transform('size') > 3, 'other data sets') if len(table) > most else pd.Series('', table.index)
     panels = list(table.groupby(apart, sort=False))
     cols = min(2, len(panels)); rows = -(-len(panels)//cols)
-    fig, axs = plt.subplots(rows, cols, figsize=(8, 4.2) if cols == 1 else (5.6*cols, 3.8*rows), squeeze=False, layout='constrained')
+    fig, axs = plt.subplots(rows, cols, figsize=(8, 4.2) if cols == 1 else (5.2*cols, 3.4*rows), squeeze=False, layout='constrained')
     for ax, (title, t) in zip(axs.flat, panels): _bubbles(ax, t, x, {} if title else dict(loc='upper left', bbox_to_anchor=(1, 1))); ax.set_title(title)
     for ax in axs.flat[len(panels):]: ax.axis('off')
     fig.draw_without_rendering()
