@@ -154,7 +154,7 @@ def contents(
     body = re.sub(r'<h([1-6])[^>]*>(.*?)</h\1>', name, body, flags=re.S)
     return '<ol>' + '\n'.join(entries) + '</ol>', body
 
-# %% ../nbs/60_page.ipynb #8f7c002e
+# %% ../nbs/60_page.ipynb #b1dbdffe
 _style = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1b1f24; --soft: #59636e; --line: #d1d9e0; --shade: #f6f8fa; --link: #0550ae; }
 @media (prefers-color-scheme: dark) { :root { --paper: #12161c; --ink: #e6edf3; --soft: #a3adb8; --line: #38414b; --shade: #1b222b; --link: #79b8ff; } }
@@ -172,7 +172,7 @@ figure img { display: block; max-width: 100%; min-width: min(100%, 34rem); heigh
 .scroll { overflow-x: auto; max-width: 100%; }
 table { border-collapse: collapse; font-size: .84rem; margin: .8rem 0; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
-th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; text-align: left; vertical-align: top; max-width: 30rem; } td.short { white-space: nowrap; } .middle { min-width: 9rem; } td.long { min-width: 15rem; } th.long { min-width: 14rem; }
+th, td { border-bottom: 1px solid var(--line); padding: .3rem .6rem; text-align: left; vertical-align: top; max-width: 30rem; } td.short { white-space: nowrap; } .middle { min-width: 7.5rem; } td.long { min-width: 15rem; } th.long { min-width: 12rem; }
 thead th { background: var(--shade); } tbody th { font-weight: 500; }
 dl { display: grid; grid-template-columns: minmax(6rem, max-content) 1fr; gap: .2rem 1rem; } dt { color: var(--soft); } dd { margin: 0; }
 details { margin: .6rem 0; } summary { cursor: pointer; color: var(--link); } details.code { text-align: right; }

@@ -55,7 +55,7 @@ def facts_section(
     return as_facts({'Question': s.question, 'Source': s.source, 'Published protocol': s.protocol, 'All rows': common, 'Ours': our_protocol(s, root),
                      'They showed': '; '.join(f'{k}: {v}' for k, v in s.shown.items()), 'Mind': s.note, 'Command': f'imgstudy run {s.name}'})
 
-# %% ../nbs/63_sections.ipynb #4fdb11fb
+# %% ../nbs/63_sections.ipynb #e74fb879
 def _trainings(study, root) -> dict: # row -> text
     "Accuracies of all trainings of a row in one cell."
     said = lambda v: v if isinstance(v, str) else f'{v:.3f}'
@@ -79,15 +79,19 @@ def results_table(
 
 def published_and_ours(
     table:pd.DataFrame, # as from `results_table`
-    caption:str,        # what it shows
-): # HTML
-    "A table of results as it stands in the page: in fewer columns, those left out where nothing was published."
-    if not len(table): return as_table(table, caption)
+    name:str,           # of the study
+) -> list: # of HTML
+    "Two tables of the page: results beside what was published, if anything was, and what each row is made of."
+    if not len(table): return [as_table(table, f'{name}: published and ours')]
     where = [f'{p:.3f}' + f' ({w})'*bool(w) if p == p and p is not None else '' for p, w in zip(table.published, table['where'].fillna(''))]
     why = [f'{v} because {b}'.replace('; smaller scale:', ',') if b else v or '' for v, b in zip(table.verdict, table.because)]
-    shown = pd.DataFrame({'scale, n': table.scale + ', ' + table.n, 'metric': table.metric, 'published': where, 'ours': table.ours, 'verdict': why,
-                          'trainings, test accuracy': table['trainings, test accuracy'], 'probably wrong': table['probably wrong']})
-    return as_table(shown.loc[:, [any(shown[c].astype(bool)) for c in shown]], caption, folded=len(table) > 16)
+    shown = pd.DataFrame({'scale, n': table.scale + ', ' + table.n, 'metric': table.metric, 'published': where, 'ours': table.ours, 'verdict': why})
+    shown = shown.loc[:, [any(shown[c].astype(bool)) for c in shown]]
+    each = table[['trainings, test accuracy', 'probably wrong']]
+    each = each[~each.index.duplicated()] # a row may answer several published figures
+    first = as_table(shown, f'{name}: published and ours', folded=len(shown) > 16)
+    if all(n.startswith('0 of') for n in table.n): return [first]
+    return [first, as_table(each, f'{name}: the trainings of each row, and what is probably wrong with them', folded=len(each) > 6)]
 
 # %% ../nbs/63_sections.ipynb #0f8ccaa1
 def _end(groups, column='valid_accuracy') -> str:
@@ -145,11 +149,14 @@ def classes_section(groups) -> list: # of HTML
     t = pd.DataFrame(cells).sort_values(next(iter(cells)), ascending=False)
     return [as_table(t, 'Test accuracy of every class, over all trainings', folded=True)]
 
-# %% ../nbs/63_sections.ipynb #3342428b
+# %% ../nbs/63_sections.ipynb #014d1dc3
 def _named(t):
-    "What the intervals say, with the rows' names for `base` and `other`."
+    "What the intervals and the test say, with the rows' names if they are short."
     sides = [k.partition(' over ')[::2] for k in t.index]
-    return t.assign(says=[s.replace('base better', f'{base} better').replace('other better', f'{other} better') for s, (other, base) in zip(t.says, sides)])
+    long = max(len(name) for pair in sides for name in pair) > 28
+    called = [{b: 'the second', a: 'the first'} if long else {b: b, a: a} for a, b in sides]
+    says = [s.replace('base better', f'{b} better').replace('other better', f'{a} better') for s, (a, b) in zip(t.says, sides)]
+    return t.assign(says=[*map(_renamed, says, called)], finding=[*map(_renamed, t.finding, called)])
 
 def _shortly(t) -> tuple: # of the table and its caption
     "Comparisons in a grid by what differs: in all of them, or in each of those with one cell ('rate 0.01 over rate 0.001')."
@@ -160,7 +167,8 @@ def _shortly(t) -> tuple: # of the table and its caption
     brief = {name: ', '.join(x for x, s in zip(v, same) if not s) for name, v in parts.items()}
     apart = lambda one, two: ', '.join(x for x, y in zip(parts[one], parts[two]) if x != y)
     index = [f'{apart(o, b)} over {apart(b, o)}' if base else f'{brief[o]} over {brief[b]}' for o, b in sides]
-    called = [{o: 'changed', b: 'chosen'} if base else {o: brief[o], b: brief[b]} for o, b in sides]
+    called = [('changed', 'chosen') if base else (brief[o], brief[b]) for o, b in sides]
+    called = [{o: x, 'other': x, b: y, 'base': y} for (o, b), (x, y) in zip(sides, called)]
     for c in ('finding', 'says'):
         t = t.assign(**{c: [_renamed(s, names) for s, names in zip(t[c], called)]})
     alike = ', '.join(x for x, s in zip(next(iter(parts.values())), same) if s)
@@ -176,7 +184,7 @@ def _said_p(t): return t.assign(**{k: ['<0.001' if p < .001 else f'{p:.3f}' if p
 
 def _as_comparisons(t, caption):
     "A table of comparisons as it stands in the page."
-    t = _said_p(t)
+    t = _said_p(_named(t))
     t = t.assign(test=[f'{r.test}, {r.n_pairs} {r.over}' if r.n_pairs > 1 else f'{r.test}, n=1' for r in t.itertuples()])
     shown = with_intervals(t[['difference', 'seeds_low', 'seeds_high', 'bootstrap_low', 'bootstrap_high', 'test', 'p', 'p_holm', 'finding', 'says']], 3)
     shown = shown[['difference', 'over seeds', 'over bootstrap', 'test', 'p', 'p_holm', 'finding', 'says']].rename(columns={
@@ -184,7 +192,7 @@ def _as_comparisons(t, caption):
         'finding': 'finding, adjusted', 'says': 'intervals say, not adjusted'})
     return as_table(shown, caption, folded=len(t) > 12)
 
-# %% ../nbs/63_sections.ipynb #569c344b
+# %% ../nbs/63_sections.ipynb #cf499a5b
 def comparisons_section(
     study,     # a `Study` or its name
     root=None, # a folder of records; None: as for `find_records`
@@ -196,7 +204,7 @@ def comparisons_section(
     t = comparisons_table(study, 'largest', root=root)
     if not len(t): return waiting
     told = (t.finding != 'not told apart').sum()
-    t, caption = _shortly(_named(t)) if grid_factors(study) else (_named(t), 'Compared pair by pair')
+    t, caption = _shortly(t) if grid_factors(study) else (t, 'Compared pair by pair')
     figure = as_figure(plot_comparisons(t), f'Differences in test accuracy with intervals: {told} of {len(t)} comparisons are told apart after Holm.',
                        'The same images and seeds on both sides; where n=1 there is no interval over seeds.') if len(t) <= 30 else None
     return [*waiting, *filter(None, [figure]), _as_comparisons(t, caption)]
@@ -250,7 +258,7 @@ def cams_section(groups) -> list: # of HTML
     for name, r in kept.items(): sets.setdefault((r.run.dataset, r.run.size), {})[name] = r
     return [as_figure(plot_grad_cam_kept([*g.values()], [*g]), f'Grad-CAM on six test images, {" beside ".join(g)}.', 'Which places speak for the predicted class, by gradients (Grad-CAM, Selvaraju et al. 2017); coarse, and no proof of what the network uses.') for g in sets.values()]
 
-# %% ../nbs/63_sections.ipynb #a4fb8148
+# %% ../nbs/63_sections.ipynb #5a89737d
 def _best(groups): return max(groups, key=lambda k: validation(groups[k]))
 
 def untrained(study, groups) -> list: # of fields of `Run` and `Recipe`
@@ -268,7 +276,7 @@ def study_section(
     study, groups = get_study(study), study_groups(study, root=root)
     table = results_table(study, root)
     if not groups and root and Path(root) != committed_records(): return [as_list(['These records hold no training of this study.'])]
-    parts = [facts_section(study, root), published_and_ours(table, f'{study.name}: published and ours')]
+    parts = [facts_section(study, root), *published_and_ours(table, study.name)]
     if not groups: return parts + [as_list(['No training of this study has a record: every cell reads missing.'])]
     if unasked := untrained(study, groups): return parts + [as_list([f'No training varies {" or ".join(unasked)}, which this study asks about: the rows trained are those of another study.'])]
     few, best = best_rows(groups, most), _best(groups)
@@ -357,7 +365,7 @@ def pairs_section(pairs) -> list: # of HTML
     for name, (a, b) in pairs.items(): parts += [] if is_demonstration(a[0]) else pair_section(name, a[0], b[0])
     return parts
 
-# %% ../nbs/63_sections.ipynb #e953ab93
+# %% ../nbs/63_sections.ipynb #2db16871
 def _way_name(way) -> str:
     "What tells a way to train from others of its data set, in short."
     r = way[0].run
@@ -377,18 +385,22 @@ def other_sections(
         t = t.assign(seconds=t.seconds.map('{:,.0f}'.format), epochs=t.epochs.map('{:g}'.format))
         parts += [as_table(t, f'{title}: ways to train'), curves_figure(few)]
         alike = max(same_images(few).values(), key=len)
-        if len(alike) > 1: parts.append(_as_comparisons(_named(compare_all(alike)), f'{title}: compared on the same images and seeds'))
+        if len(alike) > 1: parts.append(_as_comparisons(compare_all(alike), f'{title}: compared on the same images and seeds'))
         parts += [classwise_figure(best, groups[best]), confusion_figure(best, groups[best]), calibration_figure(few), *mistakes_section(best, groups[best])]
     return parts
 
-# %% ../nbs/63_sections.ipynb #fd6752ec
+# %% ../nbs/63_sections.ipynb #b3fb7025
 def data_sections(
     kept,  # folder of data exhibits
     names, # data sets
 ) -> list: # of HTML
     "Class counts, sample images and what the audit found, of each data set of which they were kept."
     parts, exhibits = [], {n: e for n in names if (e := read_data_exhibit(kept, n))}
-    if exhibits: parts.append(as_table(audit_kept_table([*exhibits.values()]).T.rename_axis('what'), 'What the audit found', digits=2))
+    if exhibits:
+        found = audit_kept_table([*exhibits.values()])
+        cautions = found.pop('caution')
+        said = {c: ', '.join(cautions.index[cautions == c]) for c in cautions if c}
+        parts += [as_table(found.T.rename_axis('what'), 'What the audit found', digits=2)] + ([as_list([f'{of}: {c}' for c, of in said.items()])] if said else [])
     missing = [n for n in names if n not in exhibits]
     if missing: parts.append(as_list([f'{n}: missing; run imgstudy collect all --data where the images are.' for n in missing]))
     for n, e in exhibits.items(): parts += [counts_figure(n, e), samples_figure(n, e)]
