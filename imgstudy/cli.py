@@ -254,7 +254,7 @@ def compare_runs(
         print(f'\n{title}:')
         _show(part) if isinstance(part, pd.DataFrame) else print(part)
 
-# %% ../nbs/70_cli.ipynb #27941409
+# %% ../nbs/70_cli.ipynb #668f963d
 @command
 def collect_(
     study:str,       # a study, several with commas, or all
@@ -280,7 +280,7 @@ def report_(
     root:str='',  # a folder of records; none: report/records
     cards:str='', # a folder for model cards; none: report/cards, or none with a folder of your own
 ):
-    "Make the report of a folder of records: one HTML page, and a model card for the best of each data set; without --root the README's table too."
+    "Make the report of a folder of records: one HTML page, and a model card for the best of each data set; without --root the README's findings too."
     notebook = checkout_file('nbs/report.ipynb', 'take the checkout, which holds the notebook')
     where, own, said_out = _root(root) or committed_records(), bool(root), bool(out)
     out = Path(out).expanduser() if out else Path('report.html') if own else committed_records().parent/'index.html'
@@ -290,7 +290,9 @@ def report_(
     records, left_out = sound_records(where)
     for line in left_out: print(f'left out: {line}')
     if cards: print(f'{len(write_cards(records, cards))} model cards in {cards}')
-    if not own and not said_out: update_between(checkout_path('README.md'), 'headline', '\n' + markdown_table(headline_table(records)) + '\n')
+    if not own and not said_out:
+        update_between(checkout_path('README.md'), 'headline', '\n' + markdown_table(headline_table(records)) + '\n')
+        update_between(checkout_path('README.md'), 'findings', '\n' + markdown_list(found_lines(records)) + '\n')
 
 # %% ../nbs/70_cli.ipynb #d7ead900
 def _parse(f, name, words) -> dict: # parameter -> value

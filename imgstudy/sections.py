@@ -6,9 +6,9 @@
 __all__ = ['our_protocol', 'facts_section', 'results_table', 'published_and_ours', 'curves_figure', 'rates_figure',
            'confusion_figure', 'classwise_figure', 'calibration_figure', 'classes_section', 'comparisons_section',
            'grid_section', 'changes_section', 'mistakes_section', 'cams_section', 'untrained', 'study_section',
-           'labels_figure', 'show', 'answer_lines', 'gains_figure', 'tuning_figure', 'bubbles_figure', 'answer_figures',
-           'costs_section', 'pair_section', 'pairs_section', 'other_sections', 'data_sections', 'counts_figure',
-           'samples_figure', 'threats', 'provenance', 'planned_runs', 'time_table', 'trainings_list']
+           'labels_figure', 'show', 'answer_lines', 'found_lines', 'gains_figure', 'tuning_figure', 'bubbles_figure',
+           'answer_figures', 'costs_section', 'pair_section', 'pairs_section', 'other_sections', 'data_sections',
+           'counts_figure', 'samples_figure', 'threats', 'provenance', 'planned_runs', 'time_table', 'trainings_list']
 
 # %% ../nbs/63_sections.ipynb #2973c4a2
 from .core import *
@@ -110,13 +110,7 @@ def rates_figure(groups):
     ends = ', '.join(f'{k} from {rs[0].history.lr.iloc[0]:.2g} to {rs[0].history.lr.iloc[-1]:.2g}' for k, rs in groups.items())
     return as_figure(plot_rates(groups), f'Learning rate at the end of each epoch: {ends}.', 'Learning rates as the histories recorded them.')
 
-# %% ../nbs/63_sections.ipynb #3737f199
-def _learnt(records) -> bool:
-    "Whether `records` are better than always naming the class of most test images: Wilson's interval of their mean accuracy lies above its share."
-    counts = np.bincount(records[0].predictions['target'])
-    right = np.mean([r.metrics['accuracy'] for r in records])*counts.sum()
-    return bool(wilson_interval(round(right), counts.sum())[0] > counts.max()/counts.sum())
-
+# %% ../nbs/63_sections.ipynb #0e48f42d
 def confusion_figure(name, records):
     "The confusion matrix of one row, as a figure of the page."
     cm, classes = mean_confusion(records), records[0].info['data']['classes']
@@ -136,7 +130,7 @@ def classwise_figure(name, records):
 
 def calibration_figure(groups):
     "Reliability of the confidences, as a figure of the page."
-    groups = {k: rs for k, rs in groups.items() if _learnt(rs)}
+    groups = {k: rs for k, rs in groups.items() if has_learnt(rs)}
     if not groups: return as_list(['No row is better than guessing, so that its confidence says nothing.'])
     errors = ', '.join(f'{k} {np.mean([r.metrics["calibration_error"] for r in rs]):.3f}' for k, rs in groups.items())
     return as_figure(plot_calibration(groups), f'Accuracy against confidence; the diagonal would be right. Calibration errors: {errors}.', 'Below the diagonal a network is too sure of itself.')
@@ -302,7 +296,7 @@ def show(parts):
     "Display the parts of a section, one after the other."
     for part in parts: display(part)
 
-# %% ../nbs/63_sections.ipynb #a8722be6
+# %% ../nbs/63_sections.ipynb #22dfc3cf
 def answer_lines(
     records, # finished ones
     pairs:dict, # as from `transfer_pairs`
@@ -312,6 +306,17 @@ def answer_lines(
     return [*transfer_sentences(pairs, best_ways(records)), labels_sentence(root), tuning_sentence('cifar10_cnn_batch_lr', root), changes_sentence(change_groups(root=root)),
             pair_sentence('cats_dogs_optimizers', 'Adam', 'AdamW', root), calibration_sentence(pairs), verdicts_sentence(verdict_counts(root)),
             spread_sentence(records), cost_sentence(records)]
+
+def found_lines(
+    records, # finished ones
+    root=None, # a folder of records; None: as for `find_records`
+) -> list: # of sentences
+    "The answer in short, for the README: without demonstrations, and with one interval each, over seeds or folds where there are several."
+    pairs = {name: ab for name, ab in transfer_pairs(records).items() if not is_demonstration(ab[0][0])}
+    lines = [f'Transfer, {name}: {brief_gain(*ab)}' for name, ab in pairs.items()] or transfer_sentences(pairs)
+    for what, g in change_groups(root=root).items(): lines.append(f'{what}, of {len(g) - 1} single changes the one that validation images choose: {brief_gain(g["as published"], g[change := best_change(g)], ("as published", f"with {change}"))}')
+    return [*lines, labels_sentence(root), pair_sentence('cats_dogs_optimizers', 'Adam', 'AdamW', root), *targets_in_short(root=root), verdicts_sentence(verdict_counts(root)),
+            *([contamination] if any(r.run.init == 'imagenet' for r in records) else []), cost_sentence(records)]
 
 def gains_figure(pairs):
     "What transfer brings, as a figure of the page."
@@ -414,7 +419,7 @@ def samples_figure(name, exhibit):
     "Sample images, as a figure of the page."
     return as_figure(plot_samples_kept(exhibit), f'Sample images of each class of {name}.', f'{name}: evenly spaced images of each class.')
 
-# %% ../nbs/63_sections.ipynb #37473004
+# %% ../nbs/63_sections.ipynb #2c26fa99
 def threats(
     records, # finished ones
     root=None, # a folder of records; None: as for `find_records`
@@ -437,8 +442,7 @@ def threats(
             f'Few seeds: {len(few)} of {len(ways(records))} ways to train have one training; nothing is said of them over seeds.',
             'Test images that are also among the training images of a run, byte for byte: ' + (', '.join(f'{k} up to {n}' for k, n in leaked.items()) if leaked else 'none were found in these runs') + '.',
             'Copies: images were read as ' + ', '.join(f"{k} {' '.join(sorted(v))}" for k, v in sorted(formats.items()) if v) + '; JPEG and WebP are not the original pixels, and sizes are those under The data.',
-            *(['Contamination: weights from ImageNet have seen images of cats and dogs of many breeds, and those of Stanford Dogs themselves; a gain on these is not one on new kinds of images.']
-              if any(r.run.init == 'imagenet' for r in records) else []),
+            *([contamination] if any(r.run.init == 'imagenet' for r in records) else []),
             f'Records from a working tree with uncommitted changes: {len(dirty)} of {len(records)} (their commits end in +).',
             f'Selection: {len(on_test)} of {len(refs)} accuracies and losses published in the five studies were chosen on the images that they are of; ours are chosen on validation images.',
             *(f'{name}: {note}' for name, note in sorted(notes.items()) if note and not name.startswith('digits_'))]
