@@ -151,7 +151,7 @@ def tuning_sentence(
     return (f'Tuning, {get_study(study).name}: validation images choose {order[-1]} (test accuracy of its trainings {each(best)}); the second of {len(groups)} rows, '
             f'{order[-2]}, has {each(second)}, the last, {order[0]}, {each(worst)}. On {scale_said(best[0])}.')
 
-# %% ../nbs/62_findings.ipynb #95a5db54
+# %% ../nbs/62_findings.ipynb #dae84a2f
 def change_groups(
     study='tuned', # rows named 'what: change', the first of each as published
     root=None,     # a folder of records; None: as for `find_records`
@@ -174,8 +174,14 @@ def change_sentences(
         best = best_change(g)
         row = compare_pairs(g['as published'], g[best]).iloc[0]
         said.append(f'One change, {what}: as published {row.base:.3f}; of {len(g) - 1} single changes validation images choose "{best}", {row.other:.3f}, '
-                    f'{said_gain(row)}, on {scale_said(g[best][0])}.')
+                    f'{said_gain(row)}, on {scale_said(g[best][0])}.{_loss_rose(g["as published"], g[best], best)}')
     return said
+
+def _loss_rose(before, after, change) -> str:
+    "What became of a validation loss that rose by a tenth or more from its lowest to the end, in the mean over trainings."
+    lowest, last = ([np.mean([f(r.history.valid_loss) for r in rs]) for rs in (before, after)] for f in (np.min, lambda v: v.iloc[-1]))
+    if not last[0] > 1.1*lowest[0]: return ''
+    return f' As published the validation loss rose from {lowest[0]:.2f} to {last[0]:.2f}; with "{change}" it ended at {last[1]:.2f}, its lowest {lowest[1]:.2f}.'
 
 def best_change(groups) -> str:
     "The single change that validation images choose."
