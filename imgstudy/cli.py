@@ -254,14 +254,14 @@ def compare_runs(
         print(f'\n{title}:')
         _show(part) if isinstance(part, pd.DataFrame) else print(part)
 
-# %% ../nbs/70_cli.ipynb #668f963d
+# %% ../nbs/70_cli.ipynb #659d15f5
 @command
 def collect_(
     study:str,       # a study, several with commas, or all
     scale:str='largest', # smoke, small, full; largest: of each row what there is
     root:str='',     # where the records are; none: IMGSTUDY_RUNS, else runs/
     dest:str='',     # where they go; none: report/records
-    data:store_true=False, # look at the data sets too: counts, samples, duplicates
+    data:store_true=False, # look at the data sets too: counts, samples, duplicates; at those of all records in dest that are on this machine
 ):
     "Copy finished records to report/records, small and without weights, with the pictures that the report shows."
     root, dest = _root(root) or runs_root(), _root(dest) or committed_records()
@@ -271,7 +271,7 @@ def collect_(
     said = keep_pictures(_named(study), root)
     print(f'{len(collect(records, dest))} of {len(records)} records copied to {dest}')
     for d in {r.run.dataset: None for r in records + sound_records(dest)[0]} if data else ():
-        if not data_missing(d): data_exhibit(d, dest/'data')
+        if data_here(d): data_exhibit(d, dest/'data')
     for line in said: print(line)
 
 @command
@@ -292,7 +292,7 @@ def report_(
     if cards: print(f'{len(write_cards(records, cards))} model cards in {cards}')
     if not own and not said_out:
         update_between(checkout_path('README.md'), 'headline', '\n' + markdown_table(headline_table(records)) + '\n')
-        update_between(checkout_path('README.md'), 'findings', '\n' + markdown_list(found_lines(records)) + '\n')
+        update_between(checkout_path('README.md'), 'findings', '\n' + markdown_list(found_lines(records, where)) + '\n')
 
 # %% ../nbs/70_cli.ipynb #d7ead900
 def _parse(f, name, words) -> dict: # parameter -> value

@@ -81,7 +81,7 @@ def transfer_pairs(
     best = {name: max(found, key=rank) for name, found in pairs.items()}
     return dict(sorted(best.items(), key=lambda kv: is_demonstration(kv[1][0][0]))) # those last
 
-# %% ../nbs/62_findings.ipynb #cab65a15
+# %% ../nbs/62_findings.ipynb #2ef9135a
 def said_gain(
     row, # of `compare_pairs`
 ) -> str:
@@ -96,6 +96,7 @@ def scale_said(record) -> str:
     counts = record.info['data']['counts']
     return f"{counts['train']:,} images, {record.run.size} pixels, {len(record.history)} epochs"
 
+# %% ../nbs/62_findings.ipynb #4bb4652f
 contamination = ('Contamination: weights from ImageNet have seen images of cats and dogs of many breeds, and those of Stanford Dogs themselves; '
                  'a gain on these is not one on new kinds of images.')
 
@@ -106,11 +107,12 @@ def brief_gain(
 ) -> str: # a sentence
     "A difference with one interval, over seeds or folds where there are three or more, and what it is of."
     row = compare_pairs(a, b).iloc[0]
-    over, low, high = (row.over, row.seeds_low, row.seeds_high) if row.n_pairs > 2 else ('images', row.bootstrap_low, row.bootstrap_high)
+    alone = row.n_pairs < 3 or row.seeds_low != row.seeds_low # two seeds have an interval that says nothing, equal ones none
+    over, low, high = (f'{row.over} and images' if row.n_pairs > 1 else 'images', row.bootstrap_low, row.bootstrap_high) if alone else (row.over, row.seeds_low, row.seeds_high)
     noise = '' if low > 0 or high < 0 else ', within noise'
     unequal = ', each side with its own recipe' if called[0] == 'from scratch' and _unequal(a[0].run, b[0].run) != '; the same recipe' else ''
     return (f'test accuracy {row.base:.3f} {called[0]}, {row.other:.3f} {called[1]}: {row.difference:+.3f} [{low:+.3f}, {high:+.3f}] over {over}, n={row.n_pairs}{noise}; '
-            f'{scale_said(b[0])}{unequal}.')
+            f'{scale_said(b[0])}{f" (on the other side {scale_said(a[0])})" if scale_said(a[0]) != scale_said(b[0]) else ""}{unequal}.')
 
 def _unequal(a, b) -> str:
     "In what two runs differ besides their start."
@@ -124,6 +126,7 @@ def _rival(scratch, best) -> str:
     if not rival or mean(rival) <= mean(scratch) + .005: return ''
     return f' From scratch {rival[0].run.model} reaches {mean(rival):.3f} here (n={len(rival)}, {scale_said(rival[0])}).'
 
+# %% ../nbs/62_findings.ipynb #6f2f4bad
 def transfer_sentences(
     pairs:dict, # as from `transfer_pairs`
     best=None,  # as from `best_ways`, to name a better network from scratch
@@ -151,20 +154,22 @@ def tuning_sentence(
     return (f'Tuning, {get_study(study).name}: validation images choose {order[-1]} (test accuracy of its trainings {each(best)}); the second of {len(groups)} rows, '
             f'{order[-2]}, has {each(second)}, the last, {order[0]}, {each(worst)}. On {scale_said(best[0])}.')
 
-# %% ../nbs/62_findings.ipynb #dae84a2f
+# %% ../nbs/62_findings.ipynb #42353802
 def change_groups(
     study='tuned', # rows named 'what: change', the first of each as published
     root=None,     # a folder of records; None: as for `find_records`
 ) -> dict: # what -> groups, the first as published; without those that lack the published row or every change
     "The one-change-at-a-time rows of a study that have records."
-    found = {}
+    found, scale = {}, {}
     for name, records in study_groups(study, root=root).items():
         what, _, change = name.partition(': ')
         if change: found.setdefault(what, {})[change] = records
-    drawn = lambda rs: {(r.run.seed, r.run.fold) for r in rs}
+        scale[id(records)] = said_scale(study, name, [r.run for r in records])
+    drawn = lambda rs: (scale[id(rs)], {(r.run.seed, r.run.fold) for r in rs})
     same = {what: {k: rs for k, rs in g.items() if drawn(rs) == drawn(g['as published'])} for what, g in found.items() if 'as published' in g}
     return {what: g for what, g in same.items() if len(g) > 1} # a change that lacks a seed waits for it
 
+# %% ../nbs/62_findings.ipynb #3f8f8da4
 def change_sentences(
     groups:dict, # as from `change_groups`
 ) -> list: # of sentences, one a training that was published
@@ -187,6 +192,7 @@ def best_change(groups) -> str:
     "The single change that validation images choose."
     return max((k for k in groups if k != 'as published'), key=lambda k: validation(groups[k]))
 
+# %% ../nbs/62_findings.ipynb #2675e78c
 def changes_sentence(
     groups:dict, # as from `change_groups`
 ) -> str: # one sentence
@@ -198,7 +204,7 @@ def changes_sentence(
     n = max(len(rs) for g in groups.values() for rs in g.values())
     return f'One change at a time, chosen on validation images (n={n} each, intervals in the section): ' + '; '.join(said) + '.'
 
-# %% ../nbs/62_findings.ipynb #1dc932f7
+# %% ../nbs/62_findings.ipynb #9f67a2ea
 def _reached(records) -> str:
     "Mean accuracy in words."
     t = seeds_table(records, ['accuracy']).loc['accuracy']
@@ -223,6 +229,7 @@ def target_sentences(
         said.append(f'{row.name}: target {row.target:.2f}, {ends}: {_reached(have[row.name])}.' + (f' Also tried: {"; ".join(tried)}.' if tried else ''))
     return said
 
+# %% ../nbs/62_findings.ipynb #175723e7
 def targets_in_short(
     study='tuned', # a `Study` or its name
     root=None,     # a folder of records; None: as for `find_records`

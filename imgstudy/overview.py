@@ -116,7 +116,7 @@ def _whiskers(t): return np.stack([t.accuracy - t.low, t.high - t.accuracy]).cli
 
 def _bubble(flops): return 12 + 40*np.log10(np.maximum(flops, 1e5)/1e5)**1.5 # in points squared, from 0.1 MFLOPs up
 
-# %% ../nbs/61_overview.ipynb #fa83bd22
+# %% ../nbs/61_overview.ipynb #551c20fa
 def plot_bubbles(
     table:pd.DataFrame,  # as from `groups_table`
     x:str='parameters', # or seconds
@@ -127,21 +127,21 @@ def plot_bubbles(
     panels = list(table.groupby(apart, sort=False))
     cols = min(2, len(panels)); rows = -(-len(panels)//cols)
     fig, axs = plt.subplots(rows, cols, figsize=(8, 4.2) if cols == 1 else (5.2*cols, 3.4*rows), squeeze=False, layout='constrained')
-    for ax, (title, t) in zip(axs.flat, panels): _bubbles(ax, t, x, {} if title else dict(loc='upper left', bbox_to_anchor=(1, 1))); ax.set_title(title)
+    for ax, (title, t) in zip(axs.flat, panels): _bubbles(ax, t, x, title); ax.set_title(title)
     for ax in axs.flat[len(panels):]: ax.axis('off')
     fig.draw_without_rendering()
     for ax, (_, t) in zip(axs.flat, panels):
         name_points(ax, [(r.model + (', transferred' if r.init != 'scratch' else ''), r[x], r.accuracy) for _, r in t.iterrows()])
     return axs
 
-def _bubbles(ax, table, x, where):
-    "One panel, with a legend where it holds more than one data set."
+def _bubbles(ax, table, x, title):
+    "One panel, with a legend where its title is not its data set."
     for i, (name, t) in enumerate(table.groupby('dataset', sort=False)):
         ax.errorbar(t[x], t.accuracy, _whiskers(t), fmt='none', ecolor='.6', lw=1)
         ax.scatter(t[x], t.accuracy, _bubble(t.flops), color=f'C{i}', marker='os^DvPX*'[i % 8], alpha=.7, label=name, edgecolor='white')
     ax.set(xscale='log', xlabel=f'{x}' + (' a training' if x == 'seconds' else ''), ylabel='test accuracy'); plain_ticks(ax).margins(.15)
-    if table.dataset.nunique() == 1: return
-    legend = ax.legend(frameon=False, **where)
+    if set(table.dataset) == {title}: return
+    legend = ax.legend(frameon=False, **({} if title else dict(loc='upper left', bbox_to_anchor=(1, 1))))
     for handle in legend.legend_handles: handle.set_sizes([30])
 
 # %% ../nbs/61_overview.ipynb #bd732ce5

@@ -10,8 +10,9 @@ __all__ = ['our_protocol', 'facts_section', 'results_table', 'published_and_ours
            'answer_figures', 'costs_section', 'pair_section', 'pairs_section', 'other_sections', 'data_sections',
            'counts_figure', 'samples_figure', 'threats', 'provenance', 'planned_runs', 'time_table', 'trainings_list']
 
-# %% ../nbs/63_sections.ipynb #2973c4a2
+# %% ../nbs/63_sections.ipynb #ddb2bc5d
 from .core import *
+import re
 import numpy as np, pandas as pd
 from pathlib import Path
 from IPython.display import display
@@ -55,7 +56,7 @@ def facts_section(
     return as_facts({'Question': s.question, 'Source': s.source, 'Published protocol': s.protocol, 'All rows': common, 'Ours': our_protocol(s, root),
                      'They showed': '; '.join(f'{k}: {v}' for k, v in s.shown.items()), 'Mind': s.note, 'Command': f'imgstudy run {s.name}'})
 
-# %% ../nbs/63_sections.ipynb #e74fb879
+# %% ../nbs/63_sections.ipynb #915d499b
 def _trainings(study, root) -> dict: # row -> text
     "Accuracies of all trainings of a row in one cell."
     said = lambda v: v if isinstance(v, str) else f'{v:.3f}'
@@ -77,6 +78,13 @@ def results_table(
         'ours': [interval(r) for _, r in t.iterrows()], 'verdict': rest[0].tolist(), 'because': [x if isinstance(x, str) else '' for x in rest[1].tolist()],
         'trainings, test accuracy': [trained[row] for row in t.index], 'probably wrong': [wrong.get(row, '') for row in t.index]}, index=t.index)
 
+# %% ../nbs/63_sections.ipynb #5365ce2d
+def _reasons(said) -> str:
+    "Why two figures cannot be compared, with what makes the scale smaller in one place."
+    reasons, mark = said.split('; '), 'smaller scale: '
+    small = [r.removeprefix(mark) for r in reasons if r.startswith(mark)]
+    return '; '.join([r for r in reasons if not r.startswith(mark)] + ([mark + ', '.join(small)] if small else []))
+
 def published_and_ours(
     table:pd.DataFrame, # as from `results_table`
     name:str,           # of the study
@@ -84,7 +92,7 @@ def published_and_ours(
     "Two tables of the page: results beside what was published, if anything was, and what each row is made of."
     if not len(table): return [as_table(table, f'{name}: published and ours')]
     where = [f'{p:.3f}' + f' ({w})'*bool(w) if p == p and p is not None else '' for p, w in zip(table.published, table['where'].fillna(''))]
-    why = [f'{v} because {b}'.replace('; smaller scale:', ',') if b else v or '' for v, b in zip(table.verdict, table.because)]
+    why = [f'{v} because {_reasons(b)}' if b else v or '' for v, b in zip(table.verdict, table.because)]
     shown = pd.DataFrame({'scale, n': table.scale + ', ' + table.n, 'metric': table.metric, 'published': where, 'ours': table.ours, 'verdict': why})
     shown = shown.loc[:, [any(shown[c].astype(bool)) for c in shown]]
     each = table[['trainings, test accuracy', 'probably wrong']]
@@ -143,19 +151,19 @@ def classes_section(groups) -> list: # of HTML
     t = pd.DataFrame(cells).sort_values(next(iter(cells)), ascending=False)
     return [as_table(t, 'Test accuracy of every class, over all trainings', folded=True)]
 
-# %% ../nbs/63_sections.ipynb #014d1dc3
+# %% ../nbs/63_sections.ipynb #4c373a2d
 def _named(t):
     "What the intervals and the test say, with the rows' names if they are short."
     sides = [k.partition(' over ')[::2] for k in t.index]
     long = max(len(name) for pair in sides for name in pair) > 28
     called = [{b: 'the second', a: 'the first'} if long else {b: b, a: a} for a, b in sides]
-    says = [s.replace('base better', f'{b} better').replace('other better', f'{a} better') for s, (a, b) in zip(t.says, sides)]
-    return t.assign(says=[*map(_renamed, says, called)], finding=[*map(_renamed, t.finding, called)])
+    called = [{**c, 'base': c[b], 'other': c[a]} for c, (a, b) in zip(called, sides)]
+    return t.assign(says=[*map(_renamed, t.says, called)], finding=[*map(_renamed, t.finding, called)])
 
-def _shortly(t) -> tuple: # of the table and its caption
-    "Comparisons in a grid by what differs: in all of them, or in each of those with one cell ('rate 0.01 over rate 0.001')."
+def _shortly(t, chosen) -> tuple: # of the table and its caption
+    "Comparisons in a grid by what differs: in all of them, or in each of those with the cell `chosen` ('rate 0.01 over rate 0.001')."
     sides = [k.partition(' over ')[::2] for k in t.index]
-    base = sides[0][1] if len(sides) > 1 and len({b for _, b in sides}) == 1 else None
+    base = chosen if {b for _, b in sides} == {chosen} else None
     parts = {name: name.split(', ') for pair in sides for name in pair}
     same = [len(v) == 1 for v in map(set, zip(*parts.values()))]
     brief = {name: ', '.join(x for x, s in zip(v, same) if not s) for name, v in parts.items()}
@@ -171,9 +179,10 @@ def _shortly(t) -> tuple: # of the table and its caption
     return t.set_axis(index).rename_axis("comparison"), caption
 
 def _renamed(text, names):
-    for name, short in names.items(): text = text.replace(f'{name} better', f'{short} better')
-    return text
+    longest = '|'.join(re.escape(n) for n in sorted(names, key=len, reverse=True)) # one name may end as another
+    return re.sub(f'(^|, )({longest}) better', lambda m: f'{m[1]}{names[m[2]]} better', text)
 
+# %% ../nbs/63_sections.ipynb #6da499dd
 def _said_p(t): return t.assign(**{k: ['<0.001' if p < .001 else f'{p:.3f}' if p == p else '' for p in t[k]] for k in ('p', 'p_holm')})
 
 def _as_comparisons(t, caption):
@@ -186,7 +195,7 @@ def _as_comparisons(t, caption):
         'finding': 'finding, adjusted', 'says': 'intervals say, not adjusted'})
     return as_table(shown, caption, folded=len(t) > 12)
 
-# %% ../nbs/63_sections.ipynb #cf499a5b
+# %% ../nbs/63_sections.ipynb #36947ebd
 def comparisons_section(
     study,     # a `Study` or its name
     root=None, # a folder of records; None: as for `find_records`
@@ -198,12 +207,13 @@ def comparisons_section(
     t = comparisons_table(study, 'largest', root=root)
     if not len(t): return waiting
     told = (t.finding != 'not told apart').sum()
-    t, caption = _shortly(t) if grid_factors(study) else (t, 'Compared pair by pair')
+    whole = {row: rs for row, rs in groups.items() if len(rs) == len(runs[row])}
+    t, caption = _shortly(t, max(whole, key=lambda row: validation(whole[row]))) if grid_factors(study) else (t, 'Compared pair by pair')
     figure = as_figure(plot_comparisons(t), f'Differences in test accuracy with intervals: {told} of {len(t)} comparisons are told apart after Holm.',
                        'The same images and seeds on both sides; where n=1 there is no interval over seeds.') if len(t) <= 30 else None
     return [*waiting, *filter(None, [figure]), _as_comparisons(t, caption)]
 
-# %% ../nbs/63_sections.ipynb #438bb414
+# %% ../nbs/63_sections.ipynb #e1304db9
 def grid_section(
     study,     # a `Study` or its name
     root=None, # a folder of records; None: as for `find_records`
@@ -217,10 +227,11 @@ def grid_section(
     parts = [as_figure(plot_grid(records, known), f'Test accuracy of {len(records)} trainings by {", ".join(known)}.', 'A point is one training.')]
     cells, effects = grid_tables(study, 'largest', root=root)
     if cells is None: return parts + [as_list(['Cells and effects: missing; they need a part of the grid that is whole.'])]
-    part, of = len(grid_part(study, 'largest', root=root)), f'{len(study.rows)} cells of the grid'
-    fixed = '' if part == len(study.rows) else f', in the {part} of {of} that are whole: ' + '; '.join(
-        f'{f} {", ".join(str(v) for v in dict.fromkeys(cells[f]))}' for f in factors if f in cells)
-    return parts + [as_table(with_intervals(cells.set_index(factors[0]), 3), f'Cells, the first chosen on validation images{fixed}', folded=len(cells) > 12),
+    part = grid_part(study, 'largest', root=root)
+    of, first = f'{len(study.rows)} cells of the grid', next(f for f in factors if f in cells)
+    levels = {f: ', '.join(dict.fromkeys(str(factor_value(g[0], f)) for g in part.values())) for f in factors} # one that does not vary too
+    fixed = '' if len(part) == len(study.rows) else f', in the {len(part)} of {of} that are whole: ' + '; '.join(f'{f} {v}' for f, v in levels.items())
+    return parts + [as_table(with_intervals(cells.set_index(first), 3), f'Cells, the first chosen on validation images{fixed}', folded=len(cells) > 12),
                     as_table(effects.set_index('factor'), f'What each level adds to the accuracy of the first{fixed}')]
 
 def changes_section(
@@ -252,7 +263,7 @@ def cams_section(groups) -> list: # of HTML
     for name, r in kept.items(): sets.setdefault((r.run.dataset, r.run.size), {})[name] = r
     return [as_figure(plot_grad_cam_kept([*g.values()], [*g]), f'Grad-CAM on six test images, {" beside ".join(g)}.', 'Which places speak for the predicted class, by gradients (Grad-CAM, Selvaraju et al. 2017); coarse, and no proof of what the network uses.') for g in sets.values()]
 
-# %% ../nbs/63_sections.ipynb #5a89737d
+# %% ../nbs/63_sections.ipynb #a1b23d33
 def _best(groups): return max(groups, key=lambda k: validation(groups[k]))
 
 def untrained(study, groups) -> list: # of fields of `Run` and `Recipe`
@@ -261,6 +272,7 @@ def untrained(study, groups) -> list: # of fields of `Run` and `Recipe`
     have = varied([firsts[row] for row in groups])
     return [f for f in grid_factors(study) if f not in have] if len(groups) > 1 else []
 
+# %% ../nbs/63_sections.ipynb #3fe1fee7
 def study_section(
     study,     # a `Study` or its name
     root=None, # a folder of records; None: as for `find_records`
@@ -286,6 +298,7 @@ def study_section(
     parts += [classwise_figure(best, groups[best]), confusion_figure(best, groups[best]), calibration_figure(few)] if study.name != 'tuned' else []
     return parts + mistakes_section(best, groups[best]) + cams_section(groups)
 
+# %% ../nbs/63_sections.ipynb #137f18b8
 def labels_figure(groups):
     "Accuracy over the number of labels, as a figure of the page."
     t = labels_table(groups)
@@ -296,7 +309,7 @@ def show(parts):
     "Display the parts of a section, one after the other."
     for part in parts: display(part)
 
-# %% ../nbs/63_sections.ipynb #22dfc3cf
+# %% ../nbs/63_sections.ipynb #f44fc514
 def answer_lines(
     records, # finished ones
     pairs:dict, # as from `transfer_pairs`
@@ -318,6 +331,7 @@ def found_lines(
     return [*lines, labels_sentence(root), pair_sentence('cats_dogs_optimizers', 'Adam', 'AdamW', root), *targets_in_short(root=root), verdicts_sentence(verdict_counts(root)),
             *([contamination] if any(r.run.init == 'imagenet' for r in records) else []), cost_sentence(records)]
 
+# %% ../nbs/63_sections.ipynb #bd3691c7
 def gains_figure(pairs):
     "What transfer brings, as a figure of the page."
     t = pd.concat([compare_pairs(a, b) for a, b in pairs.values()]).set_axis([*pairs])
@@ -344,6 +358,7 @@ def answer_figures(records, pairs, root=None) -> list: # of HTML
     parts = [gains_figure(pairs)] if pairs else []
     return [*parts, *filter(None, [tuning_figure('cifar10_cnn_batch_lr', root)]), bubbles_figure(records, 'seconds')]
 
+# %% ../nbs/63_sections.ipynb #c8a8180f
 def costs_section(records) -> list: # of HTML
     "Accuracy over parameters, and costs in a table."
     t = groups_table({f'{w[0].run.dataset}, {w[0].id}': w for w in ways(records)}).sort_values(['dataset', 'accuracy'])
@@ -447,7 +462,7 @@ def threats(
             f'Selection: {len(on_test)} of {len(refs)} accuracies and losses published in the five studies were chosen on the images that they are of; ours are chosen on validation images.',
             *(f'{name}: {note}' for name, note in sorted(notes.items()) if note and not name.startswith('digits_'))]
 
-# %% ../nbs/63_sections.ipynb #f732d868
+# %% ../nbs/63_sections.ipynb #6b6602ab
 def provenance(
     records, # finished ones
 ) -> dict:
@@ -459,6 +474,7 @@ def provenance(
                 **{k: count([e['versions'].get(k, 'none') for e in env]) for k in names}, Commits=count([e['commit'] or 'none' for e in env]),
                 Precision=count([r.info['model']['precision'] for r in records]))
 
+# %% ../nbs/63_sections.ipynb #7b3c07fa
 def planned_runs(root=None) -> dict: # id -> (run, studies)
     "Every run of every study at the scale it is reported at."
     found = {}
@@ -478,6 +494,7 @@ def _time_row(records) -> dict:
     return {'trainings': len(records), 'seconds a training, median': f'{np.median(seconds):,.0f}', 'range': f'{min(seconds):,.0f} to {max(seconds):,.0f}',
             'hours in all': f'{sum(seconds)/3600:.2f}', 'kWh in all': counted}
 
+# %% ../nbs/63_sections.ipynb #33e4d341
 def time_table(
     records,   # finished ones
     root=None, # a folder of records; None: as for `find_records`

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['lease', 'no_time', 'backends', 'parse_duration', 'say_duration', 'this_machine', 'is_process', 'clock', 'claimed_by',
-           'Claim', 'answers', 'weights_missing', 'data_missing', 'source_id', 'source_missing', 'run_states',
-           'study_notebook', 'notebook_values', 'run_notebook', 'run_plain', 'how_it_ended', 'work', 'note_end',
-           'worker_env', 'Workers', 'in_process', 'Plan', 'Outcome', 'attempt', 'with_loky', 'attempt_here',
+           'Claim', 'answers', 'weights_missing', 'data_here', 'data_missing', 'source_id', 'source_missing',
+           'run_states', 'study_notebook', 'notebook_values', 'run_notebook', 'run_plain', 'how_it_ended', 'work',
+           'note_end', 'worker_env', 'Workers', 'in_process', 'Plan', 'Outcome', 'attempt', 'with_loky', 'attempt_here',
            'dask_client', 'with_dask', 'epochs_of', 'estimate', 'Progress', 'sources_first', 'startable', 'passes',
            'stacks', 'work_stacked', 'attempt_stack', 'as_one', 'summary', 'sweep']
 
@@ -210,7 +210,15 @@ def _is_here(spec):
     kept = Path(spec.url).name.split('.')[0] if spec.url else ''
     return bool(kept) and any(there(fastai_path(where), kept) for where in ('data', 'archive'))
 
-# %% ../nbs/43_sweep.ipynb #f4a6dec6
+# %% ../nbs/43_sweep.ipynb #8719bfcf
+def data_here(
+    name:str, # of a data set, or folder:PATH
+) -> bool:
+    "Whether the images are on this machine; those of a data set that is not registered are not."
+    try: spec = get_dataset(name)
+    except StudyError: return False
+    return Path(spec.source).expanduser().is_dir() if name.startswith('folder:') else _is_here(spec)
+
 def data_missing(
     name:str, # of a data set, or folder:PATH
 ) -> str: # what to supply; '' if nothing is missing

@@ -187,7 +187,14 @@ def grid_factors(
     cells = np.prod([len({str(factor_value(r, f)) for r in firsts}) for f in factors])
     return factors if len(factors) > 1 and cells == len(firsts) else []
 
-# %% ../nbs/52_tables.ipynb #98679134
+# %% ../nbs/52_tables.ipynb #7063de6e
+def _by_scale(study, scale, seeds, root) -> dict: # scale -> name of a row -> records
+    "The rows of `study` with all of their trainings, small ones apart from full ones."
+    apart = {}
+    for name, runs in scale_runs(study, scale, seeds, root).items():
+        if len(found := find_records(runs, root)) == len(runs): apart.setdefault(said_scale(study, name, runs), {})[name] = found
+    return apart
+
 def _near_the_best(groups, factors) -> dict: # the best cell first
     "The cell that validation images choose, and those that differ from it in one of `factors`."
     best = max(groups, key=lambda k: np.mean([valid_accuracy(r) for r in groups[k]]))
@@ -200,7 +207,7 @@ def _compare_rows(groups, factors, few):
     if factors and len(near := _near_the_best(groups, factors)) > 1: groups = near
     return compare_all(groups, next(iter(groups)))
 
-# %% ../nbs/52_tables.ipynb #7540141b
+# %% ../nbs/52_tables.ipynb #b8b05971
 def comparisons_table(
     study,             # a `Study` or its name
     scale:str='small', # one of `scales`, or largest
@@ -209,20 +216,24 @@ def comparisons_table(
     few:int=6,         # up to so many rows are compared all with all; more of a grid around its best cell, else with the first
 ) -> pd.DataFrame: # as from `compare_all`; empty where there are no two rows to compare
     "Every comparison of rows of `study` that have been trained on the same images."
-    groups = {name: found for name, runs in scale_runs(study, scale, seeds, root).items() if len(found := find_records(runs, root)) == len(runs)}
-    tables = [_compare_rows(g, grid_factors(study), few) for g in same_images(groups).values() if len(g) > 1]
+    alike = [g for one in _by_scale(study, scale, seeds, root).values() for g in same_images(one).values()]
+    tables = [_compare_rows(g, grid_factors(study), few) for g in alike if len(g) > 1]
     table = pd.concat(tables) if tables else pd.DataFrame()
     return table.assign(p_holm=holm(table.p)) if len(tables) > 1 else table
 
+# %% ../nbs/52_tables.ipynb #0edf8399
 def grid_part(
     study,             # a `Study` or its name
     scale:str='small', # one of `scales`, or largest
     seeds=None,        # trainings a row; None: as the study says
     root=None,         # a folder of records; None: as for `find_records`
 ) -> dict: # name of a row -> finished records; empty where no two settings are crossed
-    "The largest part of a grid in which every combination of some levels is trained with all of its seeds."
+    "The largest part of a grid in which every combination of some levels is trained at one scale with all of its seeds."
     factors = grid_factors(study)
-    groups = {k: found for k, runs in scale_runs(study, scale, seeds, root).items() if len(found := find_records(runs, root)) == len(runs)}
+    return max([_whole(groups, factors) for groups in _by_scale(study, scale, seeds, root).values()], key=len, default={})
+
+def _whole(groups, factors) -> dict:
+    "The largest part of `groups` that is every combination of some levels."
     cells = {k: tuple(factor_value(g[0], f) for f in factors) for k, g in groups.items()}
     choices = [[c for n in range(1, len(v) + 1) for c in itertools.combinations(v, n)] for v in map(dict.fromkeys, zip(*cells.values()))]
     best, have = (), {*cells.values()}
