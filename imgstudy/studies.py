@@ -257,7 +257,7 @@ def _changed(
         rows.append(Row(f'{title}: {name.replace("_", " ")}', run, small=own))
     return tuple(rows)
 
-# %% ../nbs/42_studies.ipynb #9abf5272
+# %% ../nbs/42_studies.ipynb #a5f997ee
 _resnet = dict(_stop, model='resnet18_tv', init='imagenet', wd=0., size=256)
 _eight = dict(_stop, model='cnn3', bs=128, lr=1e-3, dropout=.5, wd=.01, **_l2)
 
@@ -266,6 +266,7 @@ studies.add(Study('tuned', 'How much of each published gap was architecture, and
      Row('CIFAR-10 LeNet-5', dict(_ten, model='lenet5', lr=3e-3, label_smoothing=0.), target=.68),
      Row('CIFAR-10 LeNet-5, mirrored alone', dict(_ten, model='lenet5', lr=3e-3, label_smoothing=0., augment='flip')),
      Row('CIFAR-10 cnn3', dict(_ten, model='cnn3', lr=2e-3, wd=.05), target=.85),
+     Row('CIFAR-10 cnn3, dropout 0.1', dict(_ten, model='cnn3', lr=2e-3, wd=.05, dropout=.1)),
      Row('CIFAR-10 cnn_custom', dict(_ten, model='cnn_custom', lr=2e-3, wd=.05), target=.88),
      Row('CIFAR-10 resnet9', dict(_ten, model='resnet9', lr=4e-3, wd=.05), target=.94),
      Row('CIFAR-10 ViT', dict(_ten, model='vit', lr=4e-3, wd=.05, epochs=100), target=.80),
