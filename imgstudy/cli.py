@@ -6,7 +6,7 @@
 __all__ = ['commands', 'command', 'studies_', 'models_', 'datasets_', 'run', 'status', 'verify', 'compare', 'audit', 'diagnose_',
            'compare_runs', 'collect_', 'report_', 'main']
 
-# %% ../nbs/70_cli.ipynb #75566787
+# %% ../nbs/70_cli.ipynb #845bf33c
 from .core import *
 import fnmatch, os, re, sys, time
 import pandas as pd, psutil
@@ -26,6 +26,7 @@ from .comparison import *
 from .exhibits import *
 from .page import *
 from .findings import *
+from .sections import *
 from .collect import *
 
 # %% ../nbs/70_cli.ipynb #da82c18a

@@ -106,6 +106,18 @@ def test_readme_and_cards_say_what_the_records_say(tmp_path):
     assert made == {p.name: p.read_text(encoding='utf-8') for p in (top/'report/cards').glob('*.md')}, 'run make report'
 
 
+def test_report_writes_what_was_found_into_the_readme(tmp_path, monkeypatch):
+    from imgstudy import cli
+    marks = ('headline', 'findings')
+    (tmp_path/'README.md').write_text(''.join(f'<!-- {m} -->\n<!-- /{m} -->\n' for m in marks))
+    for name, fake in dict(build_page=lambda *args, **kw: 'a page', write_cards=lambda *args: [], checkout_path=lambda name: tmp_path/name).items():
+        monkeypatch.setattr(cli, name, fake)
+    cli.report_()
+    made, kept = (f.read_text(encoding='utf-8') for f in (tmp_path/'README.md', top/'README.md'))
+    between = lambda text, mark: text.split(f'<!-- {mark} -->')[1].split(f'<!-- /{mark} -->')[0]
+    for mark in marks: assert between(made, mark).strip() and between(made, mark) == between(kept, mark), 'run make report'
+
+
 def test_committed_page_is_of_the_committed_records():
     "Each record is in its list, with its accuracy."
     page = (top/'report/index.html').read_text(encoding='utf-8')
