@@ -222,11 +222,13 @@ def target_sentences(
     have = {row.name: rs for row in study.rows if (rs := find_records(runs[row.name], root))}
     for row in study.rows:
         if row.target is None: continue
-        if row.name not in have: said.append(f'{row.name}: target {row.target:.2f}, missing at full scale.'); continue
+        tried = '; '.join(f'"{k}" {_reached(rs)}' for k, rs in have.items() if k != row.name and same(rs[0].run, runs[row.name][0]))
+        if row.name not in have:
+            said.append(f'{row.name}: target {row.target:.2f}, missing at full scale' + (f'; tried instead: {tried}.' if tried else '.'))
+            continue
         mean = np.mean([r.metrics['accuracy'] for r in have[row.name]])
         ends = 'reached' if mean >= row.target else f'missed by {row.target - mean:.3f}'
-        tried = [f'"{k}" {_reached(rs)}' for k, rs in have.items() if rs[0].id != have[row.name][0].id and same(rs[0].run, have[row.name][0].run)]
-        said.append(f'{row.name}: target {row.target:.2f}, {ends}: {_reached(have[row.name])}.' + (f' Also tried: {"; ".join(tried)}.' if tried else ''))
+        said.append(f'{row.name}: target {row.target:.2f}, {ends}: {_reached(have[row.name])}.' + (f' Also tried: {tried}.' if tried else ''))
     return said
 
 # %% ../nbs/62_findings.ipynb #175723e7

@@ -444,6 +444,7 @@ def threats(
     for r in records: notes.setdefault(r.run.dataset, r.info['data'].get('note'))
     subset = [r for r in records if r.run.subset not in (None, 1.)]
     few = [w for w in ways(records) if len(w) == 1]
+    mixed = [w for w in ways(records) if len({r.info['model']['precision'] for r in w}) > 1]
     leaked = {}
     for r in records: leaked[r.run.dataset] = max(leaked.get(r.run.dataset, 0), r.info['data'].get('leaked') or 0)
     leaked = {k: n for k, n in leaked.items() if n}
@@ -457,6 +458,7 @@ def threats(
             f'Few seeds: {len(few)} of {len(ways(records))} ways to train have one training; nothing is said of them over seeds.',
             'Test images that are also among the training images of a run, byte for byte: ' + (', '.join(f'{k} up to {n}' for k, n in leaked.items()) if leaked else 'none were found in these runs') + '.',
             'Copies: images were read as ' + ', '.join(f"{k} {' '.join(sorted(v))}" for k, v in sorted(formats.items()) if v) + '; JPEG and WebP are not the original pixels, and sizes are those under The data.',
+            *([f'Precision: {len(mixed)} of {len(ways(records))} ways to train have seeds in bfloat16 and in float32, as the machines were that trained them.'] if mixed else []),
             *([contamination] if any(r.run.init == 'imagenet' for r in records) else []),
             f'Records from a working tree with uncommitted changes: {len(dirty)} of {len(records)} (their commits end in +).',
             f'Selection: {len(on_test)} of {len(refs)} accuracies and losses published in the five studies were chosen on the images that they are of; ours are chosen on validation images.',

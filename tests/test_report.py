@@ -70,11 +70,15 @@ def test_readme_says_how_fast_it_was(file):
 
 def test_readme_says_what_the_first_epoch_takes_and_how_near_the_limit_is():
     said = {f.stem: json.loads(f.read_text()) for f in measured}
-    whole, short = said['speed-whole-CIFAR-10-AMD-EPYC-2-cores'], said['speed-AMD-EPYC-2-cores']
-    first = pd.DataFrame(whole['rows']).query('epoch == 1').groupby('peer').seconds.median()
-    later = pd.DataFrame(short['rows']).query("epoch > 1 and peer == 'imgstudy'").groupby('model').seconds.median()
-    sizes = {w['model']: 3*w['train'] + w['valid'] for w in short['parameters']['work']}
-    share = {m: short['flops'][m]*sizes[m]/later[m]/short['limits']['matmul_gflops']/1e9 for m in sizes}
-    text = (top/'README.md').read_text()
-    assert f"{first['imgstudy']:.0f} s for {first['fastai']:.0f}" in text
+    text, later = (top/'README.md').read_text(), {}
+    for kind in ('', '-bf16'):
+        whole, short = said[f'speed-whole-CIFAR-10-AMD-EPYC-2-cores{kind}'], said[f'speed-AMD-EPYC-2-cores{kind}']
+        first = pd.DataFrame(whole['rows']).query("epoch == 1 and model == 'lenet5'").groupby('peer').seconds.median()
+        assert f"{first['imgstudy']:.0f} s for {first['fastai']:.0f}" in text
+        later[kind] = pd.DataFrame(short['rows']).query('epoch > 1').groupby(['peer', 'model']).seconds.median()
+    short = said['speed-AMD-EPYC-2-cores']
+    share = {w['model']: short['flops'][w['model']]*(3*w['train'] + w['valid'])/later['']['imgstudy', w['model']]/short['limits']['matmul_gflops']/1e9
+             for w in short['parameters']['work']}
     assert f"{100*share['cnn3']:.0f} % and {100*share['resnet18']:.0f} %" in text
+    times = later['-bf16']['fastai']/later['-bf16']['imgstudy_fp32'] # what is left without bfloat16
+    assert f"{times['lenet5']:.1f}, {times['cnn3']:.1f} and {times['resnet18']:.1f} times" in text
