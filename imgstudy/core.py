@@ -216,6 +216,6 @@ def environment(device=None) -> dict:
     "Hardware and software that a result depends on."
     device = torch.device(device or default_device())
     gpu = torch.cuda.get_device_name(device) if device.type == 'cuda' else None
-    return dict(device=device.type, gpu=gpu, cpu=cpu_name(), cores=os.cpu_count(), threads=torch.get_num_threads(),
+    return dict(device=device.type, gpu=gpu, cpu=cpu_name() + ' with bfloat16'*has_native_bf16('cpu'), cores=os.cpu_count(), threads=torch.get_num_threads(),
                 platform=f'{platform.system()} {platform.machine()}', python=platform.python_version(),
                 commit=git_commit(), versions={k: version(k) for k in _packages})
