@@ -17,7 +17,6 @@ from fastai.data.external import URLs
 from functools import partial
 from pathlib import Path
 from PIL import Image
-from scipy.io import loadmat
 from textwrap import fill
 from torchvision.datasets import CIFAR100, STL10
 from typing import Callable
@@ -270,7 +269,9 @@ def breed_names(labels) -> dict: # label -> name
     short = pd.Series({l: re.sub(r'^n\d{8}-', '', l).replace('_', ' ') for l in sorted(labels)})
     return short[~short.duplicated(keep=False)].to_dict()
 
-def _read_mat_list(path): return [str(np.ravel(x)[0]) for x in np.ravel(loadmat(path)['file_list'])]
+def _read_mat_list(path):
+    from scipy.io import loadmat # a hundredth of a second that no other data set needs
+    return [str(np.ravel(x)[0]) for x in np.ravel(loadmat(path)['file_list'])]
 
 def stanford_lists(folder):
     "The layout of Stanford Dogs: Images/SYNSET-BREED, and the official split in lists/ or beside it, if there."

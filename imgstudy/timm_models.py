@@ -20,7 +20,7 @@ def get_timm_cfg(
 ): # timm's `PretrainedCfg`
     "What timm knows about the weights `name`: size, mean, std, where they are."
     arch, _, tag = name.partition('.')
-    if arch not in timm.list_models(): raise StudyError(did_you_mean('timm model', arch, timm.list_models()))
+    if not timm.is_model(arch): raise StudyError(did_you_mean('timm model', arch, timm.list_models()))
     tags = [arch, *timm.models.get_arch_pretrained_cfgs(arch)]
     if tag and name not in tags: raise StudyError(did_you_mean('timm model', name, tags))
     return timm.get_pretrained_cfg(name)
