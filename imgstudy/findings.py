@@ -222,7 +222,8 @@ def target_sentences(
     have = {row.name: rs for row in study.rows if (rs := find_records(runs[row.name], root))}
     for row in study.rows:
         if row.target is None: continue
-        tried = '; '.join(f'"{k}" {_reached(rs)}' for k, rs in have.items() if k != row.name and same(rs[0].run, runs[row.name][0]))
+        own = runs[row.name][0]
+        tried = '; '.join(f'"{k}" {_reached(rs)}' for k, rs in have.items() if rs[0].run != own and same(rs[0].run, own))
         if row.name not in have:
             said.append(f'{row.name}: target {row.target:.2f}, missing at full scale' + (f'; tried instead: {tried}.' if tried else '.'))
             continue
