@@ -66,7 +66,7 @@ def hold(
     if device.type == 'cpu': return lambda i: images[rows[i]]
     if device.type != 'cuda' or len(rows)*array[0].nbytes < share*torch.cuda.mem_get_info(device)[0]:
         held = images[rows].to(device)
-        return lambda i: held[i.to(device, non_blocking=True)]
+        return lambda i: held[(i.pin_memory() if device.type == 'cuda' else i).to(device, non_blocking=True)]
     return lambda i: images[rows[i]].pin_memory().to(device, non_blocking=True)
 
 # %% ../nbs/17_loaders.ipynb #2762d042

@@ -695,6 +695,10 @@ def _needs(runs, costs, plan):
     start = 15 if plan.runner is run_notebook else 2 # seconds; ours: imports, on two busy cores
     return [(r, start + costs.get(run_id(r), 0)/epochs_of(r)) for r in runs] if plan.soft else [(r, 0) for r in runs]
 
+def _stack_needs(runs, costs, plan):
+    "Seconds until `runs` trained as one have made an epoch, at most: as one they are not slower than one after another."
+    return sum(need for _, need in _needs(runs, costs, plan))
+
 def _wait(plan, seconds=1.):
     "Wait for others to go on; False if there is no time for that."
     time.sleep(seconds)
@@ -707,7 +711,7 @@ def passes(
     costs:dict, # id -> seconds
     retry:bool, # as for `startable`
     offer,      # `with_loky` or `with_dask`, less the plan and the runs
-    together=None, # `as_one`, less the plan and the groups; None: each run is trained alone
+    together=None, # `as_one`, less the groups, the plan and the costs; None: each run is trained alone
 ): # yields an `Outcome` a run that ended
     "Offer `runs` until each has ended, here or elsewhere, or can no longer start."
     ended, tried = set(), set()
@@ -717,7 +721,7 @@ def passes(
         todo, before = startable(runs, states, ended, retry), len(ended)
         groups = stacks([r for r in todo if run_id(r) not in tried], plan.root) if together else []
         tried |= {run_id(r) for runs_ in groups for r in runs_}
-        for o in together(groups, plan) if groups else offer(_needs(todo, costs, plan), plan) if todo else ():
+        for o in together(groups, plan, costs) if groups else offer(_needs(todo, costs, plan), plan) if todo else ():
             if o.state not in ('busy', 'waits'): ended.add(o.id); yield o
         if groups: continue # what could not be trained as one is now offered alone
         if not todo and not (states.state == 'running').any(): return
@@ -764,9 +768,10 @@ def attempt_stack(
     runs,
     plan:Plan,
     do=work_stacked, # or another that calls it elsewhere
+    need:float=0.,   # seconds until their first epoch is over
 ) -> list: # of Outcome, of those that ended
-    "Claim `runs` and train as one those that nobody else has."
-    start, mine, free = time.time(), [], lambda r: not _why_not(r, 0, plan)
+    "Claim `runs` and train as one those that nobody else has, if there is time for an epoch; else they are left to be trained alone."
+    start, mine, free = time.time(), [], lambda r: not _why_not(r, need, plan)
     try:
         with ExitStack() as claims:
             mine = [r for r in runs if free(r) and claims.enter_context(Claim(plan.root, run_id(r), plan.lease)) and not _already(r, plan)]
@@ -782,6 +787,7 @@ def attempt_stack(
 def as_one(
     groups,    # as from `stacks`
     plan:Plan,
+    costs:dict, # id -> seconds
     jobs:int=1, # groups at a time
     when='auto', # as for `work_stacked`
 ): # yields an `Outcome` a run that ended
@@ -790,7 +796,7 @@ def as_one(
     do = lambda runs, root: in_process(workers, plan.hard, runs, root, when, job=work_stacked)
     parallel = Parallel(jobs, backend='threading', return_as='generator_unordered', pre_dispatch='n_jobs', batch_size=1)
     try:
-        for outcomes in parallel(delayed(attempt_stack)(runs, plan, do) for runs in groups): yield from outcomes
+        for outcomes in parallel(delayed(attempt_stack)(runs, plan, do, _stack_needs(runs, costs, plan)) for runs in groups): yield from outcomes
     except BaseException:
         _stopped.add(plan.token)
         raise

@@ -14,7 +14,7 @@ from imgstudy.loaders import create_dls
 from imgstudy.models import create_model
 from imgstudy.records import read_record
 from imgstudy.runs import fold_runs, run_id, seed_runs
-from imgstudy.sweep import Claim, _make_plan, attempt_stack, run_plain, stacks, sweep, work_stacked
+from imgstudy.sweep import Claim, _make_plan, _stack_needs, as_one, attempt_stack, run_plain, stacks, sweep, work_stacked
 from imgstudy.train import checkpoint_file, create_run, stack_id, train, train_stacked
 from torch.nn import functional as F
 
@@ -197,6 +197,14 @@ def test_where_it_does_not_pay_or_cannot_be_runs_are_trained_alone(tmp_path, mon
     plan = _make_plan(tmp_path, run_plain, None, 60)
     assert attempt_stack(runs, plan, lambda rs, root: work_stacked(rs, root, 'always')) == []
     assert not list(tmp_path.glob('*/record.json'))
+
+
+def test_a_stack_without_time_for_an_epoch_is_not_begun(tmp_path):
+    runs = seed_runs(create_run(**{**quick, 'epochs': 2}), 3)
+    plan = _make_plan(tmp_path, run_plain, '10m', 60)
+    costs = {run_id(r): 800. for r in runs} # of two epochs: 400 s for one run fit, 1,200 for three do not
+    assert 400 < _stack_needs(runs[:1], costs, plan) < 540 and 1200 < _stack_needs(runs, costs, plan) < 1300
+    assert list(as_one([runs], plan, costs, when='always')) == [] and not list(tmp_path.glob('*/record.json'))
 
 
 def test_a_run_that_another_process_has_is_left_to_it(tmp_path):
