@@ -21,7 +21,8 @@ def test_record_holds(folder):
     assert not re.search(r'"(/|[A-Z]:\\|~)', (folder/'record.json').read_text())
 
 
-measured = sorted((Path(__file__).parent.parent/'report/records/benchmarks').glob('*.json'))
+benchmarks = Path(__file__).parent.parent/'report/records/benchmarks'
+measured = sorted(benchmarks.glob('*.json'))
 
 
 @pytest.mark.parametrize('file', measured, ids=lambda p: p.stem)
@@ -58,7 +59,8 @@ def speed_lines(file):
     later = rows[(rows.epoch > 1) & rows.seconds.notna()]
     for w in said['parameters']['work']:
         rate = w['train']/later[later.model == w['model']].groupby('peer').seconds.median()
-        yield (f"| {w['model']}, {w['size']} pixels, {w['train']:,} + {w['valid']:,} images | "
+        none = ', no augmentation' if said['parameters'].get('augment') == 'none' else ''
+        yield (f"| {w['model']}, {w['size']} pixels, {w['train']:,} + {w['valid']:,} images{none} | "
                + ' | '.join(f'{rate[p]:,.0f}' if p in rate else '' for p in ('fastai', 'pytorch', 'timm_loader', 'hf_trainer', 'imgstudy'))
                + f" | {rate['imgstudy']/rate['fastai']:.1f} |")
 
@@ -66,6 +68,15 @@ def speed_lines(file):
 @pytest.mark.parametrize('file', [f for f in measured if json.loads(f.read_text())['what'] == 'speed'], ids=lambda p: p.stem)
 def test_readme_says_how_fast_it_was(file):
     for line in speed_lines(file): assert line in (top/'README.md').read_text(), line
+
+
+def test_readme_says_that_accuracy_is_not_paid_for_it():
+    "Validation accuracy at the end on the whole of CIFAR-10, mean over the turns with the least and the most."
+    text = (top/'README.md').read_text()
+    for kind in ('', '-no-augmentation'):
+        rows = pd.DataFrame(json.loads((benchmarks/f'speed-whole-CIFAR-10-AMD-EPYC-2-cores-bf16{kind}.json').read_text())['rows'])
+        for _, last in rows[(rows.epoch == rows.epoch.max()) & (rows.model == 'cnn3')].groupby('peer').accuracy:
+            assert f'{last.mean():.3f} [{last.min():.3f}, {last.max():.3f}]' in text
 
 
 def test_readme_says_what_the_first_epoch_takes_and_how_near_the_limit_is():
