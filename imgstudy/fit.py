@@ -210,10 +210,12 @@ def is_out_of_memory(e:Exception) -> bool:
 class EventFiles(Callback):
     "Write each row of the history into an event file in `folder`; the step is the epoch."
     order, writer = 53, None # after `History`, before `Checkpoint`: no epoch is kept there and missing here
-    def __init__(self, folder): self.folder = folder
+    def __init__(self, folder, rows=None): self.folder, self.rows, self.step = folder, rows, None
     def after_epoch(self):
         from torch.utils.tensorboard import SummaryWriter # an extra
-        step, values = (row := dict(self.history.rows[-1])).pop('epoch'), row
+        rows = self.rows() if self.rows else self.history.rows
+        if not rows or rows[-1]['epoch'] == self.step: return # one of a stack that has ended
+        self.step = step = (values := dict(rows[-1])).pop('epoch')
         self.writer = self.writer or SummaryWriter(self.folder, purge_step=step)
         for k, v in values.items(): self.writer.add_scalar(k, v, step)
         self.writer.flush()
@@ -222,11 +224,12 @@ class EventFiles(Callback):
 
 # %% ../nbs/34_fit.ipynb #51bcbaec
 def event_cbs(
-    name:str, # of the run's folder
+    *names,    # of the runs' folders
+    rows=None, # of each run a function that gives the rows of its history; None: those of the Learner
 ) -> list: # fastai callbacks
     "What streams to TensorBoard, if `IMGSTUDY_TENSORBOARD` names a folder and the extra is installed."
     if not (folder := os.environ.get('IMGSTUDY_TENSORBOARD')): return []
-    if find_spec('tensorboard'): return [EventFiles(Path(folder).expanduser()/name)]
+    if find_spec('tensorboard'): return [EventFiles(Path(folder).expanduser()/n, r) for n, r in zip(names, rows or [None]*len(names))]
     print("IMGSTUDY_TENSORBOARD is set, but TensorBoard is missing (pip install 'imgstudy[tensorboard]'): nothing streams.")
     return []
 

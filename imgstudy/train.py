@@ -11,7 +11,7 @@ __all__ = ['study_parameters', 'transfer_parameters', 'create_run', 'notebook_pa
 from .core import *
 import dataclasses, gc, hashlib, json, math, os, shutil, time
 from contextlib import suppress
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import ModuleType, SimpleNamespace
 import numpy as np, pandas as pd, torch
 from fastai.basics import Callback, CancelFitException, Learner
@@ -302,7 +302,8 @@ def _stacked(runs, data, root, start):
     keep.start = start
     views = sum(len(data[part_of(r)].of('test'))*(1 + (r.recipe.tta or 0)) for r in runs)
     once = views/sum(len(data[part_of(r)].of('valid')) for r in runs) # tests are one by one, up to so many times as slow as validation together:
-    return fit_stacked(learn, label, cbs=[keep, Deadline(deadline(), once*min(len(runs), 10))]), keep
+    streams = event_cbs(*map(run_id, runs), rows=[partial(getattr, m, 'rows') for m in learn.members])
+    return fit_stacked(learn, label, cbs=[keep, Deadline(deadline(), once*min(len(runs), 10)), *streams]), keep
 
 def stack_id(runs) -> str: return 'stack-' + hashlib.sha256(' '.join(map(run_id, runs)).encode()).hexdigest()[:8]
 

@@ -199,6 +199,17 @@ def test_where_it_does_not_pay_or_cannot_be_runs_are_trained_alone(tmp_path, mon
     assert not list(tmp_path.glob('*/record.json'))
 
 
+def test_each_member_streams_its_own_history(tmp_path, monkeypatch):
+    accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
+    monkeypatch.setenv('IMGSTUDY_TENSORBOARD', str(tmp_path/'events'))
+    records = train_stacked([create_run(**{**quick, 'epochs': 4, 'patience': 1, 'lr': lr}) for lr in (.3, .003)], tmp_path)
+    assert len(records[0].history) < len(records[1].history) == 4 # the first learns nothing and ends early
+    for r in records:
+        events = accumulator.EventAccumulator(str(tmp_path/'events'/r.id)).Reload().Scalars('valid_loss')
+        assert [e.step for e in events] == r.history.epoch.tolist()
+        assert [e.value for e in events] == pytest.approx(r.history.valid_loss.tolist(), rel=1e-6)
+
+
 def test_a_stack_without_time_for_an_epoch_is_not_begun(tmp_path):
     runs = seed_runs(create_run(**{**quick, 'epochs': 2}), 3)
     plan = _make_plan(tmp_path, run_plain, '10m', 60)
