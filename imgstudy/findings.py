@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['contamination', 'ways', 'has_learnt', 'validation', 'is_demonstration', 'transfer_pairs', 'said_gain', 'scale_said',
-           'brief_gain', 'transfer_sentences', 'tuning_sentence', 'change_groups', 'change_sentences', 'best_change',
-           'changes_sentence', 'target_sentences', 'targets_in_short', 'pair_sentence', 'verdict_counts',
-           'verdicts_sentence', 'spread_sentence', 'cost_sentence', 'calibration_sentence', 'labels_sentence',
-           'best_ways', 'headline_table', 'markdown_table', 'markdown_list', 'update_between', 'card_facts',
-           'model_card', 'write_cards']
+           'caveats', 'one_interval', 'brief_gain', 'transfers_in_short', 'transfer_sentences', 'tuning_sentence',
+           'single_changes', 'change_groups', 'change_sentences', 'stand_in_sentence', 'changes_in_short',
+           'best_change', 'changes_sentence', 'target_sentences', 'targets_in_short', 'pair_sentence', 'verdict_counts',
+           'verdicts_sentence', 'decided_sentences', 'missing_sentence', 'published_folds_sentence', 'spread_sentence',
+           'cost_sentence', 'calibration_sentence', 'labels_sentence', 'best_ways', 'headline_table', 'markdown_table',
+           'markdown_list', 'update_between', 'card_facts', 'model_card', 'write_cards']
 
 # %% ../nbs/62_findings.ipynb #29dd95c6
 from .core import *
@@ -100,6 +101,20 @@ def scale_said(record) -> str:
 contamination = ('Contamination: weights from ImageNet have seen images of cats and dogs of many breeds, and those of Stanford Dogs themselves; '
                  'a gain on these is not one on new kinds of images.')
 
+def caveats(
+    records, # finished ones
+) -> list: # of sentences
+    "What a reader must know of where weights and images come from."
+    stand_ins = {r.run.dataset: get_dataset(r.run.dataset) for r in records if 'stand-in' in get_dataset(r.run.dataset).title}
+    return [*([contamination] if any(r.run.init == 'imagenet' for r in records) else []), *(f'{name}: {d.note}' for name, d in stand_ins.items())]
+
+def one_interval(
+    row, # of `compare_pairs`
+) -> tuple: # what it is over, low, high
+    "The interval over seeds or folds where there are three or more, else the one that images have a part in."
+    alone = row.n_pairs < 3 or row.seeds_low != row.seeds_low # two seeds have an interval that says nothing, equal ones none
+    return (f'{row.over} and images' if row.n_pairs > 1 else 'images', row.bootstrap_low, row.bootstrap_high) if alone else (row.over, row.seeds_low, row.seeds_high)
+
 def brief_gain(
     a, # records of one way to train
     b, # those of another, on the same images with the same seeds
@@ -107,8 +122,7 @@ def brief_gain(
 ) -> str: # a sentence
     "A difference with one interval, over seeds or folds where there are three or more, and what it is of."
     row = compare_pairs(a, b).iloc[0]
-    alone = row.n_pairs < 3 or row.seeds_low != row.seeds_low # two seeds have an interval that says nothing, equal ones none
-    over, low, high = (f'{row.over} and images' if row.n_pairs > 1 else 'images', row.bootstrap_low, row.bootstrap_high) if alone else (row.over, row.seeds_low, row.seeds_high)
+    over, low, high = one_interval(row)
     noise = '' if low > 0 or high < 0 else ', within noise'
     unequal = ', each side with its own recipe' if called[0] == 'from scratch' and _unequal(a[0].run, b[0].run) != '; the same recipe' else ''
     return (f'test accuracy {row.base:.3f} {called[0]}, {row.other:.3f} {called[1]}: {row.difference:+.3f} [{low:+.3f}, {high:+.3f}] over {over}, n={row.n_pairs}{noise}; '
@@ -127,6 +141,13 @@ def _rival(scratch, best) -> str:
     return f' From scratch {rival[0].run.model} reaches {mean(rival):.3f} here (n={len(rival)}, {scale_said(rival[0])}).'
 
 # %% ../nbs/62_findings.ipynb #6f2f4bad
+def transfers_in_short(
+    pairs:dict, # as from `transfer_pairs`
+    best=None,  # as from `best_ways`, to name a better network from scratch
+) -> list: # of sentences
+    "What transfer brought, pair by pair, with one interval."
+    return [f'Transfer, {name}: {brief_gain(a, b)}{_rival(a, best or {})}' for name, (a, b) in pairs.items()]
+
 def transfer_sentences(
     pairs:dict, # as from `transfer_pairs`
     best=None,  # as from `best_ways`, to name a better network from scratch
@@ -150,47 +171,82 @@ def tuning_sentence(
     order = sorted(groups, key=lambda k: validation(groups[k]))
     best, worst = (groups[order[i]] for i in (-1, 0))
     each = lambda rs: ', '.join(f'{r.metrics["accuracy"]:.3f}' for r in rs)
+    gain = lambda rs: said_gain(compare_pairs(rs, best).iloc[0]) if _drawn(rs) == _drawn(best) else 'of other seeds'
     second = groups[order[-2]]
-    return (f'Tuning, {get_study(study).name}: validation images choose {order[-1]} (test accuracy of its trainings {each(best)}); the second of {len(groups)} rows, '
-            f'{order[-2]}, has {each(second)}, the last, {order[0]}, {each(worst)}. On {scale_said(best[0])}.')
+    return (f'Tuning, {get_study(study).name}: of {len(groups)} rows validation images choose "{order[-1]}" (test accuracy of its trainings {each(best)}); over the second, '
+            f'"{order[-2]}" ({each(second)}), {gain(second)}; over the last, "{order[0]}" ({each(worst)}), {gain(worst)}. Chosen among rows, such gains are too large by some. On {scale_said(best[0])}.')
 
 # %% ../nbs/62_findings.ipynb #42353802
+def single_changes(groups) -> list: # of names; one with "and" changes two things at once
+    "What was changed alone."
+    return [k for k in groups if k != 'as published' and ' and ' not in k]
+
 def change_groups(
     study='tuned', # rows named 'what: change', the first of each as published
     root=None,     # a folder of records; None: as for `find_records`
 ) -> dict: # what -> groups, the first as published; without those that lack the published row or every change
     "The one-change-at-a-time rows of a study that have records."
-    found, scale = {}, {}
-    for name, records in study_groups(study, root=root).items():
-        what, _, change = name.partition(': ')
-        if change: found.setdefault(what, {})[change] = records
-        scale[id(records)] = said_scale(study, name, [r.run for r in records])
-    drawn = lambda rs: (scale[id(rs)], {(r.run.seed, r.run.fold) for r in rs})
-    same = {what: {k: rs for k, rs in g.items() if drawn(rs) == drawn(g['as published'])} for what, g in found.items() if 'as published' in g}
-    return {what: g for what, g in same.items() if len(g) > 1} # a change that lacks a seed waits for it
+    found, drawn = {}, lambda rs: {(r.run.seed, r.run.fold) for r in rs}
+    for scale in ('full', 'small'):
+        at = {}
+        for name, records in study_groups(study, scale, root=root).items():
+            what, _, change = name.partition(': ')
+            if change: at.setdefault(what, {})[change] = records
+        for what, g in at.items():
+            same = {k: rs for k, rs in g.items() if 'as published' in g and drawn(rs) == drawn(g['as published'])} # a change that lacks a seed waits for it
+            if len(single_changes(same)) > len(single_changes(found.get(what, {}))): found[what] = same # of two scales the one with more changes, or full
+    return found
 
 # %% ../nbs/62_findings.ipynb #3f8f8da4
 def change_sentences(
     groups:dict, # as from `change_groups`
 ) -> list: # of sentences, one a training that was published
-    "Which single change moved a published training furthest."
+    "Which single change moved a training with published settings furthest."
     said = []
     for what, g in groups.items():
         best = best_change(g)
         row = compare_pairs(g['as published'], g[best]).iloc[0]
-        said.append(f'One change, {what}: as published {row.base:.3f}; of {len(g) - 1} single changes validation images choose "{best}", {row.other:.3f}, '
+        said.append(f'One change, {what}: {row.base:.3f} with the settings published; of {len(single_changes(g))} single changes validation images choose "{best}", {row.other:.3f}, '
                     f'{said_gain(row)}, on {scale_said(g[best][0])}.{_loss_rose(g["as published"], g[best], best)}')
+    return said
+
+def stand_in_sentence(
+    root=None, # a folder of records; None: as for `find_records`
+) -> str|None: # None where ResNet-18 itself was trained
+    "What stands in for the fine-tuning whose loss jumped."
+    groups = study_groups('tuned', root=root)
+    if any(k.startswith('ResNet-18 on CIFAR-10') for k in groups): return None
+    other = any(k.startswith('MobileNetV2 tuned as ResNet-18 was') for k in groups)
+    t = references()
+    theirs = t[(t.study == 'cifar10_finetune') & (t.model == 'resnet18') & (t.metric == 'accuracy')].value.max()
+    return (f'ResNet-18, whose fine-tuning stood at {theirs:.2f} while its validation loss jumped: missing, since its weights were not at hand.'
+            + (' MobileNetV2, tuned with the same settings, stands in; whether ResNet-18 does the same is open.' if other else ''))
+
+def changes_in_short(
+    groups:dict, # as from `change_groups`
+) -> list: # of sentences, one a training that was published
+    "What each change did to a training with published settings."
+    said = []
+    for what, g in groups.items():
+        rows = {k: compare_pairs(g['as published'], rs).iloc[0] for k, rs in g.items() if k != 'as published'}
+        ends = {k: one_interval(r) for k, r in rows.items()}
+        one = lambda k: f'{k} {rows[k].difference:+.3f} [{ends[k][1]:+.3f}, {ends[k][2]:+.3f}]' + (f' over {ends[k][0]}' if len({e[0] for e in ends.values()}) > 1 else '')
+        single = single_changes(g)
+        both = '; two at once: ' + ', '.join(one(k) for k in rows if k not in single) if len(single) < len(rows) else ''
+        first, over = rows[single[0]], '' if len({e[0] for e in ends.values()}) > 1 else f' Over {ends[single[0]][0]}, n={rows[single[0]].n_pairs};'
+        said.append(f'{what}, one thing changed at a time: test accuracy {first.base:.3f} with the settings published; {", ".join(map(one, single))}{both}.'
+                    f'{over or f" n={first.n_pairs};"} {scale_said(g["as published"][0])}.')
     return said
 
 def _loss_rose(before, after, change) -> str:
     "What became of a validation loss that rose by a tenth or more from its lowest to the end, in the mean over trainings."
     lowest, last = ([np.mean([f(r.history.valid_loss) for r in rs]) for rs in (before, after)] for f in (np.min, lambda v: v.iloc[-1]))
     if not last[0] > 1.1*lowest[0]: return ''
-    return f' As published the validation loss rose from {lowest[0]:.2f} to {last[0]:.2f}; with "{change}" it ended at {last[1]:.2f}, its lowest {lowest[1]:.2f}.'
+    return f' With the settings published the validation loss rose from {lowest[0]:.2f} to {last[0]:.2f}; with "{change}" it ended at {last[1]:.2f}, its lowest {lowest[1]:.2f}.'
 
 def best_change(groups) -> str:
     "The single change that validation images choose."
-    return max((k for k in groups if k != 'as published'), key=lambda k: validation(groups[k]))
+    return max(single_changes(groups), key=lambda k: validation(groups[k]))
 
 # %% ../nbs/62_findings.ipynb #2675e78c
 def changes_sentence(
@@ -200,9 +256,9 @@ def changes_sentence(
     if not groups: return 'One change at a time: missing; run imgstudy run tuned.'
     mean = lambda rs: np.mean([r.metrics['accuracy'] for r in rs])
     best = {what: best_change(g) for what, g in groups.items()}
-    said = [f'{what}, {mean(g["as published"]):.3f} as published, {mean(g[best[what]]):.3f} with {best[what]}' for what, g in groups.items()]
-    n = max(len(rs) for g in groups.values() for rs in g.values())
-    return f'One change at a time, chosen on validation images (n={n} each, intervals in the section): ' + '; '.join(said) + '.'
+    said = [f'{what}, {mean(g["as published"]):.3f} with the settings published, {mean(g[best[what]]):.3f} with "{best[what]}"' for what, g in groups.items()]
+    n = sorted({len(rs) for g in groups.values() for rs in g.values()})
+    return f'One change at a time, chosen on validation images (n={" or ".join(map(str, n))}, intervals in the section): ' + '; '.join(said) + '.'
 
 # %% ../nbs/62_findings.ipynb #9f67a2ea
 def _reached(records) -> str:
@@ -225,11 +281,11 @@ def target_sentences(
         own = runs[row.name][0]
         tried = '; '.join(f'"{k}" {_reached(rs)}' for k, rs in have.items() if rs[0].run != own and same(rs[0].run, own))
         if row.name not in have:
-            said.append(f'{row.name}: target {row.target:.2f}, missing at full scale' + (f'; tried instead: {tried}.' if tried else '.'))
+            said.append(f'{row.name}: target {row.target:.2f}, set before, missing at full scale' + (f'; tried instead: {tried}.' if tried else '.'))
             continue
         mean = np.mean([r.metrics['accuracy'] for r in have[row.name]])
         ends = 'reached' if mean >= row.target else f'missed by {row.target - mean:.3f}'
-        said.append(f'{row.name}: target {row.target:.2f}, {ends}: {_reached(have[row.name])}.' + (f' Also tried: {tried}.' if tried else ''))
+        said.append(f'{row.name}: target {row.target:.2f}, set before, {ends}: {_reached(have[row.name])}.' + (f' Also tried: {tried}.' if tried else ''))
     return said
 
 # %% ../nbs/62_findings.ipynb #175723e7
@@ -272,8 +328,45 @@ def verdict_counts(
 def verdicts_sentence(counts) -> str:
     "What became of the published figures."
     none = '' if counts[:3].sum() else ' So far, that is, no published figure is confirmed or refuted here.'
-    return (f'Of {counts.sum()} published figures, {counts["within"]} lie within our intervals, {counts["above"]} are exceeded, {counts["below"]} not reached, '
-            f'{counts["not comparable"]} are not comparable with what we trained (mostly because ours is smaller), and {counts["missing"]} have no training yet.{none}')
+    return (f'The {counts.sum()} published figures that a row of ours answers, each counted once: {counts["within"]} within our intervals, {counts["above"]} exceeded, {counts["below"]} not reached, '
+            f'{counts["not comparable"]} not comparable with what we trained (mostly because ours is smaller), {counts["missing"]} without a training yet.{none}')
+
+def decided_sentences(
+    root=None, # a folder of records; None: as for `find_records`
+) -> list: # of sentences, one a row that could be held against its published figure
+    "Which published figures lie within our intervals, and which were exceeded or not reached."
+    said = []
+    for s in studies.values():
+        t = answer_table(s, 'largest', root=root)
+        for r in t[t.verdict.isin(['within', 'above', 'below'])].reset_index().itertuples():
+            ends = dict(within='within our interval', above='exceeded', below='not reached')[r.verdict]
+            said.append(f'{s.name}, {r.row}: {r.metric} {r.published:g} published, {ends}: {r.value:.3f} [{r.value_low:.3f}, {r.value_high:.3f}] over {r.over}, n={r.n}. '
+                        'The published figure is one number without an interval; where its source leaves the recipe unsaid, we chose it.')
+    return said
+
+def missing_sentence(
+    root=None, # a folder of records; None: as for `find_records`
+) -> str|None: # None where every row has a training
+    "How many rows have no training at any scale, and what they wait for."
+    rows = [(s.name, r) for s in studies.values() for r in s.rows]
+    have = {s.name: study_groups(s, root=root) for s in studies.values()}
+    lack = [r for name, r in rows if r.name not in have[name]]
+    if not lack: return None
+    seen = {rs[0].run.dataset for groups in have.values() for rs in groups.values()}
+    weights = [r for r in lack if r.run.get('init') == 'imagenet']
+    unseen = [r for r in lack if r not in weights and r.run['dataset'] not in seen]
+    others = f'; {len(unseen)} are of data sets that no row has yet ({", ".join(sorted({r.run["dataset"] for r in unseen}))})' if unseen else ''
+    return (f'Missing: {len(lack)} of {len(rows)} rows have no training at any scale. {len(weights)} of them start from pretrained weights, which have to be at hand '
+            f'(imgstudy status names the files){others}; the other {len(lack) - len(weights) - len(unseen)} wait for time.')
+
+def published_folds_sentence() -> str:
+    "Whether the five published folds themselves tell Adam from AdamW."
+    t = references()
+    t = t[(t.study == 'cats_dogs_optimizers') & (t.split == 'fold') & (t.metric == 'zero_one_loss')]
+    adam, adamw = (t[t.setting.str.match(rf'{opt}, .*fold \d')].sort_values('setting').value.to_numpy() for opt in ('Adam', 'AdamW'))
+    mean, low, high = t_interval(adam - adamw, ratio=1/4) # of five folds; a smaller loss is a larger accuracy
+    ends = 'not told apart' if low < 0 < high else 'told apart'
+    return f'AdamW over Adam, in the published folds: accuracy {mean:+.4f} [{low:+.4f}, {high:+.4f}] over folds, n={len(adam)}, as Nadeau and Bengio correct it: {ends}.'
 
 # %% ../nbs/62_findings.ipynb #0d371a11
 def spread_sentence(
@@ -284,7 +377,7 @@ def spread_sentence(
     for way in ways(records):
         if len(way) > 2 and way[0].run.fold is None and has_learnt(way): sds.setdefault(way[0].run.dataset, []).append(np.std(accuracy(way), ddof=1))
     if not sds: return 'Seeds: missing; no way to train has three seeds.'
-    said = [f'{k} {np.median(v):.3f} (up to {max(v):.3f}, {len(v)} ways to train)' for k, v in sorted(sds.items())]
+    said = [f'{k} {np.median(v):.3f} (up to {max(v):.3f}, {len(v)} way{"s"*(len(v) > 1)} to train)' for k, v in sorted(sds.items())]
     return ('Seeds alone: standard deviation of test accuracy over three seeds or more, in the median of the ways to train that learnt something: ' + ', '.join(said)
             + '. A difference of two single runs below 2.8 times that is within noise.') # 1.96*sqrt(2)
 
@@ -350,7 +443,7 @@ def headline_table(
         same = (published.init == 'scratch') == (start == 'scratch')
         best = published[(published.dataset == dataset) & same].value.max()
         rows.append({'data set': dataset, 'start': start, 'model': r.run.model, 'trained on': scale_said(r), 'test accuracy': f'{t["mean"]:.3f} [{low:.3f}, {high:.3f}]',
-                     'interval over': over, 'n': len(way), 'minutes a training': f"{np.mean([w.info['cost']['seconds'] for w in way])/60:.1f}",
+                     'interval over': over, 'n': len(way), 'minutes a training': f'{np.mean([w.history.seconds.median()*len(w.history) for w in way])/60:.1f}', # a pause or a busy hour is not in it
                      'best published, same start': f'{best:.4f}' if best == best else ''})
     return pd.DataFrame(rows).set_index('data set')
 

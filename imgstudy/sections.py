@@ -99,7 +99,7 @@ def published_and_ours(
     each = each[~each.index.duplicated()] # a row may answer several published figures
     first = as_table(shown, f'{name}: published and ours', folded=len(shown) > 16)
     if all(n.startswith('0 of') for n in table.n): return [first]
-    return [first, as_table(each, f'{name}: the trainings of each row, and what is probably wrong with them', folded=len(each) > 6)]
+    return [first, as_table(each, f'{name}: the trainings of each row, and what is probably wrong with them; in brackets what is only to be kept in mind', folded=len(each) > 6)]
 
 # %% ../nbs/63_sections.ipynb #0f8ccaa1
 def _end(groups, column='valid_accuracy') -> str:
@@ -125,7 +125,7 @@ def confusion_figure(name, records):
     off = cm - np.diag(np.diag(cm))
     i, j = np.unravel_index(off.argmax(), off.shape)
     alt = f'Confusion matrix of {name}: {np.trace(cm)/cm.sum():.3f} of the test images on the diagonal; most often {classes[i]} is taken for {classes[j]}.'
-    return as_figure(plot_confusion(records), alt, f'{name}, mean of {len(records)} trainings, per cent of each true class.')
+    return as_figure(plot_confusion(records), alt, f'{name}, ' + f'mean of {len(records)} trainings, '*(len(records) > 1) + 'per cent of each true class.')
 
 def classwise_figure(name, records):
     "Accuracy class by class, as a figure of the page."
@@ -316,9 +316,9 @@ def answer_lines(
     root=None, # a folder of records; None: as for `find_records`
 ) -> list: # of sentences
     "What transfer buys, what tuning buys, at what cost, and what cannot be said."
-    return [*transfer_sentences(pairs, best_ways(records)), labels_sentence(root), tuning_sentence('cifar10_cnn_batch_lr', root), changes_sentence(change_groups(root=root)),
-            pair_sentence('cats_dogs_optimizers', 'Adam', 'AdamW', root), calibration_sentence(pairs), verdicts_sentence(verdict_counts(root)),
-            spread_sentence(records), cost_sentence(records)]
+    return [*transfer_sentences(pairs, best_ways(records)), labels_sentence(root), tuning_sentence('cifar10_cnn_batch_lr', root), changes_sentence(change_groups(root=root)), stand_in_sentence(root),
+            pair_sentence('cats_dogs_optimizers', 'Adam', 'AdamW', root), published_folds_sentence(), calibration_sentence(pairs), verdicts_sentence(verdict_counts(root)),
+            *decided_sentences(root), missing_sentence(root), spread_sentence(records), cost_sentence(records)]
 
 def found_lines(
     records, # finished ones
@@ -326,17 +326,17 @@ def found_lines(
 ) -> list: # of sentences
     "The answer in short, for the README: without demonstrations, and with one interval each, over seeds or folds where there are several."
     pairs = {name: ab for name, ab in transfer_pairs(records).items() if not is_demonstration(ab[0][0])}
-    lines = [f'Transfer, {name}: {brief_gain(*ab)}' for name, ab in pairs.items()] or transfer_sentences(pairs)
-    for what, g in change_groups(root=root).items(): lines.append(f'{what}, of {len(g) - 1} single changes the one that validation images choose: {brief_gain(g["as published"], g[change := best_change(g)], ("as published", f"with {change}"))}')
-    return [*lines, labels_sentence(root), pair_sentence('cats_dogs_optimizers', 'Adam', 'AdamW', root), *targets_in_short(root=root), verdicts_sentence(verdict_counts(root)),
-            *([contamination] if any(r.run.init == 'imagenet' for r in records) else []), cost_sentence(records)]
+    lines = [*(transfers_in_short(pairs, best_ways(records)) or transfer_sentences(pairs)), labels_sentence(root), *changes_in_short(change_groups(root=root)), stand_in_sentence(root),
+             pair_sentence('cats_dogs_optimizers', 'Adam', 'AdamW', root), published_folds_sentence(), *targets_in_short(root=root), verdicts_sentence(verdict_counts(root)), *decided_sentences(root),
+             missing_sentence(root), *caveats(records), cost_sentence(records)]
+    return [*filter(None, lines)]
 
 # %% ../nbs/63_sections.ipynb #bd3691c7
 def gains_figure(pairs):
     "What transfer brings, as a figure of the page."
     t = pd.concat([compare_pairs(a, b) for a, b in pairs.values()]).set_axis([*pairs])
     said = ', '.join(f'{k} {r.difference:+.3f}' for k, r in t.iterrows())
-    return as_figure(plot_comparisons(t), f'Gain in test accuracy by transfer: {said}.', 'What transfer buys: the same network, images and seeds, from scratch and transferred.')
+    return as_figure(plot_comparisons(t), f'Gain in test accuracy by transfer: {said}.', 'What transfer buys: the same network, images and seeds, from scratch and transferred, each side with its own recipe where the sentences above say so.')
 
 def tuning_figure(study, root=None):
     "What the choice of a setting moves, as a figure of the page; None where there are no records."
@@ -371,11 +371,12 @@ def costs_section(records) -> list: # of HTML
 def pair_section(name, a, b) -> list: # of HTML
     "Two runs image by image: A from scratch, B transferred."
     curves = ', '.join(f'{k} ends at {r.history.valid_accuracy.iloc[-1]:.3f}' for k, r in (('A', a), ('B', b)))
-    n = abs(confusion_change(a, b)).sum()
+    named = [r.predictions['pred'] for r in run_pair(a, b)]
+    n = int((named[0] != named[1]).sum())
     return [as_list([f'{name}. {comparison_text(a, b)}']), as_table(with_intervals(outcomes_table(a, b).drop(columns='p').set_index('n'), 3), f'{name}: who is right'),
             as_figure(plot_run_curves(a, b), f'Validation loss, validation accuracy and learning rate of A and B, {name}; in validation accuracy {curves}.', f'{name}: A from scratch, B transferred.'),
-            as_figure(plot_confusion_change(a, b), f'Where the confusion matrices of A and B differ, {name}: {n:.0f} images changed cells.', f'{name}: images more (or fewer) in a cell with B than with A.'),
-            as_table(with_intervals(classwise_change_table(a, b), 3), f'{name}: class by class', folded=True), as_table(costs_table(a, b), f'{name}: costs', folded=True),
+            as_figure(plot_confusion_change(a, b), f'Where the confusion matrices of A and B differ, {name}: B names {n:,} of {len(named[0]):,} images otherwise than A.', f'{name}: images more (or fewer) in a cell with B than with A.'),
+            as_table(with_intervals(classwise_change_table(a, b), 3), f'{name}: class by class', folded=True), as_table(costs_table(a, b), f'{name}: costs; seconds are what a clock said, and longer where the machine did other work too', folded=True),
             as_table(disagreements_table(a, b)[:20].set_index('path'), f'{name}: the surest disagreements', folded=True),
             *cams_section({'from scratch': [a], 'transferred': [b]})]
 
@@ -458,7 +459,7 @@ def threats(
             f'Few seeds: {len(few)} of {len(ways(records))} ways to train have one training; nothing is said of them over seeds.',
             'Test images that are also among the training images of a run, byte for byte: ' + (', '.join(f'{k} up to {n}' for k, n in leaked.items()) if leaked else 'none were found in these runs') + '.',
             'Copies: images were read as ' + ', '.join(f"{k} {' '.join(sorted(v))}" for k, v in sorted(formats.items()) if v) + '; JPEG and WebP are not the original pixels, and sizes are those under The data.',
-            *([f'Precision: {len(mixed)} of {len(ways(records))} ways to train have seeds in bfloat16 and in float32, as the machines were that trained them.'] if mixed else []),
+            *([f'Precision: {len(mixed)} of {len(ways(records))} ways to train {"have" if len(mixed) > 1 else "has"} seeds in bfloat16 and in float32, as the machines were that trained them.'] if mixed else []),
             *([contamination] if any(r.run.init == 'imagenet' for r in records) else []),
             f'Records from a working tree with uncommitted changes: {len(dirty)} of {len(records)} (their commits end in +).',
             f'Selection: {len(on_test)} of {len(refs)} accuracies and losses published in the five studies were chosen on the images that they are of; ours are chosen on validation images.',
@@ -472,7 +473,7 @@ def provenance(
     env = [r.info['environment'] for r in records]
     count = lambda values: ', '.join(f'{k} ({n})' for k, n in pd.Series(values).value_counts(sort=False).sort_index().items())
     names = sorted({k for e in env for k in e['versions']})
-    return dict(Machines=count([f"{e['gpu'] or e['cpu']}, {e['cores']} cores, {e['threads']} threads" for e in env]), Python=count([e['python'] for e in env]),
+    return dict(Machines=count([f"{e['gpu'] or e['cpu']}, {e['cores']} cores, {e['threads']} thread{'s'*(e['threads'] > 1)}" for e in env]), Python=count([e['python'] for e in env]),
                 **{k: count([e['versions'].get(k, 'none') for e in env]) for k in names}, Commits=count([e['commit'] or 'none' for e in env]),
                 Precision=count([r.info['model']['precision'] for r in records]))
 

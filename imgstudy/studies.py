@@ -28,6 +28,7 @@ class Row:
     run: dict                  # parameters of `create_run`, as published
     published: dict|None = None # columns of `references` and a pattern that each must match; None: nothing was published
     small: dict = field(default_factory=dict) # what the scale small changes here, after what the study says
+    small_seeds: int|None = None # trainings at the scale small; None: as the study says
     start: str|None = None     # the row whose weights it starts from
     target: float|None = None  # test accuracy that we said it should reach at full scale, before it was trained
 
@@ -167,7 +168,7 @@ studies.add(Study('cifar10_cnn_augmentation', 'What does augmentation buy, and c
 studies.add(Study('cifar10_vit', 'Does a small Vision Transformer of our own do better than the CNN?', _four, _procedure,
     tuple(Row(f'batch {bs}, rate {lr:g}', dict(_stop, model='vit', bs=bs, lr=lr, wd=0.), dict(setting='every bs and lr'))
           for bs, lr in itertools.product(*_bs_lr.values())),
-    expected=(.09, .65), small=dict(_short, subset=4000), small_seeds=1,
+    expected=(.09, .65), small=dict(_short, subset=4000),
     shown={'figure 9': 'training and validation loss by batch size and rate', 'figure 10': 'validation accuracy'}))
 
 studies.add(Study('cifar10_finetune', 'How far do pretrained networks get?', _four, _procedure,
@@ -247,14 +248,15 @@ def _changed(
     title:str, # of the training as published
     base:dict, # its parameters
     small=(),  # what the scale small changes, besides the study's
-    **changes, # name -> what differs; its own `small`, where a change would vanish at that scale
+    small_seeds=3, # each takes seconds to minutes; None: as the study says
+    **changes, # name -> what differs; its own `small`, where a change would vanish at that scale; with "and": two changes at once
 ) -> tuple: # `Row`s
-    "The training as published, and one row for each change alone."
+    "The training with the settings published, and one row for each change alone."
     rows = []
     for name, change in dict(as_published={}, **changes).items():
         run, own = {**base, **change}, {**dict(small), **change.get('small', {})}
         run.pop('small', None)
-        rows.append(Row(f'{title}: {name.replace("_", " ")}', run, small=own))
+        rows.append(Row(f'{title}: {name.replace("_", " ")}', run, small=own, small_seeds=small_seeds))
     return tuple(rows)
 
 # %% ../nbs/42_studies.ipynb #a5f997ee
@@ -280,11 +282,11 @@ studies.add(Study('tuned', 'How much of each published gap was architecture, and
      Row('dogs MobileNetV2', dict(_today, dataset='stanford_dogs20', model='mobilenetv2_keras', init='imagenet', lr=1e-3, epochs=10,
                                   frozen_epochs=1, layer_decay=.7), small=dict(size=96, epochs=4, subset=None)),
      Row('STL-5 LeNet-5', dict(_today, **_stl, lr=3e-3, epochs=50), small=dict(_stand_in, subset=None)),
-     *_changed('LeNet-5 on CIFAR-100', dict(_plain, model='lenet5'), rate_100_times=dict(lr=.01), momentum_09=dict(momentum=.9),
-               Adam=dict(opt='adam', momentum=None), rate_and_momentum=dict(lr=.01, momentum=.9)),
-     *_changed('ResNet-18 on CIFAR-10', _resnet, dict(subset=1000, epochs=2), rate_a_tenth=dict(lr=1e-4), one_cycle=dict(schedule='one_cycle'),
+     *_changed('LeNet-5 on CIFAR-100', dict(_plain, model='lenet5'), rate_100_times=dict(lr=.01), Adam=dict(opt='adam', momentum=None),
+               **{'momentum 0.9': dict(momentum=.9), 'rate 100 times and momentum 0.9': dict(lr=.01, momentum=.9)}),
+     *_changed('ResNet-18 on CIFAR-10', _resnet, dict(subset=1000, epochs=2), small_seeds=None, rate_a_tenth=dict(lr=1e-4), one_cycle=dict(schedule='one_cycle'),
                layer_decay=dict(layer_decay=.5), head_first=dict(frozen_epochs=1), images_of_32=dict(size=32), images_of_224=dict(size=224)),
-     *_changed('MobileNetV2 tuned as ResNet-18 was', dict(_resnet, model='mobilenetv2_keras', size=96), dict(subset=2000, epochs=6),
+     *_changed('MobileNetV2 tuned as ResNet-18 was', dict(_resnet, model='mobilenetv2_keras', size=96), dict(subset=2000, epochs=6), small_seeds=None,
                rate_a_tenth=dict(lr=1e-4), one_cycle=dict(schedule='one_cycle'), layer_decay=dict(layer_decay=.5),
                head_first=dict(frozen_epochs=1), head_from_zero=dict(head_init='zero'), images_of_32=dict(size=32)),
      *_changed('head of MobileNetV2 on dogs', dict(_dogs, model='mobilenetv2_keras'), dict(size=96, epochs=3, subset=None),
@@ -343,7 +345,7 @@ def row_params(
 @lru_cache(maxsize=None) # a few hundred rows at three scales, which a report asks for again and again
 def _create(params): return create_run(**dict(params))
 
-def _seeds(study, scale): return dict(smoke=1, small=study.small_seeds, full=study.seeds)[scale]
+def _seeds(study, row, scale): return dict(smoke=1, small=row.small_seeds or study.small_seeds, full=study.seeds)[scale]
 
 def _row_runs(study, row, scale, seeds, done):
     "The runs of `row`; `done` holds those of earlier rows by name."
@@ -359,7 +361,7 @@ def study_runs(
     "The runs that answer `study`, complete and checked, a list a row."
     study, done = get_study(study), {}
     if scale not in scales: raise StudyError(did_you_mean('scale', scale, scales))
-    for row in study.rows: done[row.name] = _row_runs(study, row, scale, seeds or _seeds(study, scale), done)
+    for row in study.rows: done[row.name] = _row_runs(study, row, scale, seeds or _seeds(study, row, scale), done)
     return done
 
 # %% ../nbs/42_studies.ipynb #7a2b2d87
