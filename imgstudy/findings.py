@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['contamination', 'ways', 'has_learnt', 'validation', 'is_demonstration', 'transfer_pairs', 'said_gain', 'scale_said',
            'caveats', 'one_interval', 'brief_gain', 'transfers_in_short', 'transfer_sentences', 'tuning_sentence',
-           'single_changes', 'change_groups', 'change_sentences', 'stand_in_sentence', 'changes_in_short',
-           'best_change', 'changes_sentence', 'target_sentences', 'targets_in_short', 'pair_sentence', 'verdict_counts',
-           'verdicts_sentence', 'decided_sentences', 'missing_sentence', 'published_folds_sentence', 'spread_sentence',
-           'cost_sentence', 'calibration_sentence', 'labels_sentence', 'best_ways', 'headline_table', 'markdown_table',
-           'markdown_list', 'update_between', 'card_facts', 'model_card', 'write_cards']
+           'single_changes', 'change_groups', 'change_sentences', 'best_change', 'stand_in_sentence',
+           'changes_in_short', 'changes_sentence', 'target_sentences', 'targets_in_short', 'pair_sentence',
+           'verdict_counts', 'verdicts_sentence', 'decided_sentences', 'missing_sentence', 'published_folds_sentence',
+           'spread_sentence', 'cost_sentence', 'calibration_sentence', 'labels_sentence', 'best_ways', 'headline_table',
+           'markdown_table', 'markdown_list', 'update_between', 'card_facts', 'model_card', 'write_cards']
 
 # %% ../nbs/62_findings.ipynb #29dd95c6
 from .core import *
@@ -210,6 +210,17 @@ def change_sentences(
                     f'{said_gain(row)}, on {scale_said(g[best][0])}.{_loss_rose(g["as published"], g[best], best)}')
     return said
 
+def _loss_rose(before, after, change) -> str:
+    "What became of a validation loss that rose by a tenth or more from its lowest to the end, in the mean over trainings."
+    lowest, last = ([np.mean([f(r.history.valid_loss) for r in rs]) for rs in (before, after)] for f in (np.min, lambda v: v.iloc[-1]))
+    if not last[0] > 1.1*lowest[0]: return ''
+    return f' With the settings published the validation loss rose from {lowest[0]:.2f} to {last[0]:.2f}; with "{change}" it ended at {last[1]:.2f}, its lowest {lowest[1]:.2f}.'
+
+def best_change(groups) -> str:
+    "The single change that validation images choose."
+    return max(single_changes(groups), key=lambda k: validation(groups[k]))
+
+# %% ../nbs/62_findings.ipynb #ba3e29ce
 def stand_in_sentence(
     root=None, # a folder of records; None: as for `find_records`
 ) -> str|None: # None where ResNet-18 itself was trained
@@ -230,23 +241,14 @@ def changes_in_short(
     for what, g in groups.items():
         rows = {k: compare_pairs(g['as published'], rs).iloc[0] for k, rs in g.items() if k != 'as published'}
         ends = {k: one_interval(r) for k, r in rows.items()}
-        one = lambda k: f'{k} {rows[k].difference:+.3f} [{ends[k][1]:+.3f}, {ends[k][2]:+.3f}]' + (f' over {ends[k][0]}' if len({e[0] for e in ends.values()}) > 1 else '')
-        single = single_changes(g)
-        both = '; two at once: ' + ', '.join(one(k) for k in rows if k not in single) if len(single) < len(rows) else ''
-        first, over = rows[single[0]], '' if len({e[0] for e in ends.values()}) > 1 else f' Over {ends[single[0]][0]}, n={rows[single[0]].n_pairs};'
-        said.append(f'{what}, one thing changed at a time: test accuracy {first.base:.3f} with the settings published; {", ".join(map(one, single))}{both}.'
-                    f'{over or f" n={first.n_pairs};"} {scale_said(g["as published"][0])}.')
+        overs = {over for over, *_ in ends.values()} # said once if all intervals are over the same
+        one = lambda k: f'{k} {rows[k].difference:+.3f} [{ends[k][1]:+.3f}, {ends[k][2]:+.3f}]' + f' over {ends[k][0]}'*(len(overs) > 1)
+        single, first = single_changes(g), next(iter(rows.values()))
+        both = [one(k) for k in rows if k not in single]
+        said.append(f'{what}, one thing changed at a time: test accuracy {first.base:.3f} with the settings published; {", ".join(map(one, single))}'
+                    + f'; two at once: {", ".join(both)}'*bool(both) + '. ' + (f'Over {min(overs)}, ' if len(overs) == 1 else '')
+                    + f'n={first.n_pairs}; {scale_said(g["as published"][0])}.')
     return said
-
-def _loss_rose(before, after, change) -> str:
-    "What became of a validation loss that rose by a tenth or more from its lowest to the end, in the mean over trainings."
-    lowest, last = ([np.mean([f(r.history.valid_loss) for r in rs]) for rs in (before, after)] for f in (np.min, lambda v: v.iloc[-1]))
-    if not last[0] > 1.1*lowest[0]: return ''
-    return f' With the settings published the validation loss rose from {lowest[0]:.2f} to {last[0]:.2f}; with "{change}" it ended at {last[1]:.2f}, its lowest {lowest[1]:.2f}.'
-
-def best_change(groups) -> str:
-    "The single change that validation images choose."
-    return max(single_changes(groups), key=lambda k: validation(groups[k]))
 
 # %% ../nbs/62_findings.ipynb #2675e78c
 def changes_sentence(
@@ -344,6 +346,7 @@ def decided_sentences(
                         'The published figure is one number without an interval; where its source leaves the recipe unsaid, we chose it.')
     return said
 
+# %% ../nbs/62_findings.ipynb #f8bb4812
 def missing_sentence(
     root=None, # a folder of records; None: as for `find_records`
 ) -> str|None: # None where every row has a training
@@ -355,7 +358,7 @@ def missing_sentence(
     seen = {rs[0].run.dataset for groups in have.values() for rs in groups.values()}
     weights = [r for r in lack if r.run.get('init') == 'imagenet']
     unseen = [r for r in lack if r not in weights and r.run['dataset'] not in seen]
-    others = f'; {len(unseen)} are of data sets that no row has yet ({", ".join(sorted({r.run["dataset"] for r in unseen}))})' if unseen else ''
+    others = f'; of data sets that no row has yet ({", ".join(sorted({r.run["dataset"] for r in unseen}))}): {len(unseen)}' if unseen else ''
     return (f'Missing: {len(lack)} of {len(rows)} rows have no training at any scale. {len(weights)} of them start from pretrained weights, which have to be at hand '
             f'(imgstudy status names the files){others}; the other {len(lack) - len(weights) - len(unseen)} wait for time.')
 
