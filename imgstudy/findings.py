@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['contamination', 'ways', 'has_learnt', 'validation', 'is_demonstration', 'transfer_pairs', 'said_gain', 'scale_said',
-           'caveats', 'one_interval', 'brief_gain', 'transfers_in_short', 'transfer_sentences', 'tuning_sentence',
-           'single_changes', 'change_groups', 'change_sentences', 'best_change', 'stand_in_sentence',
+           'caveats', 'one_interval', 'brief_gain', 'transfers_in_short', 'transfer_verdict', 'transfer_sentences',
+           'tuning_sentence', 'single_changes', 'change_groups', 'change_sentences', 'best_change', 'stand_in_sentence',
            'changes_in_short', 'changes_sentence', 'target_sentences', 'targets_in_short', 'pair_sentence',
            'verdict_counts', 'verdicts_sentence', 'decided_sentences', 'missing_sentence', 'published_folds_sentence',
            'spread_sentence', 'cost_sentence', 'calibration_sentence', 'labels_sentence', 'best_ways', 'headline_table',
-           'markdown_table', 'markdown_list', 'update_between', 'card_facts', 'model_card', 'write_cards']
+           'markdown_table', 'markdown_list', 'markdown_parts', 'update_between', 'card_facts', 'model_card',
+           'write_cards']
 
 # %% ../nbs/62_findings.ipynb #29dd95c6
 from .core import *
@@ -148,6 +149,19 @@ def transfers_in_short(
     "What transfer brought, pair by pair, with one interval."
     return [f'Transfer, {name}: {brief_gain(a, b)}{_rival(a, best or {})}' for name, (a, b) in pairs.items()]
 
+def transfer_verdict(
+    pairs:dict, # as from `transfer_pairs`
+) -> str|None: # one sentence; None where there are no pairs
+    "How many transfers gained or lost more than their interval allows for chance."
+    if not pairs: return None
+    rows = [compare_pairs(a, b).iloc[0] for a, b in pairs.values()]
+    side = [(low > 0)*1 - (high < 0)*1 for _, low, high in map(one_interval, rows)]
+    of = lambda s: sorted(r.difference for r, at in zip(rows, side) if at == s)
+    span = lambda v: f' ({v[0]:+.3f} to {v[-1]:+.3f})' if len(v) > 1 else f' ({v[0]:+.3f})' if v else ''
+    gained, lost = of(1), of(-1)
+    return (f'Of {len(rows)} transfers, each held against the same network from scratch on the same images, {len(gained)} gained test accuracy{span(gained)}, '
+            f'{len(lost)} lost{span(lost)}, {len(of(0))} within noise. Each is of one network and data set, at the scale that its line names.')
+
 def transfer_sentences(
     pairs:dict, # as from `transfer_pairs`
     best=None,  # as from `best_ways`, to name a better network from scratch
@@ -263,12 +277,12 @@ def changes_sentence(
     return f'One change at a time, chosen on validation images (n={" or ".join(map(str, n))}, intervals in the section): ' + '; '.join(said) + '.'
 
 # %% ../nbs/62_findings.ipynb #9f67a2ea
+def _mean(records): return np.mean([r.metrics['accuracy'] for r in records])
+
 def _reached(records) -> str:
     "Mean accuracy in words."
-    t = seeds_table(records, ['accuracy']).loc['accuracy']
-    over = t.index[1].removesuffix('_low') if t.iloc[1] == t.iloc[1] else 'images'
-    low, high = t.iloc[1:3] if over != 'images' else t.iloc[3:5]
-    return f'{t["mean"]:.3f} [{low:.3f}, {high:.3f}] over {over}, n={len(records)}'
+    mean, low, high, over = tested_interval(records)
+    return f'{mean:.3f} [{low:.3f}, {high:.3f}] over {over}, n={len(records)}'
 
 def target_sentences(
     study='tuned', # a `Study` or its name
@@ -281,12 +295,14 @@ def target_sentences(
     for row in study.rows:
         if row.target is None: continue
         own = runs[row.name][0]
-        tried = '; '.join(f'"{k}" {_reached(rs)}' for k, rs in have.items() if rs[0].run != own and same(rs[0].run, own))
+        others = {k: rs for k, rs in have.items() if rs[0].run != own and same(rs[0].run, own)}
+        tried = '; '.join(f'"{k}" {_reached(rs)}' for k, rs in others.items())
+        otherwise = ', reached otherwise'*any(_mean(rs) >= row.target for rs in others.values())
         if row.name not in have:
-            said.append(f'{row.name}: target {row.target:.2f}, set before, missing at full scale' + (f'; tried instead: {tried}.' if tried else '.'))
+            said.append(f'{row.name}: target {row.target:.2f}, set before, missing at full scale' + (f'{otherwise}; tried instead: {tried}.' if tried else '.'))
             continue
-        mean = np.mean([r.metrics['accuracy'] for r in have[row.name]])
-        ends = 'reached' if mean >= row.target else f'missed by {row.target - mean:.3f}'
+        mean = _mean(have[row.name])
+        ends = 'reached' if mean >= row.target else f'missed by {row.target - mean:.3f}{otherwise}'
         said.append(f'{row.name}: target {row.target:.2f}, set before, {ends}: {_reached(have[row.name])}.' + (f' Also tried: {tried}.' if tried else ''))
     return said
 
@@ -335,16 +351,15 @@ def verdicts_sentence(counts) -> str:
 
 def decided_sentences(
     root=None, # a folder of records; None: as for `find_records`
-) -> list: # of sentences, one a row that could be held against its published figure
-    "Which published figures lie within our intervals, and which were exceeded or not reached."
+) -> list: # of sentences, one a row that could be held against its published figure, and a caveat
+    "Which published figures lie within our intervals, which were exceeded or not reached, and what to mind of them."
     said = []
     for s in studies.values():
         t = answer_table(s, 'largest', root=root)
         for r in t[t.verdict.isin(['within', 'above', 'below'])].reset_index().itertuples():
             ends = dict(within='within our interval', above='exceeded', below='not reached')[r.verdict]
-            said.append(f'{s.name}, {r.row}: {r.metric} {r.published:g} published, {ends}: {r.value:.3f} [{r.value_low:.3f}, {r.value_high:.3f}] over {r.over}, n={r.n}. '
-                        'The published figure is one number without an interval; where its source leaves the recipe unsaid, we chose it.')
-    return said
+            said.append(f'{s.name}, {r.row}: {r.metric} {r.published:g} published, {ends}: {r.value:.3f} [{r.value_low:.3f}, {r.value_high:.3f}] over {r.over}, n={r.n}.')
+    return said + ['A published figure is one number without an interval; where its source leaves the recipe unsaid, we chose it.'][:len(said)]
 
 # %% ../nbs/62_findings.ipynb #f8bb4812
 def missing_sentence(
@@ -398,8 +413,11 @@ def calibration_sentence(
 ) -> str|None:
     "Whether networks from scratch or transferred ones know better how sure to be."
     if not pairs: return None
-    mean = lambda rs: np.mean([r.metrics['calibration_error'] for r in rs])
-    said = [f'{name} {mean(a):.3f} from scratch, {mean(b):.3f} transferred' for name, (a, b) in pairs.items()]
+    each, said = lambda rs: np.array([r.metrics['calibration_error'] for r in rs]), []
+    for name, (a, b) in pairs.items():
+        mean, low, high = t_interval(each(b) - each(a))
+        ends = f'[{low:+.3f}, {high:+.3f}] over {"seeds" if a[0].run.fold is None else "folds"}, n={len(a)}' if low == low else f'n={len(a)}, no interval'
+        said.append(f'{name} {each(a).mean():.3f} from scratch, {each(b).mean():.3f} transferred, {mean:+.3f} ({ends})')
     return 'Calibration error: ' + '; '.join(said) + '.'
 
 # %% ../nbs/62_findings.ipynb #efd72bf7
@@ -414,10 +432,10 @@ def labels_sentence(
     most = scratch.loc[scratch.images.idxmax()]
     enough = other[other.accuracy >= most.accuracy]
     least = enough.loc[enough.images.idxmin()] if len(enough) else None
-    reached = 'the transfer never does as well' if least is None else (
-        f'the transfer does at least as well with {least.images:,}: {least.accuracy:.3f} [{least.low:.3f}, {least.high:.3f}] (n={least.n})')
+    said = lambda t: f'{t.accuracy:.3f} [{t.low:.3f}, {t.high:.3f}] over {t.over}, n={t.n}'
+    reached = 'the transfer never does as well' if least is None else f'the transfer does at least as well with {least.images:,}: {said(least)}'
     one = next(iter(groups.values()))[0]
-    return (f'Labels: from scratch, {most.images:,} labelled images and {len(one.history)} epochs give {most.accuracy:.3f} [{most.low:.3f}, {most.high:.3f}] (n={most.n}); {reached}. '
+    return (f'Labels: from scratch, {most.images:,} labelled images and {len(one.history)} epochs give {said(most)}; {reached}. '
             + get_study('label_efficiency').note)
 
 # %% ../nbs/62_findings.ipynb #14a50068
@@ -440,12 +458,10 @@ def headline_table(
     published = published[published.study.isin([*studies]) & (published.metric == 'accuracy') & ~published.source.str.contains('as cited|as quoted')] # their own
     shown = [r for r in records if not is_demonstration(r)] or records
     for (dataset, start), way in best_ways(shown).items():
-        t, r = seeds_table(way, ['accuracy']).loc['accuracy'], way[0]
-        over = t.index[1].removesuffix('_low') if t.iloc[1] == t.iloc[1] else 'images'
-        low, high = t.iloc[1:3] if over != 'images' else t.iloc[3:5]
+        r, (mean, low, high, over) = way[0], tested_interval(way)
         same = (published.init == 'scratch') == (start == 'scratch')
         best = published[(published.dataset == dataset) & same].value.max()
-        rows.append({'data set': dataset, 'start': start, 'model': r.run.model, 'trained on': scale_said(r), 'test accuracy': f'{t["mean"]:.3f} [{low:.3f}, {high:.3f}]',
+        rows.append({'data set': dataset, 'start': start, 'model': r.run.model, 'trained on': scale_said(r), 'test accuracy': f'{mean:.3f} [{low:.3f}, {high:.3f}]',
                      'interval over': over, 'n': len(way), 'minutes a training': f'{np.mean([w.history.seconds.median()*len(w.history) for w in way])/60:.1f}', # a pause or a busy hour is not in it
                      'best published, same start': f'{best:.4f}' if best == best else ''})
     return pd.DataFrame(rows).set_index('data set')
@@ -464,6 +480,12 @@ def markdown_list(lines) -> str:
     "Sentences as a list in Markdown, where stars, underscores and brackets are but signs."
     plain = lambda line: re.sub(r'[*_<>`]', lambda m: '\\' + m[0], line)
     return ''.join(f'- {plain(line)}\n' for line in lines)
+
+def markdown_parts(
+    parts:dict, # heading -> sentences
+) -> str:
+    "Each heading with its list."
+    return '\n'.join(f'### {k}\n\n{markdown_list(v)}' for k, v in parts.items())
 
 def update_between(
     path,     # of a text file

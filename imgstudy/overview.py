@@ -207,13 +207,12 @@ def plot_changes(
 # %% ../nbs/61_overview.ipynb #5fed37b1
 def labels_table(
     groups:dict, # name -> finished records
-) -> pd.DataFrame: # init, images, n, accuracy, low, high: a row a group, by images
+) -> pd.DataFrame: # init, images, n, accuracy, low, high, over: a row a group, by images
     "How accurate a network is after training on so many labelled images."
     rows = []
     for records in groups.values():
-        t = seeds_table(records, ['accuracy']).loc['accuracy']
-        rows.append(dict(init=records[0].run.init.split(':')[0], images=records[0].info['data']['counts']['train'], n=len(records), accuracy=t['mean'],
-                         low=t.images_low, high=t.images_high))
+        values = dict(zip(('accuracy', 'low', 'high', 'over'), tested_interval(records)))
+        rows.append(dict(init=records[0].run.init.split(':')[0], images=records[0].info['data']['counts']['train'], n=len(records), **values))
     return pd.DataFrame(rows).sort_values(['init', 'images'], ignore_index=True)
 
 def plot_labels(

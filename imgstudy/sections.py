@@ -6,9 +6,10 @@
 __all__ = ['our_protocol', 'facts_section', 'results_table', 'published_and_ours', 'curves_figure', 'rates_figure',
            'confusion_figure', 'classwise_figure', 'calibration_figure', 'classes_section', 'comparisons_section',
            'grid_section', 'changes_section', 'mistakes_section', 'cams_section', 'untrained', 'study_section',
-           'labels_figure', 'show', 'answer_lines', 'found_lines', 'gains_figure', 'tuning_figure', 'bubbles_figure',
-           'answer_figures', 'costs_section', 'pair_section', 'pairs_section', 'other_sections', 'data_sections',
-           'counts_figure', 'samples_figure', 'threats', 'provenance', 'planned_runs', 'time_table', 'trainings_list']
+           'labels_figure', 'show', 'planned_runs', 'real_pairs', 'answer_parts', 'found_parts', 'gains_figure',
+           'tuning_figure', 'bubbles_figure', 'answer_figures', 'costs_section', 'pair_section', 'pairs_section',
+           'other_sections', 'data_sections', 'counts_figure', 'samples_figure', 'threats', 'provenance', 'time_table',
+           'trainings_list']
 
 # %% ../nbs/63_sections.ipynb #ddb2bc5d
 from .core import *
@@ -303,33 +304,56 @@ def labels_figure(groups):
     "Accuracy over the number of labels, as a figure of the page."
     t = labels_table(groups)
     ends = '; '.join(f'{init}: ' + ', '.join(f'{r.images:,} labels {r.accuracy:.3f}' for r in g.itertuples()) for init, g in t.groupby('init', sort=False))
-    return as_figure(plot_labels(t), f'Test accuracy over the number of labelled images. {ends}.', 'Whiskers are Wilson intervals over the test images.')
+    return as_figure(plot_labels(t), f'Test accuracy over the number of labelled images. {ends}.', f'Whiskers are intervals over {" or ".join(sorted({*t.over}))}.')
 
 def show(parts):
     "Display the parts of a section, one after the other."
     for part in parts: display(part)
 
+# %% ../nbs/63_sections.ipynb #5ebd5815
+def planned_runs(root=None) -> dict: # id -> (run, studies)
+    "Every run of every study at the scale it is reported at."
+    found = {}
+    for s in studies.values():
+        for row, runs in scale_runs(s, 'largest', root=root).items():
+            for r in runs: found.setdefault(run_id(r), (r, []))[1].append(s.name)
+    return {i: (r, [*dict.fromkeys(names)]) for i, (r, names) in found.items()}
+
 # %% ../nbs/63_sections.ipynb #f44fc514
-def answer_lines(
+def _parts(records, root, transfers, changes, tuning, spread) -> dict: # question -> sentences
+    "What both answers are made of; of records that no study planned only what is said of any."
+    planned = planned_runs(root)
+    known = any(r.id in planned for r in records)
+    asked = {'Why did published trainings fail?': [*changes, stand_in_sentence(root)],
+             'Did Adam beat AdamW?': [pair_sentence('cats_dogs_optimizers', 'Adam', 'AdamW', root), published_folds_sentence()],
+             'How far does tuning get?': tuning,
+             'Do the published figures hold?': [verdicts_sentence(verdict_counts(root)), *decided_sentences(root), missing_sentence(root)]}
+    parts = {'From scratch, or transferred?': [*transfers, *([labels_sentence(root)] if known else [])], **(asked if known else {}),
+             'What it took, and what to mind': [*caveats(records), spread, cost_sentence(records)]}
+    return {k: said for k, v in parts.items() if (said := [*filter(None, v)])}
+
+def real_pairs(pairs:dict) -> dict:
+    "`pairs` without demonstrations."
+    return {name: ab for name, ab in pairs.items() if not is_demonstration(ab[0][0])}
+
+def answer_parts(
     records, # finished ones
     pairs:dict, # as from `transfer_pairs`
     root=None, # a folder of records; None: as for `find_records`
-) -> list: # of sentences
+) -> dict: # question -> sentences
     "What transfer buys, what tuning buys, at what cost, and what cannot be said."
-    return [*transfer_sentences(pairs, best_ways(records)), labels_sentence(root), tuning_sentence('cifar10_cnn_batch_lr', root), changes_sentence(change_groups(root=root)), stand_in_sentence(root),
-            pair_sentence('cats_dogs_optimizers', 'Adam', 'AdamW', root), published_folds_sentence(), calibration_sentence(pairs), verdicts_sentence(verdict_counts(root)),
-            *decided_sentences(root), missing_sentence(root), spread_sentence(records), cost_sentence(records)]
+    transfers = [transfer_verdict(real_pairs(pairs)), *transfer_sentences(pairs, best_ways(records)), calibration_sentence(pairs)]
+    return _parts(records, root, transfers, [changes_sentence(change_groups(root=root))], [*targets_in_short(root=root), tuning_sentence('cifar10_cnn_batch_lr', root)],
+                  spread_sentence(records))
 
-def found_lines(
+def found_parts(
     records, # finished ones
     root=None, # a folder of records; None: as for `find_records`
-) -> list: # of sentences
-    "The answer in short, for the README: without demonstrations, and with one interval each, over seeds or folds where there are several."
-    pairs = {name: ab for name, ab in transfer_pairs(records).items() if not is_demonstration(ab[0][0])}
-    lines = [*(transfers_in_short(pairs, best_ways(records)) or transfer_sentences(pairs)), labels_sentence(root), *changes_in_short(change_groups(root=root)), stand_in_sentence(root),
-             pair_sentence('cats_dogs_optimizers', 'Adam', 'AdamW', root), published_folds_sentence(), *targets_in_short(root=root), verdicts_sentence(verdict_counts(root)), *decided_sentences(root),
-             missing_sentence(root), *caveats(records), cost_sentence(records)]
-    return [*filter(None, lines)]
+) -> dict: # question -> sentences
+    "The answers in short, for the README: without demonstrations, and with one interval each, over seeds or folds where there are several."
+    pairs = real_pairs(transfer_pairs(records))
+    transfers = [transfer_verdict(pairs), *(transfers_in_short(pairs, best_ways(records)) or transfer_sentences(pairs))]
+    return _parts(records, root, transfers, changes_in_short(change_groups(root=root)), targets_in_short(root=root), None)
 
 # %% ../nbs/63_sections.ipynb #bd3691c7
 def gains_figure(pairs):
@@ -478,14 +502,6 @@ def provenance(
                 Precision=count([r.info['model']['precision'] for r in records]))
 
 # %% ../nbs/63_sections.ipynb #7b3c07fa
-def planned_runs(root=None) -> dict: # id -> (run, studies)
-    "Every run of every study at the scale it is reported at."
-    found = {}
-    for s in studies.values():
-        for row, runs in scale_runs(s, 'largest', root=root).items():
-            for r in runs: found.setdefault(run_id(r), (r, []))[1].append(s.name)
-    return {i: (r, [*dict.fromkeys(names)]) for i, (r, names) in found.items()}
-
 def _machine(record) -> str:
     env = record.info['environment']
     return f"{env['gpu'] or env['cpu']}, {env['cores']} cores"

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['mcnemar_table', 'bootstrap_gains', 'compare_pairs', 'holm', 'pair_test', 'compare_all', 'plot_comparisons',
-           'factor_value', 'valid_accuracy', 'factor_effects', 'best_cell', 'run_differences', 'rounding',
-           'compare_reference']
+           'factor_value', 'valid_accuracy', 'factor_effects', 'best_cell', 'run_differences', 'tested_interval',
+           'rounding', 'compare_reference']
 
 # %% ../nbs/50_stats.ipynb #a98fe6e8
 from .core import *
@@ -286,15 +286,18 @@ def _validation(records, metric) -> tuple: # mean, low, high, 'seeds' or 'images
     "Accuracy or zero-one loss on the validation images, over seeds, or over images where these are no help."
     values = [valid_accuracy(r) if metric == 'accuracy' else 1 - valid_accuracy(r) for r in records]
     mean, low, high = t_interval(values)
-    if low == low: return mean, low, high, 'seeds'
+    if len(records) > 2 and low == low: return mean, low, high, 'seeds'
     n = records[0].info['data']['counts']['valid']
     return mean, *wilson_interval(round(mean*n), n), 'images'
 
-def _tested(records, metric) -> tuple: # mean, low, high, 'seeds', 'folds' or 'images'
-    "The mean of `metric` on the test images, over seeds or folds, or over images where these are no help."
+def tested_interval(
+    records, # finished ones that differ in seed or fold only
+    metric='accuracy',
+) -> tuple: # mean, low, high, 'seeds', 'folds' or 'images'
+    "The mean of `metric` on the test images with one interval: over seeds or folds where there are three or more that differ, else over images."
     row = seeds_table(records, [metric]).loc[metric]
-    over = row.index[1].removesuffix('_low')
-    return (row.iloc[0], *row.iloc[1:3], over) if row.iloc[1] == row.iloc[1] else (row.iloc[0], *row.iloc[3:5], 'images')
+    of_seeds = len(records) > 2 and row.iloc[1] == row.iloc[1] # of two, the t-interval is so wide that it says nothing
+    return (row.iloc[0], *row.iloc[1:3], row.index[1].removesuffix('_low')) if of_seeds else (row.iloc[0], *row.iloc[3:5], 'images')
 
 # %% ../nbs/50_stats.ipynb #c5c29e0a
 def rounding(ref) -> float:
@@ -314,13 +317,13 @@ def _measured(
     "What `records` say of the metric of `ref`."
     metric = _metrics.get(ref.metric)
     known = metric in ('accuracy', 'zero_one_loss') if ours == 'validation' else all(metric in r.metrics for r in records)
-    return (_validation if ours == 'validation' else _tested)(records, metric) if known else (np.nan, np.nan, np.nan, '')
+    return (_validation if ours == 'validation' else tested_interval)(records, metric) if known else (np.nan, np.nan, np.nan, '')
 
 def _reasons(ref, records, published_run, stated, ours, measured) -> list:
     "Why `ref` and `records` cannot be compared."
     mean, low = measured[:2]
     reasons = [f'our records hold no {ref.metric} of {ours} images'] if np.isnan(mean) else []
-    if np.isnan(low) and not reasons: reasons = [f'one run has no interval for {ref.metric}']
+    if np.isnan(low) and not reasons: reasons = [f'fewer than three runs have no interval for {ref.metric}']
     differ = (lambda run: run_differences(run, published_run, stated)) if published_run else (lambda run: _words_differ(ref, run))
     return list(dict.fromkeys(reasons + _images_differ(ref, ours) + [said for r in records for said in differ(r.run)]))
 
@@ -332,7 +335,7 @@ def _place(ref, low, high) -> str:
 
 def _note(n, over, published_run, stated=None) -> str:
     "What a verdict leaves open."
-    few = f'n={n}: over images only' if over == 'images' else f'two {over}: an interval so wide that it says little' if n == 2 else ''
+    few = f'n={n}: over images only' if over == 'images' else ''
     unsaid = [k for k in _protocol if k not in (stated or _protocol)]
     return '; '.join(filter(None, [few, '' if published_run else 'its protocol was not given as a Run and not compared',
                                    f"not said there: {', '.join(unsaid)}" if unsaid else '']))

@@ -311,7 +311,7 @@ studies.add(Study('label_efficiency', 'How many labelled images does a transfer 
     'The same network and images on both sides, each with its own rate, the transfer with one more epoch, in which only the head learns; the shares are drawn stratified, the smaller ones not within the larger.',
     tuple(Row(f'{how}, {share:.0%} of the labels', {**_few, **said, 'subset': share})
           for share in _shares for how, said in (('scratch', dict(lr=3e-3)), ('ImageNet', dict(init='imagenet', lr=1e-3, frozen_epochs=1)))),
-    expected=(.04, .97), small=dict(size=96, epochs=5), small_seeds=1,
+    expected=(.04, .97), small=dict(size=96, epochs=5),
     note='Stanford Dogs comes from ImageNet: the pretrained weights have seen these images.'));
 
 # %% ../nbs/42_studies.ipynb #fe975322

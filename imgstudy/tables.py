@@ -78,10 +78,8 @@ def _against(refs, records, full, stated) -> list: # of dicts
 
 def _alone(records) -> list: # of one dict
     "A line for a row of which nothing was published."
-    t = seeds_table(records, ['accuracy']).loc['accuracy']
-    over = t.index[1].removesuffix('_low')
-    low, high, over = (*t.iloc[1:3], over) if t.iloc[1] == t.iloc[1] else (*t.iloc[3:5], 'images')
-    return [dict(metric='accuracy', images='test', value=t['mean'], value_low=low, value_high=high, over=over)]
+    mean, low, high, over = tested_interval(records)
+    return [dict(metric='accuracy', images='test', value=mean, value_low=low, value_high=high, over=over)]
 
 # %% ../nbs/52_tables.ipynb #9f5d6da3
 def _surprise(study, found, full) -> str:
