@@ -268,6 +268,7 @@ studies.add(Study('tuned', 'How much of each published gap was architecture, and
      Row('CIFAR-10 LeNet-5', dict(_ten, model='lenet5', lr=3e-3, label_smoothing=0.), target=.68),
      Row('CIFAR-10 LeNet-5, mirrored alone', dict(_ten, model='lenet5', lr=3e-3, label_smoothing=0., augment='flip')),
      Row('CIFAR-10 LeNet-5, basic, 8 views', dict(_ten, model='lenet5', lr=3e-3, label_smoothing=0., augment='basic', tta=8)),
+     Row('CIFAR-10 LeNet-5, 100 epochs, 8 views', dict(_ten, model='lenet5', lr=3e-3, label_smoothing=0., epochs=100, tta=8)),
      Row('CIFAR-10 cnn3', dict(_ten, model='cnn3', lr=2e-3, wd=.05), target=.85),
      Row('CIFAR-10 cnn3, dropout 0.1', dict(_ten, model='cnn3', lr=2e-3, wd=.05, dropout=.1)),
      Row('CIFAR-10 cnn3, dropout 0.1, 8 views', dict(_ten, model='cnn3', lr=2e-3, wd=.05, dropout=.1, tta=8)),
