@@ -165,6 +165,11 @@ def run(
     _say_failed(runs, root)
 
 # %% ../nbs/70_cli.ipynb #21912b27
+def _done_larger(study, scale, seeds, states, root):
+    "How many of the runs that are left belong to rows that have records at full scale."
+    left, full = {*states.id[states.state == 'left']}, study_runs(study, 'full', seeds)
+    return len(left & {run_id(r) for row, runs in study_runs(study, scale, seeds).items() if find_records(full[row], root) for r in runs})
+
 @command
 def status(
     study:str,         # a study, several with commas, or all
@@ -175,7 +180,8 @@ def status(
     "Say what is done, running, paused, failed, blocked or left, and why."
     for s in _named(study):
         states = run_states(unique_runs(study_runs(s, scale, seeds or None)), _root(root))
-        print(f'{s.name}: ' + ', '.join(f'{n} {state}' for state, n in states.state.value_counts().items()))
+        larger = _done_larger(s, scale, seeds or None, states, _root(root)) if scale != 'full' else 0
+        print(f'{s.name}: ' + ', '.join(f'{n} {state}' for state, n in states.state.value_counts().items()) + f' ({larger} of the left have their row trained at full scale)'*bool(larger))
         rest = states[~states.state.isin(['done', 'left'])]
         if len(rest): _show(rest.groupby(['state', 'reason'], sort=False, dropna=False).id.agg(['size', 'first'])
                             .set_axis(['runs', 'one of them'], axis=1).reset_index())

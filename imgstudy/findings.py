@@ -6,11 +6,11 @@
 __all__ = ['contamination', 'ways', 'has_learnt', 'validation', 'is_demonstration', 'transfer_pairs', 'said_gain', 'scale_said',
            'caveats', 'one_interval', 'brief_gain', 'transfers_in_short', 'transfer_verdict', 'transfer_sentences',
            'tuning_sentence', 'single_changes', 'change_groups', 'change_sentences', 'best_change', 'stand_in_sentence',
-           'changes_in_short', 'changes_sentence', 'target_sentences', 'targets_in_short', 'pair_sentence',
-           'verdict_counts', 'verdicts_sentence', 'decided_sentences', 'missing_sentence', 'published_folds_sentence',
-           'spread_sentence', 'cost_sentence', 'calibration_sentence', 'labels_sentence', 'best_ways', 'headline_table',
-           'markdown_table', 'markdown_list', 'markdown_parts', 'update_between', 'card_facts', 'model_card',
-           'write_cards']
+           'changes_in_short', 'changes_sentence', 'target_sentences', 'targets_in_short', 'networks_sentence',
+           'pair_sentence', 'verdict_counts', 'verdicts_sentence', 'decided_sentences', 'missing_sentence',
+           'published_folds_sentence', 'spread_sentence', 'cost_sentence', 'calibration_sentence', 'labels_sentence',
+           'best_ways', 'headline_table', 'markdown_table', 'markdown_list', 'markdown_parts', 'update_between',
+           'card_facts', 'model_card', 'write_cards']
 
 # %% ../nbs/62_findings.ipynb #29dd95c6
 from .core import *
@@ -315,6 +315,28 @@ def targets_in_short(
     study, lines = get_study(study), target_sentences(study, root)
     waiting = [f'{r.name} ({r.target:.2f})' for r, s in zip([r for r in study.rows if r.target is not None], lines) if s.endswith('missing at full scale.')]
     return [s for s in lines if not s.endswith('missing at full scale.')] + ([f'Targets of rows that are missing at full scale: {", ".join(waiting)}.'] if waiting else [])
+
+# %% ../nbs/62_findings.ipynb #edd06cb1
+def networks_sentence(
+    study='tuned',     # a `Study` or its name
+    dataset='cifar10', # all that is trained on it from scratch
+    scale='full',      # one of `scales`
+    root=None,         # a folder of records; None: as for `find_records`
+) -> str|None: # None where there are less than two networks
+    "The networks of a data set in order, and how far each is behind the one before it, on the images and seeds that both were trained on."
+    images, best = lambda rs: (rs[0].info['data']['fingerprint'], rs[0].info['data']['counts']['train']), {}
+    for rs in sorted(study_groups(study, scale, root=root).values(), key=validation):
+        if rs[0].run.dataset == dataset and rs[0].run.init == 'scratch': best[rs[0].run.model] = rs # the last one stays
+    order = sorted(best.values(), key=validation, reverse=True)
+    order = [rs for rs in order if images(rs) == images(order[0])]
+    if len(order) < 2: return None
+    said = [f'{rs[0].run.model} {_mean(rs):.3f} after {rs[0].run.recipe.epochs} epochs' for rs in order]
+    for i, (a, b) in enumerate(zip(order, order[1:]), 1):
+        row = compare_pairs(*([r for r in rs if _drawn([r]) <= _drawn(a) & _drawn(b)] for rs in (a, b))).iloc[0]
+        over, low, high = one_interval(row)
+        said[i] += f' ({row.difference:+.3f} [{low:+.3f}, {high:+.3f}] over {over}, n={row.n_pairs})'
+    return (f'Networks on the same {images(order[0])[1]:,} images of {dataset}, each with the recipe of ours that validation images choose, and how it differs from the one before: '
+            + '; '.join(said) + '. Epochs and tuning are not equal.')
 
 # %% ../nbs/62_findings.ipynb #9a43487a
 def pair_sentence(

@@ -343,7 +343,7 @@ def answer_parts(
 ) -> dict: # question -> sentences
     "What transfer buys, what tuning buys, at what cost, and what cannot be said."
     transfers = [transfer_verdict(real_pairs(pairs)), *transfer_sentences(pairs, best_ways(records)), calibration_sentence(pairs)]
-    return _parts(records, root, transfers, [changes_sentence(change_groups(root=root))], [*targets_in_short(root=root), tuning_sentence('cifar10_cnn_batch_lr', root)],
+    return _parts(records, root, transfers, [changes_sentence(change_groups(root=root))], [*targets_in_short(root=root), networks_sentence(root=root), tuning_sentence('cifar10_cnn_batch_lr', root)],
                   spread_sentence(records))
 
 def found_parts(
@@ -353,7 +353,7 @@ def found_parts(
     "The answers in short, for the README: without demonstrations, and with one interval each, over seeds or folds where there are several."
     pairs = real_pairs(transfer_pairs(records))
     transfers = [transfer_verdict(pairs), *(transfers_in_short(pairs, best_ways(records)) or transfer_sentences(pairs))]
-    return _parts(records, root, transfers, changes_in_short(change_groups(root=root)), targets_in_short(root=root), None)
+    return _parts(records, root, transfers, changes_in_short(change_groups(root=root)), [*targets_in_short(root=root), networks_sentence(root=root)], None)
 
 # %% ../nbs/63_sections.ipynb #bd3691c7
 def gains_figure(pairs):
