@@ -250,18 +250,17 @@ def stand_in_sentence(
 def changes_in_short(
     groups:dict, # as from `change_groups`
 ) -> list: # of sentences, one a training that was published
-    "What each change did to a training with published settings."
+    "What each change did to a training with published settings: those that helped, those that hurt, those within noise."
     said = []
     for what, g in groups.items():
         rows = {k: compare_pairs(g['as published'], rs).iloc[0] for k, rs in g.items() if k != 'as published'}
-        ends = {k: one_interval(r) for k, r in rows.items()}
+        ends = {k: one_interval(r) for k, r in sorted(rows.items(), key=lambda kr: -kr[1].difference)}
         overs = {over for over, *_ in ends.values()} # said once if all intervals are over the same
-        one = lambda k: f'{k} {rows[k].difference:+.3f} [{ends[k][1]:+.3f}, {ends[k][2]:+.3f}]' + f' over {ends[k][0]}'*(len(overs) > 1)
-        single, first = single_changes(g), next(iter(rows.values()))
-        both = [one(k) for k in rows if k not in single]
-        said.append(f'{what}, one thing changed at a time: test accuracy {first.base:.3f} with the settings published; {", ".join(map(one, single))}'
-                    + f'; two at once: {", ".join(both)}'*bool(both) + '. ' + (f'Over {min(overs)}, ' if len(overs) == 1 else '')
-                    + f'n={first.n_pairs}; {scale_said(g["as published"][0])}.')
+        one = lambda k: (k + ' (two at once)'*(k not in single_changes(g)) + f' {rows[k].difference:+.3f} [{ends[k][1]:+.3f}, {ends[k][2]:+.3f}]' + f' over {ends[k][0]}'*(len(overs) > 1))
+        kinds = {word: [one(k) for k, (_, low, high) in ends.items() if (low > 0)*1 - (high < 0)*1 == side] for side, word in ((1, 'better with'), (-1, 'worse with'), (0, 'within noise'))}
+        first = next(iter(rows.values()))
+        said.append(f'{what}: test accuracy {first.base:.3f} with the settings published. One thing changed, ' + '; '.join(f'{word}: {", ".join(k)}' for word, k in kinds.items() if k)
+                    + '. ' + (f'Over {min(overs)}, ' if len(overs) == 1 else '') + f'n={first.n_pairs}; {scale_said(g["as published"][0])}.')
     return said
 
 # %% ../nbs/62_findings.ipynb #2675e78c
