@@ -7,10 +7,10 @@ __all__ = ['contamination', 'ways', 'has_learnt', 'validation', 'is_demonstratio
            'caveats', 'one_interval', 'brief_gain', 'transfers_in_short', 'transfer_verdict', 'transfer_sentences',
            'tuning_sentence', 'single_changes', 'change_groups', 'change_sentences', 'best_change', 'stand_in_sentence',
            'changes_in_short', 'changes_sentence', 'target_sentences', 'targets_in_short', 'networks_sentence',
-           'pair_sentence', 'verdict_counts', 'verdicts_sentence', 'decided_sentences', 'missing_sentence',
-           'published_folds_sentence', 'spread_sentence', 'cost_sentence', 'calibration_sentence', 'labels_sentence',
-           'best_ways', 'headline_table', 'markdown_table', 'markdown_list', 'markdown_parts', 'update_between',
-           'card_facts', 'model_card', 'write_cards']
+           'tuned_pairs', 'tuned_table', 'tuned_sentence', 'pair_sentence', 'verdict_counts', 'verdicts_sentence',
+           'decided_sentences', 'missing_sentence', 'published_folds_sentence', 'spread_sentence', 'cost_sentence',
+           'calibration_sentence', 'labels_sentence', 'best_ways', 'headline_table', 'markdown_table', 'markdown_list',
+           'markdown_parts', 'update_between', 'card_facts', 'model_card', 'write_cards']
 
 # %% ../nbs/62_findings.ipynb #29dd95c6
 from .core import *
@@ -257,9 +257,8 @@ def changes_in_short(
         ends = {k: one_interval(r) for k, r in sorted(rows.items(), key=lambda kr: -kr[1].difference)}
         overs = {over for over, *_ in ends.values()} # said once if all intervals are over the same
         one = lambda k: (k + ' (two at once)'*(k not in single_changes(g)) + f' {rows[k].difference:+.3f} [{ends[k][1]:+.3f}, {ends[k][2]:+.3f}]' + f' over {ends[k][0]}'*(len(overs) > 1))
-        kinds = {word: [one(k) for k, (_, low, high) in ends.items() if (low > 0)*1 - (high < 0)*1 == side] for side, word in ((1, 'better with'), (-1, 'worse with'), (0, 'within noise'))}
         first = next(iter(rows.values()))
-        said.append(f'{what}: test accuracy {first.base:.3f} with the settings published. One thing changed, ' + '; '.join(f'{word}: {", ".join(k)}' for word, k in kinds.items() if k)
+        said.append(f'{what}: test accuracy {first.base:.3f} with the settings published. One thing changed, ' + _by_side({one(k): (low, high) for k, (_, low, high) in ends.items()})
                     + '. ' + (f'Over {min(overs)}, ' if len(overs) == 1 else '') + f'n={first.n_pairs}; {scale_said(g["as published"][0])}.')
     return said
 
@@ -336,6 +335,62 @@ def networks_sentence(
         said[i] += f' ({row.difference:+.3f} [{low:+.3f}, {high:+.3f}] over {over}, n={row.n_pairs})'
     return (f'Networks on the same {images(order[0])[1]:,} images of {dataset}, each with the recipe of ours that validation images choose, and how it differs from the one before: '
             + '; '.join(said) + '. Epochs and tuning are not equal.')
+
+# %% ../nbs/62_findings.ipynb #ef0780b3
+def _alike(a, b): # the same images, network and kind of start
+    images = lambda rs: (rs[0].info['data']['fingerprint'], rs[0].info['data']['counts']['train'], rs[0].run.model, rs[0].run.init)
+    return images(a) == images(b) and bool(_drawn(a) & _drawn(b))
+
+def tuned_pairs(
+    root=None, # a folder of records; None: as for `find_records`
+) -> dict: # 'model on dataset' -> (row with settings published, its records, tuned row, its records), of the seeds that both have
+    "Of each network that was trained with settings published and with ours, the rows that validation images choose."
+    found = {}
+    for scale in ('full', 'small'):
+        groups = {s.name: study_groups(s, scale, root=root) for s in studies.values() if s.source != 'ours' or s.name == 'tuned'}
+        theirs = {f'{s}, {k}': rs for s, g in groups.items() for k, rs in g.items() if s != 'tuned' or k.endswith('as published')}
+        tuned = {k: rs for k, rs in groups['tuned'].items() if ': ' not in k and not k.endswith('as published')}
+        for k, b in sorted(tuned.items(), key=lambda kb: -validation(kb[1])):
+            name, partners = f'{b[0].run.model} on {b[0].run.dataset}', {n: a for n, a in theirs.items() if _alike(a, b)}
+            if name in found or not partners: continue
+            n = max(partners, key=lambda n: validation(partners[n]))
+            both = _drawn(partners[n]) & _drawn(b)
+            found[name] = (n, [r for r in partners[n] if _drawn([r]) <= both], k, [r for r in b if _drawn([r]) <= both])
+    return found
+
+# %% ../nbs/62_findings.ipynb #02e05b29
+def _minutes(records) -> float:
+    "Of a training: the median epoch, times the epochs; a pause or a busy hour is not in it."
+    return np.mean([r.history.seconds.median()*len(r.history) for r in records])/60
+
+def tuned_table(
+    pairs:dict, # as from `tuned_pairs`
+) -> pd.DataFrame: # rows and accuracy on both sides, difference with low and high, over, n, minutes and scale of both: a row a network and data set
+    "What tuning buys, network by network, and what it costs."
+    rows = {}
+    for name, (theirs, a, ours, b) in pairs.items():
+        r = compare_pairs(a, b).iloc[0]
+        over, low, high = one_interval(r)
+        rows[name] = {'settings published': theirs, 'accuracy': r.base, 'tuned': ours, 'accuracy, tuned': r.other, 'difference': r.difference, 'difference_low': low, 'difference_high': high,
+                      'over': over, 'n': r.n_pairs, 'minutes': round(_minutes(a), 1), 'minutes, tuned': round(_minutes(b), 1), 'trained on': scale_said(a[0]), 'tuned on': scale_said(b[0])}
+    return pd.DataFrame(rows).T.rename_axis('network')
+
+def _by_side(said) -> str: # said: text -> (low, high)
+    "Texts of differences, those above zero first, then those below, then those that hold it."
+    side = lambda low, high: (low > 0)*1 - (high < 0)*1
+    kinds = {word: [k for k, ends in said.items() if side(*ends) == s] for s, word in ((1, 'better with'), (-1, 'worse with'), (0, 'within noise'))}
+    return '; '.join(f'{word}: {", ".join(k)}' for word, k in kinds.items() if k)
+
+def tuned_sentence(
+    pairs:dict, # as from `tuned_pairs`
+) -> str|None: # None where there are none
+    "For which networks a recipe of today is better than the settings published."
+    if not pairs: return None
+    t = tuned_table(pairs).sort_values('difference', ascending=False)
+    longer = {k: '' if len(a[0].history) == len(b[0].history) else f', {len(a[0].history)} epochs against {len(b[0].history)}' for k, (_, a, _, b) in pairs.items()}
+    said = {f'{k} {r["accuracy"]:.3f} to {r["accuracy, tuned"]:.3f} ({r.difference:+.3f} [{r.difference_low:+.3f}, {r.difference_high:+.3f}] over {r.over}, n={r.n}{longer[k]})':
+            (r.difference_low, r.difference_high) for k, r in t.iterrows()}
+    return f'Tuned, against the settings published, each on the same images and seeds; {_by_side(said).replace("better with:", "better:").replace("worse with:", "worse:")}. Minutes and scale of each are in the table of the page; most are small.'
 
 # %% ../nbs/62_findings.ipynb #9a43487a
 def pair_sentence(
@@ -483,7 +538,7 @@ def headline_table(
         same = (published.init == 'scratch') == (start == 'scratch')
         best = published[(published.dataset == dataset) & same].value.max()
         rows.append({'data set': dataset, 'start': start, 'model': r.run.model, 'trained on': scale_said(r), 'test accuracy': f'{mean:.3f} [{low:.3f}, {high:.3f}]',
-                     'interval over': over, 'n': len(way), 'minutes a training': f'{np.mean([w.history.seconds.median()*len(w.history) for w in way])/60:.1f}', # a pause or a busy hour is not in it
+                     'interval over': over, 'n': len(way), 'minutes a training': f'{_minutes(way):.1f}',
                      'best published, same start': f'{best:.4f}' if best == best else ''})
     return pd.DataFrame(rows).set_index('data set')
 

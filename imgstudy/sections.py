@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['our_protocol', 'facts_section', 'results_table', 'published_and_ours', 'curves_figure', 'rates_figure',
            'confusion_figure', 'classwise_figure', 'calibration_figure', 'classes_section', 'comparisons_section',
-           'grid_section', 'changes_section', 'mistakes_section', 'cams_section', 'untrained', 'study_section',
-           'labels_figure', 'show', 'planned_runs', 'real_pairs', 'answer_parts', 'found_parts', 'gains_figure',
-           'tuning_figure', 'bubbles_figure', 'answer_figures', 'costs_section', 'pair_section', 'pairs_section',
-           'other_sections', 'data_sections', 'counts_figure', 'samples_figure', 'threats', 'provenance', 'time_table',
-           'trainings_list']
+           'grid_section', 'tuned_section', 'changes_section', 'mistakes_section', 'cams_section', 'untrained',
+           'study_section', 'labels_figure', 'show', 'planned_runs', 'real_pairs', 'answer_parts', 'found_parts',
+           'gains_figure', 'tuning_figure', 'bubbles_figure', 'answer_figures', 'costs_section', 'pair_section',
+           'pairs_section', 'other_sections', 'data_sections', 'counts_figure', 'samples_figure', 'threats',
+           'provenance', 'time_table', 'trainings_list']
 
 # %% ../nbs/63_sections.ipynb #ddb2bc5d
 from .core import *
@@ -235,6 +235,12 @@ def grid_section(
     return parts + [as_table(with_intervals(cells.set_index(first), 3), f'Cells, the first chosen on validation images{fixed}', folded=len(cells) > 12),
                     as_table(effects.set_index('factor'), f'What each level adds to the accuracy of the first{fixed}')]
 
+def tuned_section(root=None) -> list: # of HTML; empty where no network was trained with both
+    "Recipes of today against settings published, network by network."
+    pairs = tuned_pairs(root)
+    if not pairs: return []
+    return [as_table(with_intervals(tuned_table(pairs).astype({'difference': float}), 3), 'Tuned against the settings published: the same network, images and seeds, and minutes of a training on both sides')]
+
 def changes_section(
     root=None, # a folder of records; None: as for `find_records`
 ) -> list: # of HTML
@@ -291,7 +297,7 @@ def study_section(
     if any('schedule' in v or 'rate' in v for v in study.shown.values()): parts.append(rates_figure(few))
     if study.name == 'label_efficiency': parts.append(labels_figure(groups))
     if any(r.target for r in study.rows): parts.append(as_list(target_sentences(study, root)))
-    if study.name == 'tuned': parts += changes_section(root)
+    if study.name == 'tuned': parts += [*tuned_section(root), *changes_section(root)]
     folds = folds_table(study, 'largest', root=root)
     if len(folds): parts.append(as_table(folds, 'Zero-one loss, fold by fold'))
     parts += grid_section(study, root) + ([] if study.name == 'tuned' else comparisons_section(study, root))
@@ -343,7 +349,7 @@ def answer_parts(
 ) -> dict: # question -> sentences
     "What transfer buys, what tuning buys, at what cost, and what cannot be said."
     transfers = [transfer_verdict(real_pairs(pairs)), *transfer_sentences(pairs, best_ways(records)), calibration_sentence(pairs)]
-    return _parts(records, root, transfers, [changes_sentence(change_groups(root=root))], [*targets_in_short(root=root), networks_sentence(root=root), tuning_sentence('cifar10_cnn_batch_lr', root)],
+    return _parts(records, root, transfers, [changes_sentence(change_groups(root=root))], [*targets_in_short(root=root), tuned_sentence(tuned_pairs(root)), networks_sentence(root=root), tuning_sentence('cifar10_cnn_batch_lr', root)],
                   spread_sentence(records))
 
 def found_parts(
@@ -353,7 +359,7 @@ def found_parts(
     "The answers in short, for the README: without demonstrations, and with one interval each, over seeds or folds where there are several."
     pairs = real_pairs(transfer_pairs(records))
     transfers = [transfer_verdict(pairs), *(transfers_in_short(pairs, best_ways(records)) or transfer_sentences(pairs))]
-    return _parts(records, root, transfers, changes_in_short(change_groups(root=root)), [*targets_in_short(root=root), networks_sentence(root=root)], None)
+    return _parts(records, root, transfers, changes_in_short(change_groups(root=root)), [*targets_in_short(root=root), tuned_sentence(tuned_pairs(root)), networks_sentence(root=root)], None)
 
 # %% ../nbs/63_sections.ipynb #bd3691c7
 def gains_figure(pairs):
