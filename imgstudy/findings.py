@@ -6,11 +6,11 @@
 __all__ = ['contamination', 'ways', 'has_learnt', 'validation', 'is_demonstration', 'transfer_pairs', 'said_gain', 'scale_said',
            'caveats', 'one_interval', 'brief_gain', 'transfers_in_short', 'transfer_verdict', 'transfer_sentences',
            'tuning_sentence', 'single_changes', 'change_groups', 'change_sentences', 'best_change', 'stand_in_sentence',
-           'changes_in_short', 'changes_sentence', 'target_sentences', 'targets_in_short', 'networks_sentence',
-           'tuned_pairs', 'tuned_table', 'tuned_sentence', 'pair_sentence', 'verdict_counts', 'verdicts_sentence',
-           'decided_sentences', 'missing_sentence', 'published_folds_sentence', 'spread_sentence', 'cost_sentence',
-           'calibration_sentence', 'labels_sentence', 'best_ways', 'headline_table', 'markdown_table', 'markdown_list',
-           'markdown_parts', 'update_between', 'card_facts', 'model_card', 'write_cards']
+           'erasing_sentence', 'changes_in_short', 'changes_sentence', 'target_sentences', 'targets_in_short',
+           'networks_sentence', 'tuned_pairs', 'tuned_table', 'tuned_sentence', 'pair_sentence', 'verdict_counts',
+           'verdicts_sentence', 'decided_sentences', 'missing_sentence', 'published_folds_sentence', 'spread_sentence',
+           'cost_sentence', 'calibration_sentence', 'labels_sentence', 'best_ways', 'headline_table', 'markdown_table',
+           'markdown_list', 'markdown_parts', 'update_between', 'card_facts', 'model_card', 'write_cards']
 
 # %% ../nbs/62_findings.ipynb #29dd95c6
 from .core import *
@@ -126,7 +126,9 @@ def brief_gain(
     over, low, high = one_interval(row)
     noise = '' if low > 0 or high < 0 else ', within noise'
     unequal = ', each side with its own recipe' if called[0] == 'from scratch' and _unequal(a[0].run, b[0].run) != '; the same recipe' else ''
-    return (f'test accuracy {row.base:.3f} {called[0]}, {row.other:.3f} {called[1]}: {row.difference:+.3f} [{low:+.3f}, {high:+.3f}] over {over}, n={row.n_pairs}{noise}; '
+    size = b[0].info['model']
+    part = f' with {size["trained"]:,} of its {size["parameters"]:,} weights trained' if size['trained'] < size['parameters'] else ''
+    return (f'test accuracy {row.base:.3f} {called[0]}, {row.other:.3f} {called[1]}{part}: {row.difference:+.3f} [{low:+.3f}, {high:+.3f}] over {over}, n={row.n_pairs}{noise}; '
             f'{scale_said(b[0])}{f" (on the other side {scale_said(a[0])})" if scale_said(a[0]) != scale_said(b[0]) else ""}{unequal}.')
 
 def _unequal(a, b) -> str:
@@ -160,7 +162,7 @@ def transfer_verdict(
     span = lambda v: f' ({v[0]:+.3f} to {v[-1]:+.3f})' if len(v) > 1 else f' ({v[0]:+.3f})' if v else ''
     gained, lost = of(1), of(-1)
     return (f'Of {len(rows)} transfers, each held against the same network from scratch on the same images, {len(gained)} gained test accuracy{span(gained)}, '
-            f'{len(lost)} lost{span(lost)}, {len(of(0))} within noise. Each is of one network and data set, at the scale that its line names.')
+            f'{len(lost)} lost{span(lost)}, {len(of(0))} within noise. A gain is over what that network learnt from scratch in the epochs that its line names; longer training from scratch may make it smaller.')
 
 def transfer_sentences(
     pairs:dict, # as from `transfer_pairs`
@@ -247,6 +249,21 @@ def stand_in_sentence(
     return (f'ResNet-18, whose fine-tuning stood at {theirs:.2f} while its validation loss jumped: missing, since its weights were not at hand.'
             + (' MobileNetV2, tuned with the same settings, stands in; whether ResNet-18 does the same is open.' if other else ''))
 
+def erasing_sentence(
+    groups:dict, # as from `change_groups`
+) -> str|None: # None where nothing was trained
+    "Whether the loss that random erasing brought there is found here."
+    g = groups.get('cnn3 with erasing', {})
+    if 'erasing left out' not in g: return None
+    t = references(study='cifar10_cnn_augmentation', split='validation')
+    erased = t.setting.str.contains('erasing')
+    theirs = t[~erased].value.iloc[0] - t[erased].value.iloc[0]
+    row = compare_pairs(g['as published'], g['erasing left out']).iloc[0]
+    over, low, high = one_interval(row)
+    found = 'which this interval holds' if low <= theirs <= high else 'which this interval excludes at this scale: not found again'
+    return (f'Random erasing, published, on validation images and about: {t[~erased].value.iloc[0]:.2f} without it, {t[erased].value.iloc[0]:.2f} with it. Ours: leaving it out brings '
+            f'{row.difference:+.3f} [{low:+.3f}, {high:+.3f}] over {over}, n={row.n_pairs}, against {theirs:+.2f} there, {found}.')
+
 def changes_in_short(
     groups:dict, # as from `change_groups`
 ) -> list: # of sentences, one a training that was published
@@ -258,8 +275,8 @@ def changes_in_short(
         overs = {over for over, *_ in ends.values()} # said once if all intervals are over the same
         one = lambda k: (k + ' (two at once)'*(k not in single_changes(g)) + f' {rows[k].difference:+.3f} [{ends[k][1]:+.3f}, {ends[k][2]:+.3f}]' + f' over {ends[k][0]}'*(len(overs) > 1))
         first = next(iter(rows.values()))
-        said.append(f'{what}: test accuracy {first.base:.3f} with the settings published. One thing changed, ' + _by_side({one(k): (low, high) for k, (_, low, high) in ends.items()})
-                    + '. ' + (f'Over {min(overs)}, ' if len(overs) == 1 else '') + f'n={first.n_pairs}; {scale_said(g["as published"][0])}.')
+        said.append(f'{what}: test accuracy {first.base:.3f} with the settings published, cut to {scale_said(g["as published"][0])}. One thing changed, ' + _by_side({one(k): (low, high) for k, (_, low, high) in ends.items()}, first.n_pairs)
+                    + '. ' + (f'Over {min(overs)}, ' if len(overs) == 1 else '') + f'n={first.n_pairs}' + ', single trainings: other seeds untried'*bool(first.n_pairs == 1) + '.')
     return said
 
 # %% ../nbs/62_findings.ipynb #2675e78c
@@ -282,6 +299,11 @@ def _reached(records) -> str:
     mean, low, high, over = tested_interval(records)
     return f'{mean:.3f} [{low:.3f}, {high:.3f}] over {over}, n={len(records)}'
 
+def _against(records, target) -> str:
+    "Whether the mean reaches `target`, and whether its interval does."
+    mean, low, *_ = tested_interval(records)
+    return f'missed by {target - mean:.3f}' if mean < target else 'reached' if low >= target else 'reached, but not beyond its interval'
+
 def target_sentences(
     study='tuned', # a `Study` or its name
     root=None,     # a folder of records; None: as for `find_records`
@@ -293,15 +315,11 @@ def target_sentences(
     for row in study.rows:
         if row.target is None: continue
         own = runs[row.name][0]
-        others = {k: rs for k, rs in have.items() if rs[0].run != own and same(rs[0].run, own)}
-        tried = '; '.join(f'"{k}" {_reached(rs)}' for k, rs in others.items())
-        otherwise = ', reached otherwise'*any(_mean(rs) >= row.target for rs in others.values())
+        tried = '; '.join(f'"{k}" {_reached(rs)}, {_against(rs, row.target)}' for k, rs in have.items() if rs[0].run != own and same(rs[0].run, own))
         if row.name not in have:
-            said.append(f'{row.name}: target {row.target:.2f}, set before, missing at full scale' + (f'{otherwise}; tried instead: {tried}.' if tried else '.'))
+            said.append(f'{row.name}: target {row.target:.2f}, set before, missing at full scale' + (f'; tried instead: {tried}.' if tried else '.'))
             continue
-        mean = _mean(have[row.name])
-        ends = 'reached' if mean >= row.target else f'missed by {row.target - mean:.3f}{otherwise}'
-        said.append(f'{row.name}: target {row.target:.2f}, set before, {ends}: {_reached(have[row.name])}.' + (f' Also tried: {tried}.' if tried else ''))
+        said.append(f'{row.name}: target {row.target:.2f}, set before: {_reached(have[row.name])}, {_against(have[row.name], row.target)}.' + (f' Also tried: {tried}.' if tried else ''))
     return said
 
 # %% ../nbs/62_findings.ipynb #175723e7
@@ -360,8 +378,8 @@ def tuned_pairs(
 
 # %% ../nbs/62_findings.ipynb #02e05b29
 def _minutes(records) -> float:
-    "Of a training: the median epoch, times the epochs; a pause or a busy hour is not in it."
-    return np.mean([r.history.seconds.median()*len(r.history) for r in records])/60
+    "Of the quickest training, as `epoch_seconds`: of the same work the least disturbed."
+    return min(map(epoch_seconds, records))/60
 
 def tuned_table(
     pairs:dict, # as from `tuned_pairs`
@@ -375,10 +393,11 @@ def tuned_table(
                       'over': over, 'n': r.n_pairs, 'minutes': round(_minutes(a), 1), 'minutes, tuned': round(_minutes(b), 1), 'trained on': scale_said(a[0]), 'tuned on': scale_said(b[0])}
     return pd.DataFrame(rows).T.rename_axis('network')
 
-def _by_side(said) -> str: # said: text -> (low, high)
-    "Texts of differences, those above zero first, then those below, then those that hold it."
+def _by_side(said, n=3) -> str: # said: text -> (low, high)
+    "Texts of differences over `n` trainings, those above zero first, then those below, then those that hold it."
     side = lambda low, high: (low > 0)*1 - (high < 0)*1
-    kinds = {word: [k for k, ends in said.items() if side(*ends) == s] for s, word in ((1, 'better with'), (-1, 'worse with'), (0, 'within noise'))}
+    words = ('better with', 'worse with', 'within noise') if n > 2 else ('higher with', 'lower with', 'within the noise of images') # what other seeds do is not known
+    kinds = {word: [k for k, ends in said.items() if side(*ends) == s] for s, word in zip((1, -1, 0), words)}
     return '; '.join(f'{word}: {", ".join(k)}' for word, k in kinds.items() if k)
 
 def tuned_sentence(
@@ -414,10 +433,11 @@ def verdict_counts(
 ) -> pd.Series: # within, above, below, not comparable, missing -> published figures
     "How many of the published figures that a study holds its rows against came out how."
     order = ['within', 'above', 'below', 'not comparable', 'missing']
-    rows = [(s.source, r.metric.replace('of ', ''), r.published, r.verdict.split(' because')[0]) for s in studies.values()
+    rows = [(s.source, r.Index, r.metric, r.images, round(r.published, 2), r.verdict.split(' because')[0]) for s in studies.values()
             for r in answer_table(s, 'largest', root=root).itertuples() if r.published == r.published]
-    t = pd.DataFrame(rows, columns=['source', 'metric', 'published', 'verdict']).sort_values('verdict', key=lambda v: v.map(order.index))
-    return t.drop_duplicates(['source', 'published']).verdict.value_counts().reindex(order, fill_value=0) # a figure may stand for several rows
+    t = pd.DataFrame(rows, columns=['source', 'row', 'metric', 'images', 'published', 'verdict']).sort_values('verdict', key=lambda v: v.map(order.index), kind='stable')
+    t = t.drop_duplicates(['source', 'row', 'metric', 'images']) # in a table and again, rounded, in the text
+    return t.drop_duplicates(['source', 'metric', 'published']).verdict.value_counts().reindex(order, fill_value=0) # a figure may stand for several rows
 
 def verdicts_sentence(counts) -> str:
     "What became of the published figures."
@@ -432,10 +452,11 @@ def decided_sentences(
     said = []
     for s in studies.values():
         t = answer_table(s, 'largest', root=root)
-        for r in t[t.verdict.isin(['within', 'above', 'below'])].reset_index().itertuples():
-            ends = dict(within='within our interval', above='exceeded', below='not reached')[r.verdict]
+        t = t[t.verdict.isin(['within', 'above', 'below'])].reset_index().drop_duplicates(['row', 'metric', 'images'])
+        for r in t.itertuples():
+            ends = dict(within='within our interval', above='exceeded', below='not reached')[r.verdict] + ' by a single training, other seeds untried'*bool(r.n == 1)
             said.append(f'{s.name}, {r.row}: {r.metric} {r.published:g} published, {ends}: {r.value:.3f} [{r.value_low:.3f}, {r.value_high:.3f}] over {r.over}, n={r.n}.')
-    return said + ['A published figure is one number without an interval; where its source leaves the recipe unsaid, we chose it.'][:len(said)]
+    return said + ['A published figure is one number without an interval, taken as wide as its rounding; where its source leaves the recipe unsaid, we chose it.'][:len(said)]
 
 # %% ../nbs/62_findings.ipynb #f8bb4812
 def missing_sentence(
@@ -493,8 +514,8 @@ def calibration_sentence(
     for name, (a, b) in pairs.items():
         mean, low, high = t_interval(each(b) - each(a))
         ends = f'[{low:+.3f}, {high:+.3f}] over {"seeds" if a[0].run.fold is None else "folds"}, n={len(a)}' if low == low else f'n={len(a)}, no interval'
-        said.append(f'{name} {each(a).mean():.3f} from scratch, {each(b).mean():.3f} transferred, {mean:+.3f} ({ends})')
-    return 'Calibration error: ' + '; '.join(said) + '.'
+        said.append(f'{name} {each(a).mean():.3f} to {each(b).mean():.3f} ({mean:+.3f} {ends})')
+    return 'Calibration error, from scratch to transferred: ' + '; '.join(said) + '.'
 
 # %% ../nbs/62_findings.ipynb #efd72bf7
 def labels_sentence(
@@ -510,8 +531,10 @@ def labels_sentence(
     least = enough.loc[enough.images.idxmin()] if len(enough) else None
     said = lambda t: f'{t.accuracy:.3f} [{t.low:.3f}, {t.high:.3f}] over {t.over}, n={t.n}'
     reached = 'the transfer never does as well' if least is None else f'the transfer does at least as well with {least.images:,}: {said(least)}'
-    one = next(iter(groups.values()))[0]
-    return (f'Labels: from scratch, {most.images:,} labelled images and {len(one.history)} epochs give {said(most)}; {reached}. '
+    of = lambda start: next(rs[0] for rs in groups.values() if (rs[0].run.init == 'scratch') == start)
+    epochs, guess = [len(of(start).history) for start in (True, False)], 1/len(of(True).info['data']['classes'])
+    return (f'Labels: from scratch, {most.images:,} labelled images and {epochs[0]} epochs give {said(most)}, guessing {guess:.3f}; {reached} ({epochs[1]} epochs). '
+            'Every share has the same epochs, so that fewer labels are fewer steps too: so short, training from scratch says little of what it could do. '
             + get_study('label_efficiency').note)
 
 # %% ../nbs/62_findings.ipynb #14a50068
@@ -539,7 +562,7 @@ def headline_table(
         best = published[(published.dataset == dataset) & same].value.max()
         rows.append({'data set': dataset, 'start': start, 'model': r.run.model, 'trained on': scale_said(r), 'test accuracy': f'{mean:.3f} [{low:.3f}, {high:.3f}]',
                      'interval over': over, 'n': len(way), 'minutes a training': f'{_minutes(way):.1f}',
-                     'best published, same start': f'{best:.4f}' if best == best else ''})
+                     'best in the five studies, same start': f'{best:.4f}' if best == best else ''})
     return pd.DataFrame(rows).set_index('data set')
 
 # %% ../nbs/62_findings.ipynb #8d1c6bfc

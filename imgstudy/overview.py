@@ -102,13 +102,13 @@ def plot_calibration(
 def groups_table(
     groups:dict, # name -> finished records
 ) -> pd.DataFrame: # model, dataset, n, accuracy, low, high, parameters, flops, seconds, epochs, device: a row a group
-    "Mean accuracy with its range, and cost a training."
+    "Mean accuracy with its range, and cost a training: seconds are those of the quickest, its median epoch times its epochs."
     rows = {}
     for name, records in groups.items():
         r, acc = records[0], [r.metrics['accuracy'] for r in records]
         mean = lambda f: float(np.mean([f(r) for r in records]))
         rows[name] = dict(model=r.run.model, dataset=r.run.dataset, init=r.run.init.split(':')[0], n=len(records), accuracy=np.mean(acc), low=min(acc), high=max(acc),
-                          parameters=r.info['model']['parameters'], flops=r.info['model']['flops'], seconds=mean(lambda r: r.info['cost']['seconds']),
+                          parameters=r.info['model']['parameters'], flops=r.info['model']['flops'], seconds=min(epoch_seconds(r) for r in records), # of the same work the least disturbed
                           epochs=mean(lambda r: len(r.history)), device=r.info['environment']['gpu'] or r.info['environment']['cpu'])
     return pd.DataFrame(rows).T.infer_objects().rename_axis('row')
 
@@ -217,10 +217,12 @@ def labels_table(
 
 def plot_labels(
     table:pd.DataFrame, # as from `labels_table`
+    guess:float=None,   # accuracy of guessing, as a line
 ): # Axes
     "Test accuracy over the number of labelled training images."
     ax = plt.subplots(figsize=(5.5, 3), layout='constrained')[1]
     for i, (init, t) in enumerate(table.groupby('init', sort=False)):
         ax.errorbar(t.images, t.accuracy, _whiskers(t), marker='os^'[i % 3], linestyle=_dashes[i], label=init, capsize=2)
+    if guess: ax.axhline(guess, color='.6', lw=1, label='guessing')
     ax.set(xscale='log', xlabel='labelled training images', ylabel='test accuracy'); ax.legend(frameon=False)
     return plain_ticks(ax)

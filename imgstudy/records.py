@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Record', 'coarse_log_probs', 'pack_predictions', 'brief_predictions', 'confidence', 'n_classes', 'write_record',
            'is_finished', 'read_record', 'read_records', 'finished', 'load_model', 'verify_record', 'copy_record',
-           'records_table', 'record_confusion', 'by_fold', 'mean_confusion', 'seeds_table', 'with_intervals',
-           'pair_records', 'right_gains', 'pairs_by_fold', 'gain_values', 'gain_table']
+           'records_table', 'record_confusion', 'by_fold', 'mean_confusion', 'seeds_table', 'epoch_seconds',
+           'with_intervals', 'pair_records', 'right_gains', 'pairs_by_fold', 'gain_values', 'gain_table']
 
 # %% ../nbs/40_records.ipynb #c099642e
 from .core import *
@@ -313,6 +313,10 @@ def seeds_table(
     return table
 
 # %% ../nbs/40_records.ipynb #7984cc11
+def epoch_seconds(record) -> float:
+    "Seconds of the median epoch times the epochs: a pause or a busy hour is not in them."
+    return float(record.history.seconds.median()*len(record.history))
+
 def with_intervals(
     table:pd.DataFrame, # with columns x_low and x_high, and perhaps x
     digits:int=4,

@@ -310,7 +310,8 @@ def labels_figure(groups):
     "Accuracy over the number of labels, as a figure of the page."
     t = labels_table(groups)
     ends = '; '.join(f'{init}: ' + ', '.join(f'{r.images:,} labels {r.accuracy:.3f}' for r in g.itertuples()) for init, g in t.groupby('init', sort=False))
-    return as_figure(plot_labels(t), f'Test accuracy over the number of labelled images. {ends}.', f'Whiskers are intervals over {" or ".join(sorted({*t.over}))}.')
+    guess = 1/len(next(iter(groups.values()))[0].info['data']['classes'])
+    return as_figure(plot_labels(t, guess), f'Test accuracy over the number of labelled images. {ends}.', f'Whiskers are intervals over {" or ".join(sorted({*t.over}))}. Every share is trained for as many epochs, so that fewer labels are fewer steps too.')
 
 def show(parts):
     "Display the parts of a section, one after the other."
@@ -330,7 +331,7 @@ def _parts(records, root, transfers, changes, tuning, spread) -> dict: # questio
     "What both answers are made of; of records that no study planned only what is said of any."
     planned = planned_runs(root)
     known = any(r.id in planned for r in records)
-    asked = {'Why did published trainings fail?': [*changes, stand_in_sentence(root)],
+    asked = {'What moves trainings with published settings?': [*changes, erasing_sentence(change_groups(root=root)), stand_in_sentence(root)],
              'Did Adam beat AdamW?': [pair_sentence('cats_dogs_optimizers', 'Adam', 'AdamW', root), published_folds_sentence()],
              'How far does tuning get?': tuning,
              'Do the published figures hold?': [verdicts_sentence(verdict_counts(root)), *decided_sentences(root), missing_sentence(root)]}
@@ -339,8 +340,13 @@ def _parts(records, root, transfers, changes, tuning, spread) -> dict: # questio
     return {k: said for k, v in parts.items() if (said := [*filter(None, v)])}
 
 def real_pairs(pairs:dict) -> dict:
-    "`pairs` without demonstrations."
-    return {name: ab for name, ab in pairs.items() if not is_demonstration(ab[0][0])}
+    "`pairs` without demonstrations, unless there are no others."
+    return {name: ab for name, ab in pairs.items() if not is_demonstration(ab[0][0])} or pairs
+
+def _transfers_said(records, pairs) -> list: # of sentences
+    "What transfer brought: in all, pair by pair, and to the calibration."
+    pairs = real_pairs(pairs)
+    return [transfer_verdict(pairs), *(transfers_in_short(pairs, best_ways(records)) or transfer_sentences(pairs)), calibration_sentence(pairs)]
 
 def answer_parts(
     records, # finished ones
@@ -348,18 +354,15 @@ def answer_parts(
     root=None, # a folder of records; None: as for `find_records`
 ) -> dict: # question -> sentences
     "What transfer buys, what tuning buys, at what cost, and what cannot be said."
-    transfers = [transfer_verdict(real_pairs(pairs)), *transfer_sentences(pairs, best_ways(records)), calibration_sentence(pairs)]
-    return _parts(records, root, transfers, [changes_sentence(change_groups(root=root))], [*targets_in_short(root=root), tuned_sentence(tuned_pairs(root)), networks_sentence(root=root), tuning_sentence('cifar10_cnn_batch_lr', root)],
+    return _parts(records, root, _transfers_said(records, pairs), [changes_sentence(change_groups(root=root)), *changes_in_short(change_groups(root=root))], [*targets_in_short(root=root), tuned_sentence(tuned_pairs(root)), networks_sentence(root=root), tuning_sentence('cifar10_cnn_batch_lr', root)],
                   spread_sentence(records))
 
 def found_parts(
     records, # finished ones
     root=None, # a folder of records; None: as for `find_records`
 ) -> dict: # question -> sentences
-    "The answers in short, for the README: without demonstrations, and with one interval each, over seeds or folds where there are several."
-    pairs = real_pairs(transfer_pairs(records))
-    transfers = [transfer_verdict(pairs), *(transfers_in_short(pairs, best_ways(records)) or transfer_sentences(pairs))]
-    return _parts(records, root, transfers, changes_in_short(change_groups(root=root)), [*targets_in_short(root=root), tuned_sentence(tuned_pairs(root)), networks_sentence(root=root)], None)
+    "The answers in short, for the README."
+    return _parts(records, root, _transfers_said(records, transfer_pairs(records)), changes_in_short(change_groups(root=root)), [*targets_in_short(root=root), tuned_sentence(tuned_pairs(root)), networks_sentence(root=root)], None)
 
 # %% ../nbs/63_sections.ipynb #bd3691c7
 def gains_figure(pairs):
@@ -381,11 +384,11 @@ def bubbles_figure(records, x):
     best = {(w[0].run.dataset, w[0].run.model, w[0].run.init == 'scratch'): w for w in sorted(ways(records), key=validation)} # the last one stays
     t = groups_table({' '.join(map(str, k)): w for k, w in best.items()})
     return as_figure(plot_bubbles(t, x), f'Test accuracy of {len(t)} networks over {x}; bubbles grow with the operations an image takes.',
-                     f'Of each data set, network and start the way to train that validation images choose; whiskers are ranges over seeds or folds.' + (' Seconds are of one training, longer where the machine did other work too; that of the source of a transfer is not in them.' if x == 'seconds' else ''))
+                     f'Of each data set, network and start the way to train that validation images choose; whiskers are ranges over seeds or folds.' + (' Seconds are those of the quickest of its trainings, median epoch times epochs; a busy machine makes them longer, and that of the source of a transfer is not in them.' if x == 'seconds' else ''))
 
 def answer_figures(records, pairs, root=None) -> list: # of HTML
     "What transfer buys, what tuning buys, at what cost."
-    parts = [gains_figure(pairs)] if pairs else []
+    parts = [gains_figure(real_pairs(pairs))] if pairs else []
     return [*parts, *filter(None, [tuning_figure('cifar10_cnn_batch_lr', root)]), bubbles_figure(records, 'seconds')]
 
 # %% ../nbs/63_sections.ipynb #c8a8180f
@@ -398,6 +401,11 @@ def costs_section(records) -> list: # of HTML
     return [bubbles_figure(records, 'parameters'), theirs, as_table(t.round(dict(seconds=1)), 'What every way to train costs', folded=True)]
 
 # %% ../nbs/63_sections.ipynb #b29d9521
+def _surest(a, b):
+    "Ten disagreements of each kind: one side that is surer of all would fill the list."
+    t = disagreements_table(a, b)
+    return pd.concat([t[t.right == side][:10] for side in 'AB'])
+
 def pair_section(name, a, b) -> list: # of HTML
     "Two runs image by image: A from scratch, B transferred."
     curves = ', '.join(f'{k} ends at {r.history.valid_accuracy.iloc[-1]:.3f}' for k, r in (('A', a), ('B', b)))
@@ -406,8 +414,8 @@ def pair_section(name, a, b) -> list: # of HTML
     return [as_list([f'{name}. {comparison_text(a, b)}']), as_table(with_intervals(outcomes_table(a, b).drop(columns='p').set_index('n'), 3), f'{name}: who is right'),
             as_figure(plot_run_curves(a, b), f'Validation loss, validation accuracy and learning rate of A and B, {name}; in validation accuracy {curves}.', f'{name}: A from scratch, B transferred.'),
             as_figure(plot_confusion_change(a, b), f'Where the confusion matrices of A and B differ, {name}: B names {n:,} of {len(named[0]):,} images otherwise than A.', f'{name}: images more (or fewer) in a cell with B than with A.'),
-            as_table(with_intervals(classwise_change_table(a, b), 3), f'{name}: class by class', folded=True), as_table(costs_table(a, b), f'{name}: costs; seconds are what a clock said, and longer where the machine did other work too', folded=True),
-            as_table(disagreements_table(a, b)[:20].set_index('path'), f'{name}: the surest disagreements', folded=True),
+            as_table(with_intervals(classwise_change_table(a, b), 3), f'{name}: class by class', folded=True), as_table(costs_table(a, b).drop(index=['seconds', 'seconds of training', 'images a second'], columns='note'), f'{name}: costs; time is in the section on it', folded=True),
+            as_table(_surest(a, b).set_index('path').rename(columns=lambda c: c.replace('_', ', ')), f'{name}: disagreements, ten where A alone is right and ten where B is; those first where the wrong one is surest', folded=True),
             *cams_section({'from scratch': [a], 'transferred': [b]})]
 
 def pairs_section(pairs) -> list: # of HTML

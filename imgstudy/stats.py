@@ -301,9 +301,9 @@ def tested_interval(
 
 # %% ../nbs/50_stats.ipynb #c5c29e0a
 def rounding(ref) -> float:
-    "Half of the last digit of an approximate figure, of a share at least half a point; 0 of an exact one."
+    "Half of the last digit that was published; of a share at most half a point, since a trailing zero is lost."
     digits = len(f'{ref.value:.10f}'.rstrip('0').split('.')[1])
-    return .5*10.**-max(digits, 2 if ref.unit == 'share' else 0) if ref.approximate else 0.
+    return .5*10.**-max(digits, 2 if ref.unit == 'share' or not ref.approximate else 0)
 
 # %% ../nbs/50_stats.ipynb #de176a89
 _metrics = {m: m for m in ('accuracy', 'zero_one_loss', 'macro_f1', 'log_loss', 'calibration_error', 'top5_accuracy')}

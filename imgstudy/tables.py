@@ -10,6 +10,7 @@ __all__ = ['committed_records', 'find_records', 'scale_runs', 'said_scale', 'ans
 from .core import *
 import itertools
 import numpy as np, pandas as pd
+from collections import Counter
 from functools import lru_cache
 from pathlib import Path
 from .runs import *
@@ -51,10 +52,12 @@ def scale_runs(
     seeds=None,        # trainings a row; None: as the study says
     root=None,         # a folder of records; None: as for `find_records`
 ) -> dict: # name of a row -> list of Run
-    "As `study_runs`; at the scale largest, a row is full where a record of that is at hand, else small."
+    "As `study_runs`; at the scale largest, a row is full where a record of that is at hand, else small. Of rows 'what: change' at least two have to be full."
     if scale != 'largest': return study_runs(study, scale, seeds)
     full, small = (study_runs(study, s, seeds) for s in ('full', 'small'))
-    return {row: full[row] if find_records(full[row], root) else small[row] for row in small}
+    large, what = [row for row in full if find_records(full[row], root)], lambda row: row.partition(': ')[0]
+    of = Counter(map(what, large))
+    return {row: full[row] if row in large and (': ' not in row or of[what(row)] > 1) else small[row] for row in small}
 
 def said_scale(
     study,     # a `Study` or its name
