@@ -114,13 +114,13 @@ def groups_table(
 
 def _whiskers(t): return np.stack([t.accuracy - t.low, t.high - t.accuracy]).clip(0) # equal numbers may differ in the last bit
 
-def _bubble(flops): return 12 + 40*np.log10(np.maximum(flops, 1e5)/1e5)**1.5 # in points squared, from 0.1 MFLOPs up
+def _bubble(flops): return 10 + 12*np.log10(np.maximum(flops, 1e5)/1e5)**1.5 # in points squared, from 0.1 MFLOPs up
 
 # %% ../nbs/61_overview.ipynb #551c20fa
 def plot_bubbles(
     table:pd.DataFrame,  # as from `groups_table`
     x:str='parameters', # or seconds
-    most:int=30,        # networks in one panel; of more, each data set with four or more has its own
+    most:int=16,        # networks in one panel; of more, each data set with four or more has its own
 ): # an array of Axes
     "Accuracy against parameters or seconds; the larger the bubble, the more operations an image takes."
     apart = table.dataset.where(table.groupby('dataset').dataset.transform('size') > 3, 'other data sets') if len(table) > most else pd.Series('', table.index)
@@ -139,7 +139,7 @@ def _bubbles(ax, table, x, title):
     for i, (name, t) in enumerate(table.groupby('dataset', sort=False)):
         ax.errorbar(t[x], t.accuracy, _whiskers(t), fmt='none', ecolor='.6', lw=1)
         ax.scatter(t[x], t.accuracy, _bubble(t.flops), color=f'C{i}', marker='os^DvPX*'[i % 8], alpha=.7, label=name, edgecolor='white')
-    ax.set(xscale='log', xlabel=f'{x}' + (' a training' if x == 'seconds' else ''), ylabel='test accuracy'); plain_ticks(ax).margins(.15)
+    ax.set(xscale='log', xlabel=f'{x}' + (' a training' if x == 'seconds' else ''), ylabel='test accuracy'); plain_ticks(ax).margins(.4, .15)
     if set(table.dataset) == {title}: return
     legend = ax.legend(frameon=False, **({} if title else dict(loc='upper left', bbox_to_anchor=(1, 1))))
     for handle in legend.legend_handles: handle.set_sizes([30])

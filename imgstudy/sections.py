@@ -54,7 +54,7 @@ def facts_section(
     s = get_study(study)
     first, same = s.rows[0].run, lambda k, v: all(r.run.get(k) == v for r in s.rows)
     common = ', '.join(f'{k} {v}' for k, v in first.items() if v is not None and same(k, v))
-    return as_facts({'Question': s.question, 'Source': s.source, 'Published protocol': s.protocol, 'All rows': common, 'Ours': our_protocol(s, root),
+    return as_facts({'Question': s.question, 'Source': s.source, 'Protocol' if s.source == 'ours' else 'Published protocol': s.protocol, 'All rows': common, 'Ours': our_protocol(s, root),
                      'They showed': '; '.join(f'{k}: {v}' for k, v in s.shown.items()), 'Mind': s.note, 'Command': f'imgstudy run {s.name}'})
 
 # %% ../nbs/63_sections.ipynb #915d499b
@@ -381,7 +381,8 @@ def tuning_figure(study, root=None):
 
 def bubbles_figure(records, x):
     "Accuracy over parameters or seconds of the best ways to train, as a figure of the page."
-    best = {(w[0].run.dataset, w[0].run.model, w[0].run.init == 'scratch'): w for w in sorted(ways(records), key=validation)} # the last one stays
+    shown = [r for r in records if not is_demonstration(r)] or records
+    best = {(w[0].run.dataset, w[0].run.model, w[0].run.init == 'scratch'): w for w in sorted(ways(shown), key=validation)} # the last one stays
     t = groups_table({' '.join(map(str, k)): w for k, w in best.items()})
     return as_figure(plot_bubbles(t, x), f'Test accuracy of {len(t)} networks over {x}; bubbles grow with the operations an image takes.',
                      f'Of each data set, network and start the way to train that validation images choose; whiskers are ranges over seeds or folds.' + (' Seconds are those of the quickest of its trainings, median epoch times epochs; a busy machine makes them longer, and that of the source of a transfer is not in them.' if x == 'seconds' else ''))
@@ -392,13 +393,30 @@ def answer_figures(records, pairs, root=None) -> list: # of HTML
     return [*parts, *filter(None, [tuning_figure('cifar10_cnn_batch_lr', root)]), bubbles_figure(records, 'seconds')]
 
 # %% ../nbs/63_sections.ipynb #c8a8180f
+def _settings(run) -> str:
+    "What tells a way to train from the others of its network, in words."
+    x, rest = run.recipe, [] if run.init == 'scratch' else [f'from {run.init.split(":")[0]}']
+    rest += [x.opt, f'rate {x.lr:g}', f'batch {x.bs}', x.schedule, run.augment]
+    rest += [f'{k} {v:g}' for k, v in dict(decay=x.wd, dropout=x.dropout, views=x.tta, subset=run.subset).items() if v]
+    return ', '.join(filter(None, rest))
+
+def _every_way(records) -> pd.DataFrame: # a row a way to train
+    "Accuracy and cost of each way to train."
+    of = {w[0].id: w for w in ways(records)}
+    t = groups_table(of).sort_values(['dataset', 'model', 'accuracy'])
+    span = [f'{r.accuracy:.3f}' + f' ({r.low:.3f} to {r.high:.3f})'*(r.n > 1) for r in t.itertuples()]
+    return pd.DataFrame({'network': t.model, 'trained with': [_settings(of[i][0].run) for i in t.index], 'size': [of[i][0].run.size for i in t.index], 'epochs': t.epochs.map('{:g}'.format), 'n': t.n,
+                         'accuracy (range)': span, 'parameters': t.parameters.map('{:,}'.format), 'MFLOPs an image': (t.flops/1e6).map('{:,.1f}'.format),
+                         'seconds': t.seconds.map('{:,.0f}'.format)}).set_axis(t.dataset).rename_axis('data set')
+
 def costs_section(records) -> list: # of HTML
     "Accuracy over parameters, and costs in a table."
-    t = groups_table({f'{w[0].run.dataset}, {w[0].id}': w for w in ways(records)}).sort_values(['dataset', 'accuracy'])
     published = published_table()
-    theirs = as_figure(plot_bubbles(published), f'Published accuracy of {len(published)} networks and data sets over parameters; bubbles grow with the operations an image takes.',
+    axs = plot_bubbles(published)
+    for ax in axs.flat: ax.set_ylabel('accuracy as published')
+    theirs = as_figure(axs, f'Published accuracy of {len(published)} networks and data sets over parameters; bubbles grow with the operations an image takes.',
                        'What was published, from report/references.csv: of each network and data set the best figure; ImageNet as the documents and timm quote it.')
-    return [bubbles_figure(records, 'parameters'), theirs, as_table(t.round(dict(seconds=1)), 'What every way to train costs', folded=True)]
+    return [bubbles_figure(records, 'parameters'), theirs, as_table(_every_way(records), 'What every way to train costs: seconds of the quickest of its trainings, median epoch times epochs', folded=True)]
 
 # %% ../nbs/63_sections.ipynb #b29d9521
 def _surest(a, b):
