@@ -299,7 +299,7 @@ def report_(
     if cards: print(f'{len(write_cards(records, cards))} model cards in {cards}')
     if not own and not said_out:
         update_between(checkout_path('README.md'), 'headline', '\n' + markdown_table(headline_table(records)) + '\n')
-        update_between(checkout_path('README.md'), 'findings', '\n' + markdown_parts(found_parts(records, where)) + '\n')
+        update_between(checkout_path('README.md'), 'findings', '\n' + markdown_parts(answer_parts(records, where, short=True)) + '\n')
 
 # %% ../nbs/70_cli.ipynb #d7ead900
 def _parse(f, name, words) -> dict: # parameter -> value

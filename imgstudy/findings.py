@@ -6,11 +6,11 @@
 __all__ = ['contamination', 'ways', 'has_learnt', 'validation', 'is_demonstration', 'transfer_pairs', 'said_gain', 'scale_said',
            'caveats', 'one_interval', 'brief_gain', 'transfers_in_short', 'transfer_verdict', 'transfer_sentences',
            'tuning_sentence', 'single_changes', 'change_groups', 'change_sentences', 'best_change', 'stand_in_sentence',
-           'erasing_sentence', 'changes_in_short', 'changes_sentence', 'target_sentences', 'targets_in_short',
-           'networks_sentence', 'tuned_pairs', 'tuned_table', 'tuned_sentence', 'pair_sentence', 'verdict_counts',
-           'verdicts_sentence', 'decided_sentences', 'missing_sentence', 'published_folds_sentence', 'spread_sentence',
-           'cost_sentence', 'calibration_sentence', 'labels_sentence', 'best_ways', 'headline_table', 'markdown_table',
-           'markdown_list', 'markdown_parts', 'update_between', 'card_facts', 'model_card', 'write_cards']
+           'erasing_sentence', 'changes_in_short', 'target_sentences', 'targets_in_short', 'networks_sentence',
+           'tuned_pairs', 'tuned_table', 'tuned_sentence', 'pair_sentence', 'verdict_counts', 'verdicts_sentence',
+           'decided_sentences', 'missing_sentence', 'published_folds_sentence', 'spread_sentence', 'cost_sentence',
+           'calibration_sentence', 'labels_sentence', 'best_ways', 'headline_table', 'markdown_table', 'markdown_list',
+           'markdown_parts', 'update_between', 'card_facts', 'model_card', 'write_cards']
 
 # %% ../nbs/62_findings.ipynb #29dd95c6
 from .core import *
@@ -268,6 +268,7 @@ def changes_in_short(
     groups:dict, # as from `change_groups`
 ) -> list: # of sentences, one a training that was published
     "What each change did to a training with published settings: those that helped, those that hurt, those within noise."
+    if not groups: return ['One change at a time: missing; run imgstudy run tuned.']
     said = []
     for what, g in groups.items():
         rows = {k: compare_pairs(g['as published'], rs).iloc[0] for k, rs in g.items() if k != 'as published'}
@@ -278,18 +279,6 @@ def changes_in_short(
         said.append(f'{what}: test accuracy {first.base:.3f} with the settings published, cut to {scale_said(g["as published"][0])}. One thing changed, ' + _by_side({one(k): (low, high) for k, (_, low, high) in ends.items()}, first.n_pairs)
                     + '. ' + (f'Over {min(overs)}, ' if len(overs) == 1 else '') + f'n={first.n_pairs}' + ', single trainings: other seeds untried'*bool(first.n_pairs == 1) + '.')
     return said
-
-# %% ../nbs/62_findings.ipynb #2675e78c
-def changes_sentence(
-    groups:dict, # as from `change_groups`
-) -> str: # one sentence
-    "What single changes did to the trainings that were published."
-    if not groups: return 'One change at a time: missing; run imgstudy run tuned.'
-    mean = lambda rs: np.mean([r.metrics['accuracy'] for r in rs])
-    best = {what: best_change(g) for what, g in groups.items()}
-    said = [f'{what}, {mean(g["as published"]):.3f} with the settings published, {mean(g[best[what]]):.3f} with "{best[what]}"' for what, g in groups.items()]
-    n = sorted({len(rs) for g in groups.values() for rs in g.values()})
-    return f'One change at a time, chosen on validation images (n={" or ".join(map(str, n))}, intervals in the section): ' + '; '.join(said) + '.'
 
 # %% ../nbs/62_findings.ipynb #9f67a2ea
 def _mean(records): return np.mean([r.metrics['accuracy'] for r in records])
@@ -471,8 +460,9 @@ def missing_sentence(
     weights = [r for r in lack if r.run.get('init') == 'imagenet']
     unseen = [r for r in lack if r not in weights and r.run['dataset'] not in seen]
     others = f'; of data sets that no row has yet ({", ".join(sorted({r.run["dataset"] for r in unseen}))}): {len(unseen)}' if unseen else ''
+    rest = len(lack) - len(weights) - len(unseen)
     return (f'Missing: {len(lack)} of {len(rows)} rows have no training at any scale. {len(weights)} of them start from pretrained weights, which have to be at hand '
-            f'(imgstudy status names the files){others}; the other {len(lack) - len(weights) - len(unseen)} wait for time.')
+            f'(imgstudy status names the files){others}' + (f'; the other {rest} wait{"s"*(rest == 1)} for time.' if rest else '.'))
 
 def published_folds_sentence() -> str:
     "Whether the five published folds themselves tell Adam from AdamW."
@@ -494,7 +484,7 @@ def spread_sentence(
     if not sds: return 'Seeds: missing; no way to train has three seeds.'
     said = [f'{k} {np.median(v):.3f} (up to {max(v):.3f}, {len(v)} way{"s"*(len(v) > 1)} to train)' for k, v in sorted(sds.items())]
     return ('Seeds alone: standard deviation of test accuracy over three seeds or more, in the median of the ways to train that learnt something: ' + ', '.join(said)
-            + '. A difference of two single runs below 2.8 times that is within noise.') # 1.96*sqrt(2)
+            + '. A difference of two single runs below 2.8 times that deviation is within noise.') # 1.96*sqrt(2)
 
 def cost_sentence(
     records, # finished ones

@@ -6,10 +6,10 @@
 __all__ = ['our_protocol', 'facts_section', 'results_table', 'published_and_ours', 'curves_figure', 'rates_figure',
            'confusion_figure', 'classwise_figure', 'calibration_figure', 'classes_section', 'comparisons_section',
            'grid_section', 'tuned_section', 'changes_section', 'mistakes_section', 'cams_section', 'untrained',
-           'study_section', 'labels_figure', 'show', 'planned_runs', 'real_pairs', 'answer_parts', 'found_parts',
-           'gains_figure', 'tuning_figure', 'bubbles_figure', 'answer_figures', 'costs_section', 'pair_section',
-           'pairs_section', 'other_sections', 'data_sections', 'counts_figure', 'samples_figure', 'threats',
-           'provenance', 'time_table', 'trainings_list']
+           'study_section', 'labels_figure', 'show', 'planned_runs', 'real_pairs', 'answer_parts', 'gains_figure',
+           'tuning_figure', 'bubbles_figure', 'answer_figures', 'costs_section', 'pair_section', 'pairs_section',
+           'other_sections', 'data_sections', 'counts_figure', 'samples_figure', 'threats', 'provenance', 'time_table',
+           'trainings_list']
 
 # %% ../nbs/63_sections.ipynb #ddb2bc5d
 from .core import *
@@ -327,42 +327,35 @@ def planned_runs(root=None) -> dict: # id -> (run, studies)
     return {i: (r, [*dict.fromkeys(names)]) for i, (r, names) in found.items()}
 
 # %% ../nbs/63_sections.ipynb #f44fc514
-def _parts(records, root, transfers, changes, tuning, spread) -> dict: # question -> sentences
-    "What both answers are made of; of records that no study planned only what is said of any."
-    planned = planned_runs(root)
-    known = any(r.id in planned for r in records)
-    asked = {'What moves trainings with published settings?': [*changes, erasing_sentence(change_groups(root=root)), stand_in_sentence(root)],
-             'Did Adam beat AdamW?': [pair_sentence('cats_dogs_optimizers', 'Adam', 'AdamW', root), published_folds_sentence()],
-             'How far does tuning get?': tuning,
-             'Do the published figures hold?': [verdicts_sentence(verdict_counts(root)), *decided_sentences(root), missing_sentence(root)]}
-    parts = {'From scratch, or transferred?': [*transfers, *([labels_sentence(root)] if known else [])], **(asked if known else {}),
-             'What it took, and what to mind': [*caveats(records), spread, cost_sentence(records)]}
-    return {k: said for k, v in parts.items() if (said := [*filter(None, v)])}
-
 def real_pairs(pairs:dict) -> dict:
     "`pairs` without demonstrations, unless there are no others."
     return {name: ab for name, ab in pairs.items() if not is_demonstration(ab[0][0])} or pairs
 
-def _transfers_said(records, pairs) -> list: # of sentences
+def _transfers_said(records) -> list: # of sentences
     "What transfer brought: in all, pair by pair, and to the calibration."
-    pairs = real_pairs(pairs)
+    pairs = real_pairs(transfer_pairs(records))
     return [transfer_verdict(pairs), *(transfers_in_short(pairs, best_ways(records)) or transfer_sentences(pairs)), calibration_sentence(pairs)]
+
+def _asked(root, short) -> dict: # question -> sentences
+    "What the studies ask."
+    groups = change_groups(root=root)
+    return {'What moves trainings with published settings?': [*changes_in_short(groups), erasing_sentence(groups), stand_in_sentence(root)],
+            'Did Adam beat AdamW?': [pair_sentence('cats_dogs_optimizers', 'Adam', 'AdamW', root), published_folds_sentence()],
+            'How far does tuning get?': [*targets_in_short(root=root), tuned_sentence(tuned_pairs(root)), networks_sentence(root=root),
+                                         None if short else tuning_sentence('cifar10_cnn_batch_lr', root)],
+            'Do the published figures hold?': [verdicts_sentence(verdict_counts(root)), *decided_sentences(root), missing_sentence(root)]}
 
 def answer_parts(
     records, # finished ones
-    pairs:dict, # as from `transfer_pairs`
     root=None, # a folder of records; None: as for `find_records`
+    short=False, # without what a grid and the seeds say, as in the README
 ) -> dict: # question -> sentences
-    "What transfer buys, what tuning buys, at what cost, and what cannot be said."
-    return _parts(records, root, _transfers_said(records, pairs), [changes_sentence(change_groups(root=root)), *changes_in_short(change_groups(root=root))], [*targets_in_short(root=root), tuned_sentence(tuned_pairs(root)), networks_sentence(root=root), tuning_sentence('cifar10_cnn_batch_lr', root)],
-                  spread_sentence(records))
-
-def found_parts(
-    records, # finished ones
-    root=None, # a folder of records; None: as for `find_records`
-) -> dict: # question -> sentences
-    "The answers in short, for the README."
-    return _parts(records, root, _transfers_said(records, transfer_pairs(records)), changes_in_short(change_groups(root=root)), [*targets_in_short(root=root), tuned_sentence(tuned_pairs(root)), networks_sentence(root=root)], None)
+    "What transfer buys, what tuning buys, at what cost, and what cannot be said; of records that no study planned what is said of any."
+    planned, transfers = planned_runs(root), _transfers_said(records)
+    known = any(r.id in planned for r in records)
+    parts = {'From scratch, or transferred?': transfers + [labels_sentence(root)]*known, **(_asked(root, short) if known else {}),
+             'What it took, and what to mind': [*caveats(records), None if short else spread_sentence(records), cost_sentence(records)]}
+    return {k: said for k, v in parts.items() if (said := [*filter(None, v)])}
 
 # %% ../nbs/63_sections.ipynb #bd3691c7
 def gains_figure(pairs):

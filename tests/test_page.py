@@ -6,7 +6,7 @@ from imgstudy.core import StudyError
 from imgstudy.findings import headline_table, markdown_parts, markdown_table, transfer_pairs, write_cards
 from imgstudy.page import build_page
 from imgstudy.records import read_record, read_records
-from imgstudy.sections import found_parts, results_table, trainings_list
+from imgstudy.sections import answer_parts, results_table, trainings_list
 from imgstudy.tables import committed_records, trainings_table
 
 top = Path(__file__).parent.parent
@@ -101,7 +101,7 @@ def test_empty_folder_names_the_fix(tmp_path):
 def test_readme_and_cards_say_what_the_records_say(tmp_path):
     records = [r for r in map(read_record, kept) if r.outcome == 'finished']
     assert '<!-- headline -->\n\n' + markdown_table(headline_table(records)) + '\n<!-- /headline -->' in (top/'README.md').read_text(encoding='utf-8'), 'run make report'
-    assert '<!-- findings -->\n\n' + markdown_parts(found_parts(records, top/"report/records")) + '\n<!-- /findings -->' in (top/'README.md').read_text(encoding='utf-8'), 'run make report'
+    assert '<!-- findings -->\n\n' + markdown_parts(answer_parts(records, top/"report/records", short=True)) + '\n<!-- /findings -->' in (top/'README.md').read_text(encoding='utf-8'), 'run make report'
     made = {p.name: p.read_text(encoding='utf-8') for p in write_cards(records, tmp_path)}
     assert made == {p.name: p.read_text(encoding='utf-8') for p in (top/'report/cards').glob('*.md')}, 'run make report'
 
