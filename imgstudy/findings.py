@@ -379,7 +379,8 @@ def tuned_table(
         r = compare_pairs(a, b).iloc[0]
         over, low, high = one_interval(r)
         rows[name] = {'settings published': theirs, 'accuracy': r.base, 'tuned': ours, 'accuracy, tuned': r.other, 'difference': r.difference, 'difference_low': low, 'difference_high': high,
-                      'over': over, 'n': r.n_pairs, 'minutes': round(_minutes(a), 1), 'minutes, tuned': round(_minutes(b), 1), 'trained on': scale_said(a[0]), 'tuned on': scale_said(b[0])}
+                      'over': over, 'n': r.n_pairs, 'minutes, both': f'{_minutes(a):.1f}, {_minutes(b):.1f}',
+                      'trained on': ' and '.join(dict.fromkeys([scale_said(a[0]), scale_said(b[0])]))}
     return pd.DataFrame(rows).T.rename_axis('network')
 
 def _by_side(said, n=3) -> str: # said: text -> (low, high)
