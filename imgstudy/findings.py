@@ -399,7 +399,7 @@ def tuned_sentence(
     longer = {k: '' if len(a[0].history) == len(b[0].history) else f', {len(a[0].history)} epochs against {len(b[0].history)}' for k, (_, a, _, b) in pairs.items()}
     said = {f'{k} {r["accuracy"]:.3f} to {r["accuracy, tuned"]:.3f} ({r.difference:+.3f} [{r.difference_low:+.3f}, {r.difference_high:+.3f}] over {r.over}, n={r.n}{longer[k]})':
             (r.difference_low, r.difference_high) for k, r in t.iterrows()}
-    return f'Tuned, against the settings published, each on the same images and seeds; {_by_side(said).replace("better with:", "better:").replace("worse with:", "worse:")}. Minutes and scale of each are in the table of the page; most are small.'
+    return f'Tuned, against the settings published, each on the same images and seeds; {_by_side(said).replace("better with:", "higher:").replace("worse with:", "lower:")}. Minutes and scale of each are in the table of the page; most are small.'
 
 # %% ../nbs/62_findings.ipynb #9a43487a
 def pair_sentence(
