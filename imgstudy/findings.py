@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['contamination', 'ways', 'has_learnt', 'validation', 'is_demonstration', 'transfer_pairs', 'said_gain', 'scale_said',
-           'caveats', 'one_interval', 'brief_gain', 'transfers_in_short', 'transfer_verdict', 'transfer_sentences',
-           'tuning_sentence', 'single_changes', 'change_groups', 'change_sentences', 'best_change', 'stand_in_sentence',
+           'caveats', 'one_interval', 'brief_gain', 'transfer_sentences', 'transfer_verdict', 'tuning_sentence',
+           'single_changes', 'change_groups', 'change_sentences', 'best_change', 'stand_in_sentence',
            'erasing_sentence', 'changes_in_short', 'target_sentences', 'targets_in_short', 'networks_sentence',
            'tuned_pairs', 'tuned_table', 'tuned_sentence', 'pair_sentence', 'verdict_counts', 'verdicts_sentence',
            'decided_sentences', 'missing_sentence', 'published_folds_sentence', 'spread_sentence', 'cost_sentence',
@@ -116,6 +116,13 @@ def one_interval(
     alone = row.n_pairs < 3 or row.seeds_low != row.seeds_low # two seeds have an interval that says nothing, equal ones none
     return (f'{row.over} and images' if row.n_pairs > 1 else 'images', row.bootstrap_low, row.bootstrap_high) if alone else (row.over, row.seeds_low, row.seeds_high)
 
+def _by_side(said, n=3) -> str: # said: text -> (low, high)
+    "Texts of differences over `n` trainings, those above zero first, then those below, then those that hold it."
+    words = ('better with', 'worse with', 'within noise') if n > 2 else ('higher with', 'lower with', 'within the noise of images') # what other seeds do is not known
+    kinds = {word: [k for k, ends in said.items() if interval_sign(*ends) == s] for s, word in zip((1, -1, 0), words)}
+    return '; '.join(f'{word}: {", ".join(k)}' for word, k in kinds.items() if k)
+
+# %% ../nbs/62_findings.ipynb #b214f027
 def brief_gain(
     a, # records of one way to train
     b, # those of another, on the same images with the same seeds
@@ -144,12 +151,13 @@ def _rival(scratch, best) -> str:
     return f' From scratch {rival[0].run.model} reaches {mean(rival):.3f} here (n={len(rival)}, {scale_said(rival[0])}).'
 
 # %% ../nbs/62_findings.ipynb #6f2f4bad
-def transfers_in_short(
+def transfer_sentences(
     pairs:dict, # as from `transfer_pairs`
     best=None,  # as from `best_ways`, to name a better network from scratch
 ) -> list: # of sentences
     "What transfer brought, pair by pair, with one interval."
-    return [f'Transfer, {name}: {brief_gain(a, b)}{_rival(a, best or {})}' for name, (a, b) in pairs.items()]
+    said = [f'Transfer, {name}: {brief_gain(a, b)}{_rival(a, best or {})}' for name, (a, b) in pairs.items()]
+    return said or ['Transfer: missing; train a model from scratch and from other weights with the same seeds, such as imgstudy run dog_breeds,label_efficiency.']
 
 def transfer_verdict(
     pairs:dict, # as from `transfer_pairs`
@@ -157,24 +165,12 @@ def transfer_verdict(
     "How many transfers gained or lost more than their interval allows for chance."
     if not pairs: return None
     rows = [compare_pairs(a, b).iloc[0] for a, b in pairs.values()]
-    side = [(low > 0)*1 - (high < 0)*1 for _, low, high in map(one_interval, rows)]
+    side = [interval_sign(*one_interval(r)[1:]) for r in rows]
     of = lambda s: sorted(r.difference for r, at in zip(rows, side) if at == s)
     span = lambda v: f' ({v[0]:+.3f} to {v[-1]:+.3f})' if len(v) > 1 else f' ({v[0]:+.3f})' if v else ''
     gained, lost = of(1), of(-1)
     return (f'Of {len(rows)} transfers, each held against the same network from scratch on the same images, {len(gained)} gained test accuracy{span(gained)}, '
             f'{len(lost)} lost{span(lost)}, {len(of(0))} within noise. A gain is over what that network learnt from scratch in the epochs that its line names; longer training from scratch may make it smaller.')
-
-def transfer_sentences(
-    pairs:dict, # as from `transfer_pairs`
-    best=None,  # as from `best_ways`, to name a better network from scratch
-) -> list: # of sentences
-    "What transfer brought, pair by pair."
-    said, best = [], best or {}
-    for name, (a, b) in pairs.items():
-        row = compare_pairs(a, b).iloc[0]
-        said.append(f'Transfer, {name}: test accuracy {row.base:.3f} from scratch, {row.other:.3f} transferred; gain {said_gain(row)}. '
-                    f"{b[0].info['data']['counts']['train']:,} images of {b[0].run.size} pixels{_unequal(a[0].run, b[0].run)}.{_rival(a, best)}")
-    return said or ['Transfer: missing; train a model from scratch and from other weights with the same seeds, such as imgstudy run dog_breeds,label_efficiency.']
 
 # %% ../nbs/62_findings.ipynb #71ad1be5
 def tuning_sentence(
@@ -264,6 +260,7 @@ def erasing_sentence(
     return (f'Random erasing, published, on validation images and about: {t[~erased].value.iloc[0]:.2f} without it, {t[erased].value.iloc[0]:.2f} with it. Ours: leaving it out brings '
             f'{row.difference:+.3f} [{low:+.3f}, {high:+.3f}] over {over}, n={row.n_pairs}, against {theirs:+.2f} there, {found}.')
 
+# %% ../nbs/62_findings.ipynb #5c510297
 def changes_in_short(
     groups:dict, # as from `change_groups`
 ) -> list: # of sentences, one a training that was published
@@ -383,13 +380,7 @@ def tuned_table(
                       'trained on': ' and '.join(dict.fromkeys([scale_said(a[0]), scale_said(b[0])]))}
     return pd.DataFrame(rows).T.rename_axis('network')
 
-def _by_side(said, n=3) -> str: # said: text -> (low, high)
-    "Texts of differences over `n` trainings, those above zero first, then those below, then those that hold it."
-    side = lambda low, high: (low > 0)*1 - (high < 0)*1
-    words = ('better with', 'worse with', 'within noise') if n > 2 else ('higher with', 'lower with', 'within the noise of images') # what other seeds do is not known
-    kinds = {word: [k for k, ends in said.items() if side(*ends) == s] for s, word in zip((1, -1, 0), words)}
-    return '; '.join(f'{word}: {", ".join(k)}' for word, k in kinds.items() if k)
-
+# %% ../nbs/62_findings.ipynb #4fd22374
 def tuned_sentence(
     pairs:dict, # as from `tuned_pairs`
 ) -> str|None: # None where there are none

@@ -312,11 +312,12 @@ def seeds_table(
     table.loc[shares] = table.loc[shares].clip(0, 1) # a t-interval knows nothing of the ends of the scale
     return table
 
-# %% ../nbs/40_records.ipynb #7984cc11
+# %% ../nbs/40_records.ipynb #3fe94ffe
 def epoch_seconds(record) -> float:
     "Seconds of the median epoch times the epochs: a pause or a busy hour is not in them."
     return float(record.history.seconds.median()*len(record.history))
 
+# %% ../nbs/40_records.ipynb #7984cc11
 def with_intervals(
     table:pd.DataFrame, # with columns x_low and x_high, and perhaps x
     digits:int=4,

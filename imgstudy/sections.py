@@ -334,7 +334,7 @@ def real_pairs(pairs:dict) -> dict:
 def _transfers_said(records) -> list: # of sentences
     "What transfer brought: in all, pair by pair, and to the calibration."
     pairs = real_pairs(transfer_pairs(records))
-    return [transfer_verdict(pairs), *(transfers_in_short(pairs, best_ways(records)) or transfer_sentences(pairs)), calibration_sentence(pairs)]
+    return [transfer_verdict(pairs), *transfer_sentences(pairs, best_ways(records)), calibration_sentence(pairs)]
 
 def _asked(root, short) -> dict: # question -> sentences
     "What the studies ask."
