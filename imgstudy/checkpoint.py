@@ -205,7 +205,7 @@ class Deadline(Callback):
     order, kept, error = 91, ['longest', 'validation'], None # after `Checkpoint`
     def __init__(self,
         when=math.inf, # Unix time in seconds
-        tests=0.,      # test images, a view each, for one validation image
+        tests=0.,      # test images, one per view, for one validation image; without validation, for one training image
     ): self.when, self.tests, self.longest, self.validation = when, tests, 0., 0. # seconds
     def before_epoch(self): self.began = time.time()
     def before_validate(self): self.began_valid = time.time()
@@ -218,7 +218,8 @@ class Deadline(Callback):
 def _late(self:Deadline, done):
     "Would what follows the epoch `done` end after the deadline?"
     epoch = self.longest if done < self.n_epoch else 0
-    return time.time() + epoch + self.tests*self.validation > self.when
+    last = self.validation if len(self.dls.valid) else self.longest
+    return time.time() + epoch + self.tests*last > self.when
 
 @patch
 def stop(self:Deadline):

@@ -60,10 +60,11 @@ def split_items(
     items:pd.DataFrame, # path, label, split ('' where none is given)
     seed:int=0,         # draws the split
     fraction:float=0.2, # test share of all, validation share of the rest
+    valid=None,         # 0: no validation part
 ) -> pd.DataFrame: # the same rows, split is 'train', 'valid' or 'test'
     "Draw the parts that `items` do not come with."
     items = items.assign(split=items.split.replace('', 'train'))
-    missing = [s for s in ('test', 'valid') if s not in set(items.split)]
+    missing = [s for s in ('test', 'valid') if s not in set(items.split) and not (s == 'valid' and valid == 0)]
     few = items[items.split == 'train'].label.value_counts()
     if missing and few.min() <= len(missing):
         raise StudyError(f'The class {few.idxmin()!r} has only {few.min()} images to train on; at least {len(missing) + 1} '
@@ -133,7 +134,7 @@ class StudyData:
     def counts(self):
         "Images of each class (row) in each split (column)."
         table = self.items.groupby(['label', 'split']).size().unstack(fill_value=0)
-        return table.loc[self.classes, ['train', 'valid', 'test']]
+        return table.reindex(index=self.classes, columns=['train', 'valid', 'test'], fill_value=0)
 
 # %% ../nbs/14_data.ipynb #3b92338f
 def channel_stats(items) -> tuple: # means, standard deviations: three floats in [0, 1] each
@@ -142,18 +143,19 @@ def channel_stats(items) -> tuple: # means, standard deviations: three floats in
     return mean.tolist(), ((sq - mean**2).clip(1e-6)**.5).tolist() # a channel that never varies must not divide by 0
 
 # %% ../nbs/14_data.ipynb #5fe68224
-def part_of(run) -> tuple: return run.dataset, run.subset, run.split_seed, run.folds, run.fold
+def part_of(run) -> tuple: return run.dataset, run.subset, run.valid, run.split_seed, run.folds, run.fold
 
 def _split(items, run):
     "`items` with every part drawn as `run` says."
     if run.folds and run.fold is None:
         raise StudyError(f'The run has {run.folds} folds and does not say which: set fold to one of 0 to {run.folds - 1}, or make '
                          'a run a fold with fold_runs.')
+    if run.valid == 0: items = items.assign(split=items.split.replace('valid', 'train')) # one that the dataset comes with trains too
     if run.folds: items = deal_folds(items, run.folds, run.fold, run.split_seed)
-    return take_subset(split_items(items, run.split_seed), run.subset, run.split_seed)
+    return take_subset(split_items(items, run.split_seed, valid=run.valid), run.subset, run.split_seed)
 
 def load_data(
-    run:Run, # says dataset, subset, split_seed, folds and fold
+    run:Run, # says dataset, subset, valid, split_seed, folds and fold
 ) -> StudyData:
     "Find, check and split the images of `run`."
     root, found = find_images(run.dataset)

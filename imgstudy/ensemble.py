@@ -135,6 +135,7 @@ def order(self:StackedDL):
 
 @patch
 def __iter__(self:StackedDL):
+    if not len(self): return # no validation images
     self.held = self.held or self.hold()
     rows, classes = self.order()
     for start in range(0, len(self)*self.bs, self.bs):
@@ -243,30 +244,31 @@ class StackedHistory(Callback):
         if all(m.over for m in self.members): raise CancelFitException
         zeros = torch.zeros(len(self.members), device=self.dls.device)
         self.start, self.bad = time.perf_counter(), zeros.long()
-        self.sums = {k: zeros.clone() for k in ('train_loss', 'train_n', 'valid_loss', 'right', 'valid_n')}
+        self.sums = {k: zeros.clone() for k in ('train_loss', 'train_right', 'train_n', 'valid_loss', 'valid_right', 'valid_n')}
     def after_loss(self):
         each, n, part = self.learn.loss_func.each.detach(), self.learn.loss_func.n, 'train' if self.training else 'valid'
         self.sums[f'{part}_loss'] += each*n
         self.sums[f'{part}_n'] += n
+        self.sums[f'{part}_right'] += (self.pred.detach().argmax(2) == self.yb[0]).sum(1)
         if self.training: self.bad = torch.where((self.bad == 0) & ~each.isfinite(), self.train_iter + 1, self.bad)
-        else: self.sums['right'] += (self.pred.argmax(2) == self.yb[0]).sum(1)
     def after_epoch(self):
         s, seconds = {k: v.cpu() for k, v in self.sums.items()}, (time.perf_counter() - self.start)/len(self.members)
-        values = zip(self.members, s['train_loss']/s['train_n'], s['valid_loss']/s['valid_n'], s['right']/s['valid_n'], s['train_n'],
-                     self.opt.opt.lr[:, 0].cpu(), self.bad.cpu())
-        for k, (m, *said) in enumerate(values):
-            if not m.over: self.note(k, m, seconds, *(v.item() for v in said))
+        means = {f'{part}_{what}': s[f'{part}_{k}']/s[f'{part}_n'] for part in ('train', 'valid') # NaN where there are no images
+                 for what, k in (('loss', 'loss'), ('accuracy', 'right'))}
+        for k, m in enumerate(self.members):
+            row = {name: v[k].item() for name, v in means.items()} | dict(lr=self.opt.opt.lr[k, 0].item(), seconds=seconds)
+            if not m.over: self.note(k, m, int(s['train_n'][k]), int(self.bad[k]), row)
         self.say()
 
 # %% ../nbs/33_ensemble.ipynb #c4292601
 @patch
-def note(self:StackedHistory, k, m, seconds, train_loss, valid_loss, accuracy, images, lr, bad):
+def note(self:StackedHistory, k, m, images, bad, row):
     "Put what an epoch brought into member `m`, number `k`."
     done = self.epoch + 1
-    m.images += int(images)
+    m.images += images
     if bad: m.bad_step, m.over = bad, True; return
-    m.rows.append(dict(epoch=done, train_loss=train_loss, valid_loss=valid_loss, valid_accuracy=accuracy, lr=lr, seconds=seconds))
-    if accuracy > m.best:
+    m.rows.append(dict(epoch=done, **row))
+    if (accuracy := row['valid_accuracy']) > m.best:
         m.best, m.best_epoch = accuracy, done
         if m.stops: m.weights = self.model.member(k)
     m.over = m.stops and done >= (m.recipe.min_epochs or 1) and done - m.best_epoch >= m.recipe.patience
@@ -274,10 +276,11 @@ def note(self:StackedHistory, k, m, seconds, train_loss, valid_loss, accuracy, i
 @patch
 def say(self:StackedHistory):
     "Print a line for the epoch, if it is one of those to print."
-    done, shown = self.epoch + 1, [m.rows[-1]['valid_accuracy'] for m in self.members if m.rows]
+    part = 'valid' if len(self.dls.valid) else 'train'
+    done, shown = self.epoch + 1, [m.rows[-1][f'{part}_accuracy'] for m in self.members if m.rows]
     if (done % math.ceil(self.n_epoch/self.lines) and done != self.n_epoch) or not shown: return
     left, seconds = sum(not m.over for m in self.members), time.perf_counter() - self.start
-    print(f'{self.label} epoch {done}/{self.n_epoch}: valid accuracy {min(shown):.4f} to {max(shown):.4f}, {left} go on, {seconds:.1f} s', flush=True)
+    print(f'{self.label} epoch {done}/{self.n_epoch}: {part} accuracy {min(shown):.4f} to {max(shown):.4f}, {left} go on, {seconds:.1f} s', flush=True)
 
 # %% ../nbs/33_ensemble.ipynb #44a42934
 _own = 'rows', 'images', 'best', 'best_epoch', 'weights', 'bad_step', 'over'

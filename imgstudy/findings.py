@@ -50,8 +50,9 @@ def has_learnt(records) -> bool:
     return bool(wilson_interval(round(right), counts.sum())[0] > counts.max()/counts.sum())
 
 def validation(records) -> float:
-    "Mean accuracy on the validation images: what is chosen by."
-    return float(np.mean([valid_accuracy(r) for r in records]))
+    "Mean accuracy on the validation images: what is chosen by. Minus infinity where none were set apart, so that it is chosen last."
+    mean = float(np.mean([valid_accuracy(r) for r in records]))
+    return -np.inf if np.isnan(mean) else mean
 
 # %% ../nbs/62_findings.ipynb #c60c4985
 def _key(way): return (way[0].run.dataset, way[0].run.model, way[0].run.size, way[0].run.folds)
@@ -179,6 +180,7 @@ def tuning_sentence(
 ) -> str|None: # None where there are less than two rows
     "The row that validation images chose against the one they would have chosen last."
     groups = study_groups(study, root=root)
+    groups = {k: rs for k, rs in groups.items() if validation(rs) > -np.inf}
     if len(groups) < 2: return None
     order = sorted(groups, key=lambda k: validation(groups[k]))
     best, worst = (groups[order[i]] for i in (-1, 0))

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from timm.models import group_parameters
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 from typing import Callable
@@ -97,7 +98,8 @@ def count_flops(
 def flops_by_module(model, size, n_in=3) -> dict: # module name ('' is the whole) -> operations
     "`count_flops` for each module inside `model`."
     training, x = model.training, torch.zeros(1, n_in, size, size, device=next(model.parameters()).device)
-    with FlopCounterMode(display=False) as counter, torch.no_grad(): model.eval()(x)
+    plain = sdpa_kernel(SDPBackend.MATH) # of the fused kernels, which are counted depends on torch's release and the device
+    with FlopCounterMode(display=False) as counter, torch.no_grad(), plain: model.eval()(x)
     model.train(training)
     counts = {name.partition('.')[2]: sum(c.values()) for name, c in counter.get_flop_counts().items()} # Sequential.stem
     return counts | {'': counter.get_total_flops()}

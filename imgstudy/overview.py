@@ -34,7 +34,7 @@ def best_rows(
     most:int=6,  # how many
 ) -> dict: # the same, in their order
     "The rows with the highest accuracy on the validation images, where there are too many for one figure."
-    score = {name: np.mean([valid_accuracy(r) for r in records]) for name, records in groups.items()}
+    score = {name: np.nan_to_num(np.mean([valid_accuracy(r) for r in records])) for name, records in groups.items()}
     kept = sorted(score, key=score.get, reverse=True)[:most]
     return {name: groups[name] for name in groups if name in kept}
 

@@ -123,6 +123,7 @@ class Run:
     normalize: Literal['dataset', 'none', 'imagenet', 'half', 'clip', 'dpn', 'sat493m']|None = None # mean, deviation; None: the dataset's
     interpolation: Literal['bilinear', 'bicubic']|None = None # how images are resized; None: bilinear
     subset: int|float|None = Field(None, gt=0)               # of the training images; None: all of them
+    valid: Literal[0]|None = None                            # 0: no validation images, their part trains too; None: a fifth, or those the dataset comes with
     folds: int|None = Field(None, ge=2)                      # cross-validation with so many folds; None: no
     fold: int|None = Field(None, ge=0)                       # which of them is tested on, from 0 on
     split_seed: int = Field(0, ge=0, lt=2**32)               # draws the split
@@ -134,6 +135,8 @@ class Run:
         _check_alone(self)
         if self.fold is not None and self.fold >= self.folds:
             raise ValueError(f'`fold` counts from 0: of {self.folds} folds the last is {self.folds - 1}, not {self.fold}.')
+        if self.valid == 0 and self.recipe.patience: raise ValueError(
+            '`patience` stops by the accuracy on validation images, and valid=0 leaves none: leave one of them out.')
 
 # %% ../nbs/01_runs.ipynb #e1fb2188
 def fields_of(cls) -> set: return {f.name for f in dataclasses.fields(cls)}

@@ -105,7 +105,8 @@ def published_and_ours(
 # %% ../nbs/63_sections.ipynb #0f8ccaa1
 def _end(groups, column='valid_accuracy') -> str:
     "The row that ends highest in words."
-    ends = {k: np.mean([r.history[column].iloc[-1] for r in rs]) for k, rs in groups.items()}
+    ends = {k: np.mean([r.history[column].iloc[-1] for r in rs]) for k, rs in groups.items() if has_validation(rs[0])}
+    if not ends: return 'there is nothing: no validation images were set apart'
     best = max(ends, key=ends.get)
     return f'{best} ends highest, at {ends[best]:.3f}'
 

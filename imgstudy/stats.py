@@ -167,7 +167,7 @@ def factor_value(
     return value.split(':')[0] if factor == 'init' else value # each run:ID has another seed's ID
 
 def valid_accuracy(record) -> float:
-    "Accuracy on the validation images in the epoch whose weights were kept."
+    "Accuracy on the validation images in the epoch whose weights were kept; NaN where none were set apart."
     h, best = record.history, record.info.get('best_epoch')
     return float(h.valid_accuracy[h.epoch == best].iloc[0] if best else h.valid_accuracy.max())
 
@@ -246,6 +246,7 @@ def _smaller(field, ours, theirs):
 
 def _said(field, value) -> str:
     "A value for reading."
+    if field == 'valid': return 'no validation images' if value == 0 else 'a fifth of the images set apart for validation'
     if value is None: return 'all' if field == 'subset' else 'none'
     return f'{value:g}' if isinstance(value, float) else str(value)
 
@@ -288,6 +289,7 @@ def _validation(records, metric) -> tuple: # mean, low, high, 'seeds' or 'images
     mean, low, high = t_interval(values)
     if len(records) > 2 and low == low: return mean, low, high, 'seeds'
     n = records[0].info['data']['counts']['valid']
+    if not n: return np.nan, np.nan, np.nan, ''
     return mean, *wilson_interval(round(mean*n), n), 'images'
 
 def tested_interval(

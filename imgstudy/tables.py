@@ -98,7 +98,7 @@ def _row_lines(study, row, runs, full, root) -> list: # of dicts
     if len(refs): refs = refs[refs.setting.str.extract(_one_fold)[0].isna()] # those are in `folds_table`
     said = dict(row=row.name, n=len(found), of=len(runs))
     if not found: return [dict(said, metric=m, published=v, verdict='missing') for m, v in zip(refs.metric, refs.value)] or [dict(said, verdict='missing')]
-    lines = _against(refs, found, full, [*row.run]) if len(refs) else _alone(found)
+    lines = _against(refs, found, full, [*row_params(study, row, 'full')]) if len(refs) else _alone(found)
     return [{**said, **line, 'note': '; '.join(filter(None, [line.get('note', ''), _surprise(study, found, full)]))} for line in lines]
 
 def answer_table(
@@ -198,7 +198,7 @@ def _by_scale(study, scale, seeds, root) -> dict: # scale -> name of a row -> re
 
 def _near_the_best(groups, factors) -> dict: # the best cell first
     "The cell that validation images choose, and those that differ from it in one of `factors`."
-    best = max(groups, key=lambda k: np.mean([valid_accuracy(r) for r in groups[k]]))
+    best = max(groups, key=lambda k: np.nan_to_num(np.mean([valid_accuracy(r) for r in groups[k]])))
     differ = lambda a, b: sum(factor_value(a[0], f) != factor_value(b[0], f) for f in factors)
     return {best: groups[best], **{k: g for k, g in groups.items() if differ(g, groups[best]) == 1}}
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['study_parameters', 'transfer_parameters', 'create_run', 'notebook_params', 'plan_transfer', 'predict_test',
-           'describe_data', 'describe_cost', 'describe_model', 'OutOfMemory', 'train', 'train_once', 'train_all',
-           'stack_id', 'kept_stacks', 'train_stacked', 'Clock', 'stacking_gain', 'kept_gain']
+           'describe_data', 'describe_cost', 'describe_model', 'test_share', 'OutOfMemory', 'train', 'train_once',
+           'train_all', 'stack_id', 'kept_stacks', 'train_stacked', 'Clock', 'stacking_gain', 'kept_gain']
 
 # %% ../nbs/41_train.ipynb #11c2589a
 from .core import *
@@ -119,7 +119,7 @@ def plan_transfer(
     inits = _inits(sources, init, len(scratch))
     transfer = [create_run(**{**shared, **(transfer_with or {})}, seed=r.seed, init=i) for r, i in zip(scratch, inits)]
     if part_of(scratch[0]) != part_of(transfer[0]): raise StudyError('Both sides of a pair must see the same images: give dataset, '
-                                                                     'subset, split_seed and folds for both.')
+                                                                     'subset, valid, split_seed and folds for both.')
     return sources, scratch, transfer
 
 # %% ../nbs/41_train.ipynb #605921d4
@@ -135,13 +135,14 @@ def predict_test(
     learn:Learner,
     data:StudyData,
     tta:int=None, # augmented views to average with the plain one; None: the plain one alone
-) -> dict: # as from `pack_predictions`
-    "Predictions for every test image of `data`."
-    dl = create_test_dl(learn.dls, data)
+) -> tuple: # as from `pack_predictions`; dict test_seconds, test_batches: of the pass or passes over the test images
+    "Predictions for every test image of `data`, and what they cost."
+    dl, start = create_test_dl(learn.dls, data), time.perf_counter()
     with learn.no_bar(): preds, target = _views(learn, dl, tta) if tta else _one_view(learn, dl)
     if not preds.isfinite().all(): # the last steps can still break a model
         raise Diverged(f'The trained model answers some test images with no number. Lower the peak rate, now lr={learn.lr:g}.')
-    return pack_predictions(data.of('test').path, target.numpy(), preds.numpy())
+    cost = dict(test_seconds=time.perf_counter() - start, test_batches=len(dl)*(1 + (tta or 0)))
+    return pack_predictions(data.of('test').path, target.numpy(), preds.numpy()), cost
 
 # %% ../nbs/41_train.ipynb #e068b855
 def describe_data(data:StudyData) -> dict:
@@ -168,7 +169,7 @@ def describe_model(learn:Learner, run:Run, epoch:int) -> dict: # epoch: of the w
 # %% ../nbs/41_train.ipynb #8113304e
 def _check_before(run, data, root):
     "Raise `StudyError` if `data` is not that of `run`, or if its record was made from other images."
-    part, names = part_of(run), '(dataset, subset, split_seed, folds, fold)'
+    part, names = part_of(run), '(dataset, subset, valid, split_seed, folds, fold)'
     if data.part != part: raise StudyError(f'The run is of {part} {names}, but `data` of {data.part}.')
     dest = Path(root)/run_id(run)
     if is_finished(dest) and (old := read_record(dest).info['data']['fingerprint']) != data.fingerprint:
@@ -183,12 +184,16 @@ def _label(data, run):
 
 def _watchers(run, data, root, learn, start):
     "The callbacks of a training that can be interrupted: `Checkpoint` first."
-    file, setting = checkpoint_file(run, root), dict(format=1, images=data.fingerprint, torch=str(torch.__version__),
+    file, setting = checkpoint_file(run, root), dict(format=2, images=data.fingerprint, torch=str(torch.__version__),
                                                      device=torch.device(learn.dls.device).type, **learn.layout)
     keep = Checkpoint(file, setting, load_checkpoint(file, setting), _label(data, run), learn.dls.device)
     keep.start = start # loading the images counts
-    views = len(data.of('test'))*(1 + (run.recipe.tta or 0))
-    return [keep, Deadline(deadline(), views/len(data.of('valid'))), *event_cbs(run_id(run))]
+    return [keep, Deadline(deadline(), test_share([run], [data])), *event_cbs(run_id(run))]
+
+def test_share(runs, datas) -> float:
+    "Test images, one per view, for each image of an epoch's last pass: validation, or training where nothing validates."
+    views = sum(len(d.of('test'))*(1 + (r.recipe.tta or 0)) for r, d in zip(runs, datas))
+    return views/(sum(len(d.of('valid')) for d in datas) or sum(len(d.of('train')) for d in datas))
 
 # %% ../nbs/41_train.ipynb #8d41ab65
 class OutOfMemory(StudyError):
@@ -238,9 +243,9 @@ def _train(run, data, root):
 
 def _record_of(run, data, learn, history, keep):
     "The record of `run` that `learn` was trained for, and its weights."
-    predictions = predict_test(learn, data, run.recipe.tta)
+    predictions, test_cost = predict_test(learn, data, run.recipe.tta)
     info = dict(data=describe_data(data), init=describe_init(learn.loaded), model=describe_model(learn, run, history.best_epoch),
-                cost=describe_cost(history, keep), best_epoch=history.best_epoch, environment=environment(learn.dls.device))
+                cost=describe_cost(history, keep) | test_cost, best_epoch=history.best_epoch, environment=environment(learn.dls.device))
     metrics = compute_metrics(*(predictions[k] for k in ('target', 'pred', 'log_probs')))
     return Record(run, 'finished', metrics, info, pd.DataFrame(history.rows), predictions), learn.model.state_dict()
 
@@ -297,11 +302,10 @@ def _stacked(runs, data, root, start):
     learn = stack_learners(learners, [r.recipe for r in runs])
     for l in learners: l.layout = learn.layout
     label, first = f'{data[part_of(runs[0])].spec.title}, {runs[0].model}, {len(runs)} as one,', data[part_of(runs[0])]
-    setting = dict(format=1, runs=[run_to_dict(r) for r in runs], images=first.fingerprint, torch=str(torch.__version__), device=torch.device(learn.dls.device).type, **learn.layout)
+    setting = dict(format=2, runs=[run_to_dict(r) for r in runs], images=first.fingerprint, torch=str(torch.__version__), device=torch.device(learn.dls.device).type, **learn.layout)
     keep = Checkpoint(file := checkpoint_file(stack_id(runs), root), setting, load_checkpoint(file, setting), label, learn.dls.device)
     keep.start = start
-    views = sum(len(data[part_of(r)].of('test'))*(1 + (r.recipe.tta or 0)) for r in runs)
-    once = views/sum(len(data[part_of(r)].of('valid')) for r in runs) # tests are one by one, up to so many times as slow as validation together:
+    once = test_share(runs, [data[part_of(r)] for r in runs]) # tests are one by one, up to so many times as slow as validation together:
     streams = event_cbs(*map(run_id, runs), rows=[partial(getattr, m, 'rows') for m in learn.members])
     return fit_stacked(learn, label, cbs=[keep, Deadline(deadline(), once*min(len(runs), 10)), *streams]), keep
 
@@ -317,7 +321,7 @@ def kept_stacks(root=None) -> list: # of lists of Run
 def _check_finite(m):
     "Raise `Diverged` if a loss of member `m` was no number."
     where = f'at step {m.bad_step}' if m.bad_step else 'of validation in the end'
-    if m.bad_step or not math.isfinite(m.rows[-1]['valid_loss']): raise Diverged(
+    if m.bad_step or len(m.learn.dls.valid_ds) and not math.isfinite(m.rows[-1]['valid_loss']): raise Diverged(
         f'The loss {where} was no number. Lower the peak rate, for example to lr={m.recipe.lr/10:.3g}, or look at the images.')
 
 def _end(run, data, m, keep, root):

@@ -1,4 +1,5 @@
 "The studies say what was published, at every scale, and the command that runs them says what it does."
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -126,3 +127,20 @@ def test_compare_own_images(command, tmp_path):
     words = (f'folder:{tmp_path}/photos', '--models', 'lenet5', '--epochs', '1', '--seeds', '2', '--no-notebook', '--root', str(tmp_path/'runs'))
     assert 'lenet5, scratch' in command('compare', *words)
     assert len(list((tmp_path/'runs').glob('*/record.json'))) == 2
+
+
+@pytest.mark.parametrize('scale', ('smoke', 'small', 'full'))
+def test_old_ids_are_still_made(scale):
+    """`study_ids.json` holds the ids of version 0.1.0; records carry them in their names. At the scale full without the rows that
+    train on all images since (valid=0). A changed id means that a field's default, or what a row says, has changed."""
+    old = json.loads((Path(__file__).parent/'study_ids.json').read_text())[scale]
+    made = {run_id(r) for s in studies for rs in study_runs(s, scale).values() for r in rs}
+    assert not set(old) - made
+
+
+def test_rows_trained_on_all_images():
+    "Two studies trained on all 50,000 images, and the folds of Cats vs Dogs on four fifths: full has no validation images, small has."
+    whole = {(s, row) for s in studies for row, rs in study_runs(s, 'full', 1).items() if rs[0].valid == 0}
+    assert {s for s, _ in whole} == {'cats_dogs_optimizers', 'cifar100_baseline', 'cifar100_schedules', 'cifar100_deeper',
+                                     'cifar100_classwise', 'stl5_transfer', 'cifar10_scratch_vs_resnet18'}
+    assert all(r.valid is None for s in studies for rs in study_runs(s, 'small', 1).values() for r in rs)
