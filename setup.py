@@ -1,7 +1,7 @@
 "Packaging: everything is said once, in settings.ini."
 from configparser import ConfigParser
 from pathlib import Path
-from setuptools import setup
+from setuptools import find_packages, setup
 
 here = Path(__file__).parent
 ini = ConfigParser(delimiters=['='])
@@ -14,7 +14,7 @@ setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'],
     long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
     author=cfg['author'], license='Apache-2.0', keywords=cfg['keywords'],
-    packages=[cfg['lib_name']], python_requires=f">={cfg['min_python']}",
+    packages=find_packages(include=['imgstudy*']), python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
     extras_require={**extras, **bench, 'dev': sum(extras.values(), cfg['dev_requirements'].split())},
     entry_points={'console_scripts': cfg['console_scripts'].split()},

@@ -1,1 +1,5 @@
-__version__ = "0.1.0"
+__version__ = "0.2.0"
+
+from .moved import answer_old_paths # needs nothing but Python itself
+
+answer_old_paths()

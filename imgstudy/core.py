@@ -5,15 +5,14 @@
 # %% auto #0
 __all__ = ['fresh', 'StudyError', 'did_you_mean', 'Registry', 'data_root', 'cache_root', 'runs_root', 'writable', 'atomic_dir',
            'seed_everything', 'has_native_bf16', 'choose_precision', 'set_float32', 'keep_memory', 'checkout_path',
-           'checkout_file', 'git_commit', 'cpu_name', 'version', 'environment']
+           'checkout_file', 'git_commit', 'cpu_name', 'version', 'environment', 'parse_duration', 'say_duration']
 
 # %% ../nbs/00_core.ipynb #cc218faa
-import ctypes, difflib, gc, glob, os, platform, psutil, random, re, shutil, subprocess, sys, tempfile, time, uuid, warnings
+import ctypes, difflib, gc, glob, os, platform, psutil, re, shutil, subprocess, sys, tempfile, time, uuid, warnings
 from contextlib import contextmanager
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-
 for noise in ('`torch.jit.script` is deprecated', 'IProgress not found'): # imports of fastai and timm set these off
     warnings.filterwarnings('ignore', message=noise)
 # Half a million objects that stay are looked through seven times while they are imported; here only once, at the end.
@@ -224,3 +223,23 @@ def environment(device=None) -> dict:
     return dict(device=device.type, gpu=gpu, cpu=cpu_name() + ' with bfloat16'*has_native_bf16('cpu'), cores=os.cpu_count(), threads=torch.get_num_threads(),
                 platform=f'{platform.system()} {platform.machine()}', python=platform.python_version(),
                 commit=git_commit(), versions={k: version(k) for k in _packages})
+
+# %% ../nbs/00_core.ipynb #57d1575a
+def parse_duration(
+    said, # such as '9m', '90s', '1h30m' or a number of seconds; None: no limit
+) -> float|None: # seconds
+    "A time as people write it, in seconds."
+    if said is None: return None
+    units = r'(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s?)?'
+    found = re.fullmatch(units, str(said).lower().replace(' ', ''))
+    parts = [float(g or 0) for g in found.groups()] if found else [0]
+    seconds = sum(p*unit for p, unit in zip(parts, (86400, 3600, 60, 1)))
+    if seconds > 0: return seconds
+    raise StudyError(f"{said!r} is no time: write it as '90s', '9m', '1h30m', or as a number of seconds above 0.")
+
+# %% ../nbs/00_core.ipynb #3e3adf6c
+def say_duration(seconds) -> str:
+    "`seconds` in its two largest units."
+    m, s = divmod(round(seconds), 60)
+    h, m = divmod(m, 60)
+    return f'{h}h{m:02}m' if h else f'{m}m{s:02}s' if m else f'{s}s'

@@ -6,9 +6,9 @@
 __all__ = ['references_path', 'references', 'best_references', 'plot_references']
 
 # %% ../nbs/02_references.ipynb #e15b790c
-from .core import *
 import matplotlib.pyplot as plt, pandas as pd
 from pathlib import Path
+from .core import *
 
 # %% ../nbs/02_references.ipynb #5d7325f9
 _dtypes = dict(value=float, approximate=bool, n='Int64')

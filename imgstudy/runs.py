@@ -7,11 +7,11 @@ __all__ = ['Schedule', 'run_parameters', 'checked', 'Recipe', 'Run', 'fields_of'
            'run_id', 'fold_runs', 'seed_runs']
 
 # %% ../nbs/01_runs.ipynb #27844cc2
-from .core import *
 import dataclasses, hashlib, json, re
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 from typing import Literal
+from .core import *
 
 # %% ../nbs/01_runs.ipynb #6882a969
 _strict = ConfigDict(strict=True, extra='forbid', allow_inf_nan=False)

@@ -2,11 +2,11 @@
 import os, re, shutil
 import numpy as np, pytest
 from PIL import Image, ImageOps
-from imgstudy import audit as au
+from imgstudy.data import audit as au, duplicates
 from imgstudy.core import StudyError
-from imgstudy.data import load_data
-from imgstudy.datasets import find_images
-from imgstudy.train import create_run
+from imgstudy.data.split import load_data
+from imgstudy.data.datasets import find_images
+from imgstudy.study.create import create_run
 
 
 def picture(seed, size=96):
@@ -136,7 +136,7 @@ def test_the_split_is_that_of_a_run(tmp_path, monkeypatch):
 def test_hashes_are_kept_and_a_changed_file_is_seen(clean, monkeypatch):
     assert not found(clean)[1]
     calls = []
-    monkeypatch.setattr(au, '_each', lambda f, root, paths, doing: calls.append(doing) or [f(root/p) for p in paths])
+    monkeypatch.setattr(duplicates, '_each', lambda f, root, paths, doing: calls.append(doing) or [f(root/p) for p in paths])
     assert not found(clean)[1] and not calls
     Image.open(clean/'train/a/03.png').resize((80, 80)).save(clean/'test/b/05.png')
     assert {p[:3] for p in found(clean)[1]} == {('near', 'test/b/05.png', 'train/a/03.png')}

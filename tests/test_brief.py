@@ -7,10 +7,11 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, log_loss, top_k_accuracy_score
 from imgstudy.core import StudyError
-from imgstudy.figures import mistakes_table
-from imgstudy.metrics import brief_scores, calibration_table, compute_metrics, metrics_of_scores
-from imgstudy.records import (Record, brief_predictions, confidence, copy_record, gain_table, mean_confusion, n_classes, pack_predictions,
-                              read_record, record_confusion, verify_record, write_record)
+from imgstudy.report.plots import mistakes_table
+from imgstudy.records.metrics import brief_scores, calibration_table, compute_metrics, metrics_of_scores
+from imgstudy.records.record import (Record, brief_predictions, confidence, copy_record, mean_confusion, n_classes,
+                                     pack_predictions, read_record, record_confusion, verify_record, write_record)
+from imgstudy.stats.pairs import gain_table
 from imgstudy.runs import Run
 
 rng = np.random.default_rng(0)

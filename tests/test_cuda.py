@@ -1,7 +1,8 @@
 "What must hold on a GPU."
 import pytest, torch
 from safetensors.torch import load_file
-from imgstudy.train import create_run, train
+from imgstudy.training.train import train
+from imgstudy.study.create import create_run
 
 
 @pytest.mark.cuda
@@ -19,10 +20,10 @@ def test_a_gpu_run_repeats_bit_for_bit_and_says_what_it_used(model, tmp_path):
 def test_no_step_waits_for_the_gpu(tmp_path):
     "Between the first batch of an epoch and its last nothing is copied to the CPU."
     from imgstudy.core import seed_everything
-    from imgstudy.data import load_data
-    from imgstudy.fit import fit
-    from imgstudy.learner import create_learner
-    from imgstudy.loaders import create_dls
+    from imgstudy.data.split import load_data
+    from imgstudy.training.fit import fit
+    from imgstudy.training.learner import create_learner
+    from imgstudy.data.loaders import create_dls
     from fastai.basics import Callback
     class Watch(Callback):
         order = -100

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
 from imgstudy.core import StudyError
-from imgstudy.data import load_data
-from imgstudy import figures
-from imgstudy.datasets import datasets, find_dataset, find_images, list_images, unpack
-from imgstudy.records import read_record
-from imgstudy.train import create_run, train
+from imgstudy.data.split import load_data
+from imgstudy.report import plots
+from imgstudy.data.datasets import datasets, find_dataset, find_images, list_images, unpack
+from imgstudy.records.record import read_record
+from imgstudy.training.train import train
+from imgstudy.study.create import create_run
 
 
 def write_images(root, classes, n, seed=0, make=lambda a: Image.fromarray(a)):
@@ -63,7 +64,7 @@ def test_a_class_without_one_good_image(tmp_path):
 
 def test_no_data_and_no_network(tmp_path, monkeypatch):
     monkeypatch.setenv('IMGSTUDY_DATA', str(tmp_path))
-    monkeypatch.setattr('imgstudy.datasets._ask_fastai', lambda spec: (_ for _ in ()).throw(OSError('no network')))
+    monkeypatch.setattr('imgstudy.data.datasets._ask_fastai', lambda spec: (_ for _ in ()).throw(OSError('no network')))
     with pytest.raises(StudyError, match='Put the folder cifar10/'): find_dataset('cifar10')
 
 
@@ -71,8 +72,8 @@ def test_no_data_and_no_network(tmp_path, monkeypatch):
 def test_a_network_that_never_answers(md5, tmp_path, monkeypatch):
     "A socket that accepts and says nothing, as behind some firewalls."
     for var in ('IMGSTUDY_DATA', 'IMGSTUDY_CACHE'): monkeypatch.setenv(var, str(tmp_path/var))
-    monkeypatch.setattr('imgstudy.datasets.fastai_path', lambda folder: tmp_path/folder)
-    monkeypatch.setattr('imgstudy.datasets._patience', 0.5)
+    monkeypatch.setattr('imgstudy.data.datasets.fastai_path', lambda folder: tmp_path/folder)
+    monkeypatch.setattr('imgstudy.data.datasets._patience', 0.5)
     with socket.create_server(('127.0.0.1', 0)) as silent:
         url = f'http://127.0.0.1:{silent.getsockname()[1]}/cifar10.tgz'
         monkeypatch.setitem(datasets, 'cifar10', replace(datasets['cifar10'], url=url, md5=md5))
@@ -125,7 +126,7 @@ def test_class_names_that_look_like_mathematics(tmp_path, runs_dir):
     run = create_run(dataset=f'folder:{root}', model='lenet5', epochs=1, size=32)
     data = load_data(run)
     record = train(run, data)
-    for axes in (figures.plot_counts(data), figures.plot_confusion([record]), figures.plot_classwise(record)): axes.figure.canvas.draw()
+    for axes in (plots.plot_counts(data), figures.plot_confusion([record]), figures.plot_classwise(record)): axes.figure.canvas.draw()
     figures.plot_mistakes(record, data).canvas.draw()
 
 
@@ -389,8 +390,8 @@ def test_only_the_selected_files_are_decoded(root, runs_dir, monkeypatch):
     for split in ('train', 'test'): write_images(root/'cifar10'/split, cifar10_names, 8)
     (root/'cifar10/train/frog/0.png').write_bytes(b'broken, and not of this part')
     seen = []
-    from imgstudy.data import check_images
-    monkeypatch.setattr('imgstudy.data.check_images', lambda root, paths: seen.extend(paths) or check_images(root, paths))
+    from imgstudy.data.images import check_images
+    monkeypatch.setattr('imgstudy.data.split.check_images', lambda root, paths: seen.extend(paths) or check_images(root, paths))
     data = load_data(create_run(dataset='stl5_standin', model='lenet5', size=32))
     assert len(seen) == len(data.items) == 80 and data.skipped == []
 
@@ -437,7 +438,7 @@ def test_class_folders_and_archives_of_every_set(name, root, tmp_path):
 def test_missing_data_is_said_quickly(name, root, tmp_path, monkeypatch):
     "In one paragraph, with the folder's name and what to fetch; no network is spoken to."
     for var in ('http_proxy', 'https_proxy', 'HTTP_PROXY', 'HTTPS_PROXY'): monkeypatch.setenv(var, 'http://127.0.0.1:9')
-    monkeypatch.setattr('imgstudy.datasets.fastai_path', lambda folder: tmp_path/folder) # somebody may have the sets there
+    monkeypatch.setattr('imgstudy.data.datasets.fastai_path', lambda folder: tmp_path/folder) # somebody may have the sets there
     start, spec = time.monotonic(), datasets[datasets[name].parent or name]
     with pytest.raises(StudyError, match=f'Put the folder {spec.name}/') as e: find_images(name)
     assert time.monotonic() - start < 20

@@ -8,13 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from imgstudy import diagnose as dg
+from imgstudy.report import checks, diagnose as dg
 from imgstudy.core import StudyError
-from imgstudy.data import load_data
-from imgstudy.models import create_model, models
-from imgstudy.records import Record, read_record
+from imgstudy.data.split import load_data
+from imgstudy.models.register import create_model, models
+from imgstudy.records.record import Record, read_record
 from imgstudy.runs import run_id
-from imgstudy.train import create_run, train
+from imgstudy.stats.ways import others_of, siblings_of
+from imgstudy.training.train import train
+from imgstudy.study.create import create_run
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from safetensors.torch import save_file
@@ -118,13 +120,13 @@ def test_imagenet_stem(trained):
     assert 'ImageNet stem' in wrong(record) and 'ImageNet stem' in wrong(replace(record, run=replace(record.run, model='resnet18')))
     assert 'mobilenetv2_32' in dg.diagnose(record).set_index('check').fix['ImageNet stem']
     for model, size in (('resnet18_32', 32), ('resnet18', 224), ('mobilenetv2_32', 32)):
-        assert dg.imagenet_stem(replace(record, run=replace(record.run, model=model, size=size))) is None
+        assert checks.imagenet_stem(replace(record, run=replace(record.run, model=model, size=size))) is None
 
 
 def test_every_small_model_is_fit_for_its_own_size():
     for name, spec in [(n, s) for n, s in models.items() if s.size <= 64]:
-        net = dg._light(name, 10, spec.size, None)
-        n, _, stem = dg.starved(net, spec.size)
+        net = checks._light(name, 10, spec.size, None)
+        n, _, stem = checks.starved(net, spec.size)
         assert not n or stem < 2, name
 
 
@@ -143,7 +145,7 @@ def test_normalisation_of_a_run_that_weights_came_from(trained, root):
     tuned = [trained(subset=50, epochs=1, init=f'run:{source.id}', normalize=n) for n in ('half', 'none')]
     assert [('normalisation' in wrong(r)) for r in tuned] == [False, True]
     lost = replace(tuned[1], path=root/'elsewhere'/'x')
-    assert dg.wrong_normalisation(lost) is None
+    assert checks.wrong_normalisation(lost) is None
 
 
 def test_batch_norm_drifts(trained):
@@ -235,7 +237,7 @@ def test_a_choice_by_test_images(trained):
 
 def test_too_few_seeds(trained):
     own, other = ([trained(epochs=2, lr=lr, seed=s) for s in range(3)] for lr in (2e-3, 2.1e-3))
-    assert dg.siblings_of(own[0], own + other) == own[1:] and dg.others_of(own[0], own + other) == other
+    assert siblings_of(own[0], own + other) == own[1:] and others_of(own[0], own + other) == other
     assert 'too few seeds' in all_found(own[0]) and 'too few seeds' in wrong(own[0], others=other)
     assert 'too few seeds' not in all_found(own[0], siblings=own[1:])
     assert 'too few seeds' in wrong(own[0], siblings=own[1:], others=other) # hardly another rate, and three seeds
@@ -252,7 +254,7 @@ def test_early_stopping_goes_back(trained, root):
 
 def test_without_predictions_or_a_known_model(healthy):
     bare = replace(healthy, predictions={})
-    assert dg.chance_loss(bare) == pytest.approx(math.log(10))
+    assert checks.chance_loss(bare) == pytest.approx(math.log(10))
     assert not wrong(bare)
     gone = replace(healthy, run=replace(healthy.run, model='no_such_model'))
     assert not wrong(gone)

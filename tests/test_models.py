@@ -2,13 +2,13 @@
 import pytest, torch
 from dataclasses import replace
 from imgstudy.core import StudyError, seed_everything
-from imgstudy.data import load_data
-from imgstudy.loaders import create_dls
-from imgstudy.fit import fit
-from imgstudy.learner import create_learner
-from imgstudy.models import count_params, create_model, layer_groups, models
-from imgstudy.train import create_run
-from imgstudy.zoo import create_light
+from imgstudy.data.split import load_data
+from imgstudy.data.loaders import create_dls
+from imgstudy.training.fit import fit
+from imgstudy.training.learner import create_learner
+from imgstudy.models.register import count_params, create_model, layer_groups, models
+from imgstudy.study.create import create_run
+from imgstudy.models.zoo import create_light
 
 # Parameters with so many classes. 1000 classes: as torchvision states them (convnext_*, vit_b_16, resnet18, mobilenet_*,
 # efficientnet_v2_s), or timm's results file for those that torchvision lacks (vit_tiny, vit_small: 5.72 and 22.05 million). The others: by hand.

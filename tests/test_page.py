@@ -3,11 +3,14 @@ import re, shutil, subprocess, sys
 from pathlib import Path
 import pytest
 from imgstudy.core import StudyError
-from imgstudy.findings import headline_table, markdown_parts, markdown_table, transfer_pairs, write_cards
-from imgstudy.page import build_page
-from imgstudy.records import read_record, read_records
-from imgstudy.sections import answer_parts, results_table, trainings_list
-from imgstudy.tables import committed_records, trainings_table
+from imgstudy.stats.ways import transfer_pairs
+from imgstudy.report.cards import headline_table, markdown_parts, markdown_table, write_cards
+from imgstudy.html import build_page
+from imgstudy.records.record import read_record, read_records
+from imgstudy.report.sections import results_table
+from imgstudy.report.general import answer_parts, trainings_list
+from imgstudy.records.find import committed_records
+from imgstudy.report.tables import trainings_table
 
 top = Path(__file__).parent.parent
 kept = sorted(p.parent for p in committed_records().glob('*/record.json'))

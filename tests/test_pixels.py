@@ -2,14 +2,14 @@
 import os, signal, subprocess, sys, time
 import numpy as np, pytest
 from PIL import Image
-from imgstudy.data import load_data
-from imgstudy.pixels import OpenImage, get_pixels, missing_rows
+from imgstudy.data.split import load_data
+from imgstudy.data.pixels import OpenImage, get_pixels, missing_rows
 from imgstudy.runs import Run
 
 program = '''
 import sys
-from imgstudy.data import load_data
-from imgstudy.pixels import get_pixels
+from imgstudy.data.split import load_data
+from imgstudy.data.pixels import get_pixels
 from imgstudy.runs import Run
 data = load_data(Run(sys.argv[1], 'lenet5'))
 print('ready', flush=True)
@@ -68,7 +68,7 @@ def test_killed_while_it_opens(photos, tmp_path):
 def test_batches_of_real_photographs_equal_those_of_fastai():
     "The same order, labels and pixels as fastai's own DataLoader gives for the same DataBlock."
     from imgstudy.core import seed_everything
-    from imgstudy.loaders import create_dls
+    from imgstudy.data.loaders import create_dls
     run = Run('cats_vs_dogs', 'lenet5', subset=200, size=64, augment='none')
     data = load_data(run)
     data.items = data.items.groupby('split', group_keys=False).head(200)

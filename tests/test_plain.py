@@ -2,13 +2,13 @@
 import numpy as np, pytest, torch
 from fastai.vision.all import CrossEntropyLossFlat, ImageDataLoaders, Learner, Normalize, Resize, accuracy
 from imgstudy.core import seed_everything
-from imgstudy.data import load_data
-from imgstudy.fit import fit
-from imgstudy.learner import create_learner
-from imgstudy.loaders import create_dls
-from imgstudy.models import create_model
-from imgstudy.stats import t_interval
-from imgstudy.train import create_run
+from imgstudy.data.split import load_data
+from imgstudy.training.fit import fit
+from imgstudy.training.learner import create_learner
+from imgstudy.data.loaders import create_dls
+from imgstudy.models.register import create_model
+from imgstudy.records.metrics import t_interval
+from imgstudy.study.create import create_run
 
 
 def ours(run, data):

@@ -1,9 +1,11 @@
 "A trained model outside of the library: exported in each family, and a table that survives a kill."
 import os, signal, subprocess, sys
 import pytest
-from imgstudy.datasets import find_images
-from imgstudy.predict import export_model, load_predictor, predict, write_submission
-from imgstudy.train import create_run, train
+from imgstudy.data.datasets import find_images
+from imgstudy.predict import export_model, load_predictor, predict
+from imgstudy.submission import write_submission
+from imgstudy.training.train import train
+from imgstudy.study.create import create_run
 
 write = '''
 import sys

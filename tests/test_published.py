@@ -1,10 +1,10 @@
 "Every training in the tables of the five published studies can be said as one Run; none is changed by being said."
 import dataclasses, itertools, json
 import pytest
-from imgstudy.models import models
+from imgstudy.models.register import models
 from imgstudy.runs import fold_runs, run_from_dict, run_id, run_to_dict, seed_runs
-from imgstudy.train import create_run
-from imgstudy.zoo import create_light
+from imgstudy.study.create import create_run
+from imgstudy.models.zoo import create_light
 
 flat = dict(schedule='flat', wd=0.)
 l2 = dict(decay_all=True)  # PyTorch's default: biases and norms decay too

@@ -2,17 +2,18 @@
 import dataclasses, itertools
 import numpy as np, pytest, torch
 from fastai.basics import Callback
-from imgstudy import fit as fitting
-from imgstudy.augment import augment_levels
+from imgstudy.training import fit as fitting
+from imgstudy.data.augment import augment_levels
 from imgstudy.core import StudyError, seed_everything
-from imgstudy.data import load_data
-from imgstudy.loaders import create_dls, create_test_dl, norm_stats
-from imgstudy.learner import create_learner
-from imgstudy.models import create_model, layer_groups
-from imgstudy.records import load_model, read_record, verify_record
+from imgstudy.data.split import load_data
+from imgstudy.data.loaders import create_dls, create_test_dl, norm_stats
+from imgstudy.training.learner import create_learner
+from imgstudy.models.register import create_model, layer_groups
+from imgstudy.records.record import load_model, read_record, verify_record
 from imgstudy.runs import fold_runs, make_run, run_from_dict, run_id, run_to_dict
-from imgstudy.schedule import create_schedule
-from imgstudy.train import create_run, train, train_all
+from imgstudy.training.schedule import create_schedule
+from imgstudy.training.train import train, train_all
+from imgstudy.study.create import create_run
 
 opts, schedules = ('adamw', 'adam', 'sgd'), ('one_cycle', 'cosine', 'linear', 'exponential', 'step', 'flat')
 quick = dict(dataset='digits', model='lenet5', subset=100, epochs=2, size=16, precision='fp32')

@@ -2,11 +2,12 @@
 import json, re
 from pathlib import Path
 import pandas as pd, pytest
-from imgstudy.findings import transfer_pairs
-from imgstudy.records import gain_table, read_record, verify_record
+from imgstudy.stats.ways import transfer_pairs
+from imgstudy.records.record import read_record, verify_record
+from imgstudy.stats.pairs import gain_table
 from imgstudy.runs import run_id
-from imgstudy.schedule import total_epochs
-from imgstudy.sections import planned_runs
+from imgstudy.training.schedule import total_epochs
+from imgstudy.report.general import planned_runs
 
 folders = sorted(p.parent for p in (Path(__file__).parent.parent/'report/records').glob('*/record.json'))
 

@@ -2,13 +2,15 @@
 import errno, multiprocessing, os, random, subprocess, sys, time
 from functools import partial
 import numpy as np, pytest, torch
-from imgstudy import records, train as training
-from imgstudy.checkpoint import Checkpoint, DiskFull, Paused, checkpoint_file, deadline, has_checkpoint
+from imgstudy.records import record as writing
+from imgstudy.training import train as training
+from imgstudy.training.checkpoint import Checkpoint, DiskFull, Paused, checkpoint_file, deadline, has_checkpoint
 from imgstudy.core import StudyError
-from imgstudy.energy import EnergyCounter, EnergyMeter
-from imgstudy.records import is_finished, read_record, verify_record
+from imgstudy.training.energy import EnergyCounter, EnergyMeter
+from imgstudy.records.record import is_finished, read_record, verify_record
 from imgstudy.runs import run_id
-from imgstudy.train import create_run, predict_test, train, train_all
+from imgstudy.training.train import predict_test, train, train_all
+from imgstudy.study.create import create_run
 from safetensors.torch import load_file
 
 quick = dict(dataset='digits', model='lenet5', subset=200, epochs=5)
@@ -28,7 +30,7 @@ def piece(run, root, die=None): # one process: trains until it is killed
     if isinstance(die, int): os.fsync = fsync
     if die == 'test': training.predict_test = kill
     if die == 'record': training.write_record = kill
-    if die == 'in record': records.save_file = kill # its folder is half full
+    if die == 'in record': writing.save_file = kill # its folder is half full
     train(run, root=root)
 
 
@@ -36,7 +38,7 @@ def piece(run, root, die=None): # one process: trains until it is killed
 def start():
     "Start a piece: forked from a server that has imported everything and done nothing, so that it costs no seconds."
     context = multiprocessing.get_context('forkserver')
-    context.set_forkserver_preload(['imgstudy.train'])
+    context.set_forkserver_preload(['imgstudy.training.train'])
     def start(*args):
         process = context.Process(target=piece, args=args)
         process.start()
@@ -132,7 +134,7 @@ def test_joules_of_all_pieces_add_up(tmp_path, monkeypatch):
     watt, none = [EnergyCounter('one watt', time.perf_counter)], []
     def interrupted(run, *pieces):
         for n, counters in enumerate(pieces):
-            monkeypatch.setattr('imgstudy.checkpoint.EnergyMeter', partial(EnergyMeter, counters=counters))
+            monkeypatch.setattr('imgstudy.training.checkpoint.EnergyMeter', partial(EnergyMeter, counters=counters))
             monkeypatch.setattr(training, 'predict_test', predict_test if n == len(pieces) - 1 else lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
             try: record = train(run, root=tmp_path)
             except KeyboardInterrupt: pass
@@ -225,7 +227,7 @@ def test_a_disk_that_is_really_full(start, tmp_path):
     finally: subprocess.run(['umount', disk])
 
 
-@pytest.mark.parametrize('where', ['os.fsync', 'imgstudy.records.save_file', 'numpy.savez_compressed'])
+@pytest.mark.parametrize('where', ['os.fsync', 'imgstudy.records.record.save_file', 'numpy.savez_compressed'])
 def test_a_full_disk_is_said_and_nothing_is_half_written(where, tmp_path, monkeypatch):
     def full(*args, **kwargs): raise OSError(errno.ENOSPC, 'No space left on device')
     run = create_run(**{**quick, 'epochs': 2})

@@ -2,10 +2,11 @@
 import os, signal, subprocess, sys
 import pytest, torch
 from safetensors.torch import load_file
-from imgstudy.records import read_record
+from imgstudy.records.record import read_record
 
 train = '''
-from imgstudy.train import *
+from imgstudy.study.create import create_run
+from imgstudy.training.train import train
 print(train(create_run(dataset="digits", model="{model}", epochs={epochs}, subset=300)).path)
 '''
 
@@ -34,7 +35,7 @@ def test_a_killed_run_leaves_no_record(runs_dir):
 
 def test_a_run_killed_while_it_writes_leaves_no_record(runs_dir):
     "It dies when record.json, history and predictions are written and the weights are not."
-    die = 'import os, imgstudy.records; imgstudy.records.save_file = lambda *args: os.kill(os.getpid(), 9)'
+    die = 'import os, imgstudy.records.record; imgstudy.records.record.save_file = lambda *args: os.kill(os.getpid(), 9)'
     done = subprocess.run([sys.executable, '-c', die + train.format(model='lenet5', epochs=1)], env={**os.environ})
     assert done.returncode == -signal.SIGKILL
     assert [p.name.endswith('.part') for p in runs_dir.iterdir()] == [True], 'a hidden folder that nobody reads'

@@ -4,18 +4,23 @@ import numpy as np, pandas as pd, pytest, torch
 from dataclasses import replace
 from fastai.basics import Callback
 from safetensors.torch import load_file
-import imgstudy.ensemble, imgstudy.sweep, imgstudy.train
+import imgstudy.sweep.sweep, imgstudy.training.stacked, imgstudy.training.train, imgstudy.training.train_stacked
 from imgstudy.core import StudyError, seed_everything
-from imgstudy.data import load_data
-from imgstudy.ensemble import Stack, fit_stacked, stack_key, stack_learners
-from imgstudy.fit import fit
-from imgstudy.learner import create_learner
-from imgstudy.loaders import create_dls
-from imgstudy.models import create_model
-from imgstudy.records import read_record
+from imgstudy.data.split import load_data
+from imgstudy.training.stacked import Stack, fit_stacked, stack_key, stack_learners
+from imgstudy.training.fit import fit
+from imgstudy.training.learner import create_learner
+from imgstudy.data.loaders import create_dls
+from imgstudy.models.register import create_model
+from imgstudy.records.record import read_record
 from imgstudy.runs import fold_runs, run_id, seed_runs
-from imgstudy.sweep import Claim, _make_plan, _stack_needs, as_one, attempt_stack, run_plain, stacks, sweep, work_stacked
-from imgstudy.train import checkpoint_file, create_run, stack_id, train, train_stacked
+from imgstudy.sweep.claims import Claim
+from imgstudy.sweep.workers import run_plain
+from imgstudy.sweep.sweep import _make_plan, _stack_needs, as_one, attempt_stack, stacks, sweep, work_stacked
+from imgstudy.training.checkpoint import checkpoint_file
+from imgstudy.training.train import train
+from imgstudy.training.train_stacked import stack_id, train_stacked
+from imgstudy.study.create import create_run
 from torch.nn import functional as F
 
 quick = dict(dataset='digits', model='lenet5', epochs=3, augment='none', precision='fp32', bs=32)
@@ -139,13 +144,13 @@ def test_folds_with_another_number_of_steps_are_trained_apart(tmp_path):
 
 def test_a_stack_goes_on_when_some_of_its_runs_have_ended(tmp_path, monkeypatch):
     "Killed while the records are written: what is left finds its stack again, and the rest keeps its record."
-    runs, real = seed_runs(create_run(**{**quick, 'epochs': 2}), 4), imgstudy.train.write_record
-    monkeypatch.setattr(imgstudy.train.Checkpoint, 'every', 0.)
+    runs, real = seed_runs(create_run(**{**quick, 'epochs': 2}), 4), imgstudy.training.train_stacked.write_record
+    monkeypatch.setattr(imgstudy.training.train.Checkpoint, 'every', 0.)
     def full(record, *args):
         if record.run.seed == 2: raise OSError(28, 'No space left on device')
         return real(record, *args)
     with monkeypatch.context() as m:
-        m.setattr(imgstudy.train, 'write_record', full)
+        m.setattr(imgstudy.training.train_stacked, 'write_record', full)
         assert work_stacked(runs, tmp_path, 'always')[0] == 'full'
     left = [r for r in runs if not (tmp_path/run_id(r)/'record.json').exists()]
     assert [r.seed for r in left] == [2, 3] and stacks(left, tmp_path) == [left]
@@ -158,13 +163,13 @@ def test_a_stack_goes_on_when_some_of_its_runs_have_ended(tmp_path, monkeypatch)
 def test_interrupted_and_continued_it_ends_with_the_same_bits(tmp_path, monkeypatch):
     runs = [create_run(**{**quick, 'augment': 'affine'}, seed=s, lr=lr) for s, lr in ((0, 1e-3), (1, 1e-2), (2, 1e30))]
     whole = train_stacked(runs, tmp_path/'whole')
-    monkeypatch.setattr(imgstudy.train.Checkpoint, 'every', 0.)
-    epoch = imgstudy.ensemble.StackedSchedules.before_epoch
+    monkeypatch.setattr(imgstudy.training.train.Checkpoint, 'every', 0.)
+    epoch = imgstudy.training.stacked.StackedSchedules.before_epoch
     def stop(self):
         if self.epoch == 2: raise KeyboardInterrupt
         epoch(self)
     with monkeypatch.context() as m:
-        m.setattr(imgstudy.ensemble.StackedSchedules, 'before_epoch', stop)
+        m.setattr(imgstudy.training.stacked.StackedSchedules, 'before_epoch', stop)
         with pytest.raises(KeyboardInterrupt): train_stacked(runs, tmp_path/'cut')
     assert checkpoint_file(stack_id(runs), tmp_path/'cut').exists()
     cut = train_stacked(runs, tmp_path/'cut')
@@ -176,12 +181,12 @@ def test_interrupted_and_continued_it_ends_with_the_same_bits(tmp_path, monkeypa
 
 
 def test_too_little_memory_for_all_is_enough_for_two(tmp_path, monkeypatch):
-    real, asked = imgstudy.train.fit_stacked, []
+    real, asked = imgstudy.training.train_stacked.fit_stacked, []
     def short(learn, *args, **kwargs):
         asked.append(len(learn.members))
         if len(learn.members) > 2: raise torch.OutOfMemoryError('out of memory')
         return real(learn, *args, **kwargs)
-    monkeypatch.setattr(imgstudy.train, 'fit_stacked', short)
+    monkeypatch.setattr(imgstudy.training.train_stacked, 'fit_stacked', short)
     runs = seed_runs(create_run(**{**quick, 'epochs': 1}), 5)
     records = train_stacked(runs, tmp_path)
     assert [r.run.seed for r in records] == [0, 1, 2, 3, 4] and asked == [5, 2, 3, 1, 2]
@@ -190,9 +195,9 @@ def test_too_little_memory_for_all_is_enough_for_two(tmp_path, monkeypatch):
 
 def test_where_it_does_not_pay_or_cannot_be_runs_are_trained_alone(tmp_path, monkeypatch):
     runs = seed_runs(create_run(**{**quick, 'epochs': 1}), 2)
-    monkeypatch.setattr(imgstudy.sweep, 'kept_gain', lambda run: .7)
+    monkeypatch.setattr(imgstudy.sweep.sweep, 'kept_gain', lambda run: .7)
     assert work_stacked(runs, tmp_path, 'auto') == ('alone', 'as one they would be 0.70 times as fast')
-    monkeypatch.setattr(imgstudy.sweep, 'train_stacked', lambda *a: 1/0)
+    monkeypatch.setattr(imgstudy.sweep.sweep, 'train_stacked', lambda *a: 1/0)
     assert work_stacked(runs, tmp_path, 'always')[0] == 'alone'
     plan = _make_plan(tmp_path, run_plain, None, 60)
     assert attempt_stack(runs, plan, lambda rs, root: work_stacked(rs, root, 'always')) == []

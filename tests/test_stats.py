@@ -4,10 +4,11 @@ import numpy as np, pandas as pd
 import pytest
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
-from imgstudy.metrics import t_interval, wilson_interval
-from imgstudy.records import Record, pack_predictions
+from imgstudy.records.metrics import t_interval, wilson_interval
+from imgstudy.records.record import Record, pack_predictions
 from imgstudy.runs import make_run
-from imgstudy.stats import (best_cell, bootstrap_gains, compare_all, compare_pairs, factor_effects, holm, mcnemar_table)
+from imgstudy.stats.pairs import bootstrap_gains, compare_all, compare_pairs, holm, mcnemar_table
+from imgstudy.stats.grid import best_cell, factor_effects
 
 alpha, gain = .05, .03
 

@@ -9,7 +9,9 @@ from imgstudy import cli
 from imgstudy.core import StudyError
 from imgstudy.references import references
 from imgstudy.runs import run_id, run_to_dict
-from imgstudy.studies import _counts, compare_study, plan_table, row_references, studies, study_runs, unique_runs
+from imgstudy.study.design import studies
+from imgstudy.study.studies import compare_study, row_references, study_runs, unique_runs
+from imgstudy.study.estimate import _counts, plan_table
 from PIL import Image
 from test_published import published
 

@@ -2,9 +2,9 @@
 import json, os, subprocess, sys
 from pathlib import Path
 import pytest
-from imgstudy.records import read_record, verify_record
+from imgstudy.records.record import read_record, verify_record
 from imgstudy.runs import run_parameters, run_to_dict
-from imgstudy.train import create_run
+from imgstudy.study.create import create_run
 
 top = Path(__file__).parent.parent
 study = top/'nbs/run_study.ipynb'

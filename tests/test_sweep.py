@@ -5,12 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 import numpy as np, nbformat, psutil, pytest
 from safetensors.torch import load_file
-from imgstudy import sweep as sweeping
+from imgstudy.sweep import needs, workers
 from imgstudy.core import StudyError
-from imgstudy.records import read_record, verify_record
+from imgstudy.records.record import read_record, verify_record
 from imgstudy.runs import run_id
-from imgstudy.sweep import Claim, attempt, backends, claimed_by, run_notebook, run_states, sweep, work
-from imgstudy.train import create_run, train
+from imgstudy.sweep.claims import Claim, claimed_by
+from imgstudy.sweep.states import run_states
+from imgstudy.sweep.workers import attempt, backends, run_notebook, work
+from imgstudy.sweep.sweep import sweep
+from imgstudy.training.train import train
+from imgstudy.study.create import create_run
 
 quick = dict(dataset='digits', model='lenet5', subset=60, epochs=1, augment='none', precision='fp32', bs=20, size=16)
 
@@ -79,12 +83,12 @@ def test_no_network_blocks_what_needs_it(tmp_path, here, monkeypatch):
     asked = []
     def closed(request, timeout): asked.append(request.full_url); raise OSError('Network is unreachable')
     monkeypatch.setenv('IMGSTUDY_DATA', str(tmp_path/'data'))
-    monkeypatch.setattr(sweeping, 'urlopen', closed)
-    monkeypatch.setattr(sweeping, 'try_to_load_from_cache', lambda *args: None)
-    sweeping.answers.cache_clear()
+    monkeypatch.setattr(needs, 'urlopen', closed)
+    monkeypatch.setattr(needs, 'try_to_load_from_cache', lambda *args: None)
+    needs.answers.cache_clear()
     runs = [create_run(**quick | dict(model=m, size=32, init='imagenet')) for m in ('resnet18', 'mobilenetv3_s')] + runs_of(1)
     states = sweep(runs, tmp_path/'runs', backend=here, runner=counted)
-    sweeping.answers.cache_clear()
+    needs.answers.cache_clear()
     assert states.state.tolist() == ['blocked', 'blocked', 'done'] and len(asked) == 1
     assert all(r.startswith(f'weights: {tmp_path}/data/weights/') and '.safetensors (model.safetensors of https://huggingface.co/timm/' in r
                for r in states.reason[:2])
@@ -96,7 +100,7 @@ def test_a_full_disk_stops_the_sweep(tmp_path, here):
     def fills_up(run, root):
         with pytest.MonkeyPatch.context() as m:
             def full(*args): raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            if run == second: m.setattr('imgstudy.records.save_file', full)
+            if run == second: m.setattr('imgstudy.records.record.save_file', full)
             counted(run, root)
     with pytest.raises(StudyError, match='is full .* Make room'): sweep(runs, tmp_path, backend=here, runner=fills_up)
     assert run_states(runs, tmp_path).state.tolist() == ['done', 'left', 'left']
@@ -143,7 +147,7 @@ def test_a_paused_run_goes_on(tmp_path, here):
     (run,) = runs = runs_of(1, epochs=18)
     def slowly(run, root):
         with pytest.MonkeyPatch.context() as m:
-            m.setattr('imgstudy.fit.History.before_train', lambda self: (log(root, 'epoch'), time.sleep(.5)), raising=False)
+            m.setattr('imgstudy.training.fit.History.before_train', lambda self: (log(root, 'epoch'), time.sleep(.5)), raising=False)
             if not (Path(root)/'log').exists(): m.setenv('IMGSTUDY_DEADLINE', str(time.time() + 8))
             train(run, root=root)
     (state,) = sweep(runs, tmp_path, backend=here, runner=slowly).itertuples()
@@ -333,7 +337,7 @@ def test_a_kernel_that_dies_is_a_failed_run(tmp_path, monkeypatch):
     cells = [nbformat.v4.new_code_cell('seeds = 1', metadata=dict(tags=['parameters'])), nbformat.v4.new_code_cell('import os; os._exit(1)')]
     spec = dict(kernelspec=dict(name='python3', display_name='Python 3', language='python'), language_info=dict(name='python'))
     nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=spec), tmp_path/'dies.ipynb')
-    monkeypatch.setattr(sweeping, 'study_notebook', lambda: tmp_path/'dies.ipynb')
+    monkeypatch.setattr(workers, 'study_notebook', lambda: tmp_path/'dies.ipynb')
     monkeypatch.setitem(backends, 'here', lambda todo, plan, **_: (attempt(run, need, plan, work) for run, need in todo))
     (state,) = sweep([run], tmp_path/'runs', backend='here').itertuples()
     assert state.state == 'failed' and state.reason.startswith('The kernel of its notebook died: most often, no memory was left.')

@@ -5,15 +5,16 @@ from dataclasses import replace
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from timm.layers import resample_abs_pos_embed
-from imgstudy import weights as weighing
+from imgstudy.models import weights as weighing
 from imgstudy.core import StudyError, seed_everything
-from imgstudy.data import load_data
-from imgstudy.loaders import create_dls
-from imgstudy.learner import create_learner
-from imgstudy.models import create_model, layer_groups, models
-from imgstudy.records import read_record, verify_record
-from imgstudy.train import create_run, train
-from imgstudy.weights import hub_weights, init_weights, load_weights
+from imgstudy.data.split import load_data
+from imgstudy.data.loaders import create_dls
+from imgstudy.training.learner import create_learner
+from imgstudy.models.register import create_model, layer_groups, models
+from imgstudy.records.record import read_record, verify_record
+from imgstudy.training.train import train
+from imgstudy.study.create import create_run
+from imgstudy.models.weights import hub_weights, init_weights, load_weights
 
 quick = dict(dataset='digits', subset=60, epochs=1, augment='none', precision='fp32', bs=20)
 
