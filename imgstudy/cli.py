@@ -21,7 +21,7 @@ from .models.zoo import models_table
 from .records.record import read_records, verify_record
 from .records.find import committed_records, find_records, get_record, sound_records
 from .stats.seeds import with_intervals
-from .stats.ways import siblings_of
+from .stats.configs import siblings_of
 from .study.studies import compare_study, get_study, studies, studies_table, study_runs, unique_runs
 from .study.estimate import default_rate, estimate_seconds, fit_rate, plan_table
 from .sweep.needs import data_here, data_missing, source_id

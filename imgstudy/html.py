@@ -6,7 +6,7 @@
 __all__ = ['cells_html', 'contents', 'render_page', 'build_page']
 
 # %% ../nbs/03_html.ipynb #e90f4b57
-import html, os, re, tempfile
+import html, re, tempfile
 from datetime import datetime, timezone
 from pathlib import Path
 from .core import *
@@ -105,11 +105,7 @@ def build_page(
     if out.is_dir(): raise StudyError(f'{out} is a folder: name a file in it, such as {out/"index.html"}')
     if out.suffix not in ('.html', '.htm'): raise StudyError(f'{out.name} is no name for a page, and another file may have it: name one that ends in .html')
     writable(out.parent, 'out')
-    part = out.with_name(f'.{out.name}.{os.getpid()}.part')
-    try:
-        with tempfile.TemporaryDirectory() as d:
-            _execute(notebook, f'{d}/page.ipynb', params)
-            part.write_text(render_page(f'{d}/page.ipynb', title), encoding='utf-8')
-        part.replace(out)
-    finally: part.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as d, atomic_file(out) as part:
+        _execute(notebook, f'{d}/page.ipynb', params)
+        part.write_text(render_page(f'{d}/page.ipynb', title), encoding='utf-8')
     return out

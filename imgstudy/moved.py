@@ -17,7 +17,7 @@ old_modules = {name: new.split() for name, new in dict( # of 0.1.0 -> those that
     audit='data.audit data.duplicates', augment='data.augment', checkpoint='training.checkpoint', cnn='models.cnn', collect='report.collect',
     comparison='report.compare records.find', convnext='models.convnext', datasets='data.datasets', diagnose='report.diagnose report.checks',
     energy='training.energy', ensemble='training.stacked', exhibits='report.exhibits', explain='report.explain', figures='report.plots',
-    findings='report.findings report.conclusions report.cards stats.ways', fit='training.fit', images='data.images', learner='training.learner',
+    findings='report.findings report.conclusions report.cards stats.configs', fit='training.fit', images='data.images', learner='training.learner',
     lenet='models.lenet', loaders='data.loaders', metrics='records.metrics', mlp='models.mlp', overview='report.overview',
     page='report.page html', pixels='data.pixels', schedule='training.schedule', sections='report.sections report.general',
     sources='data.sources data.datasets', studies='study.studies study.design study.reports study.ours study.estimate', tables='report.tables records.find',

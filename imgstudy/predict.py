@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FromPixels', 'Predictor', 'load_predictor', 'open_image', 'ImageItems', 'predict_batches', 'natural_key',
-           'list_folder', 'predict', 'plot_predictions', 'sample_photos', 'trace', 'export_model']
+           'list_folder', 'predict', 'plot_predictions', 'sample_photos', 'trace_model', 'export_model']
 
 # %% ../nbs/33_predict.ipynb #62f90260
 import json, os, re, warnings
@@ -196,7 +196,7 @@ def _pixels(predictor, images):
     return xb.contiguous().float().div(255)
 
 # %% ../nbs/33_predict.ipynb #3af35937
-def trace(
+def trace_model(
     model,
     x, # float32 [n, 3, size, size], contiguous, n of at least 2
 ) -> torch.export.ExportedProgram: # for any number of images
@@ -276,7 +276,7 @@ def export_model(
         path.parent.mkdir(parents=True, exist_ok=True)
         with warnings.catch_warnings():
             warnings.simplefilter('ignore') # of exporters about their own inside
-            write(trace(predictor.model, x), tmp)
+            write(trace_model(predictor.model, x), tmp)
         said = _describe(predictor, path, _check_export(predictor, run, tmp, x), len(x))
         path.with_name(path.name + '.json').write_text(json.dumps(said, indent=1) + '\n')
         tmp.replace(path)

@@ -47,8 +47,8 @@ def plot_references(
     rows = {d: i for i, d in enumerate(table.groupby('dataset').value.median().sort_values().index)}
     ax = plt.subplots(figsize=(6, .6 + .35*len(rows)), layout='constrained')[1]
     for init, of_init in table.groupby(table.init != 'scratch'):
-        look = dict(c='C1', label='pretrained weights') if init else dict(c='none', label='from scratch')
-        ax.scatter(of_init.value, of_init.dataset.map(rows), s=30, alpha=.8, ec='C1' if init else 'C0', **look)
+        style = dict(c='C1', label='pretrained weights') if init else dict(c='none', label='from scratch')
+        ax.scatter(of_init.value, of_init.dataset.map(rows), s=30, alpha=.8, ec='C1' if init else 'C0', **style)
     ax.set(yticks=range(len(rows)), yticklabels=rows, xlabel='published accuracy', xlim=(0, 1.02))
     ax.legend(frameon=False)
     return ax

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, log_loss, top_k_accuracy_score
 from imgstudy.core import StudyError
-from imgstudy.report.plots import mistakes_table
+from imgstudy.report.plots import confident_errors_table
 from imgstudy.records.metrics import brief_scores, calibration_table, compute_metrics, metrics_of_scores
 from imgstudy.records.record import (Record, brief_predictions, confidence, copy_record, mean_confusion, n_classes,
                                      pack_predictions, read_record, record_confusion, verify_record, write_record)
@@ -108,7 +108,7 @@ def test_the_brief_form_says_what_the_full_one_says(case, tmp_path):
                for k, v in brief_predictions(record.predictions).items())
     assert n_classes(brief) == n_classes(record) and np.array_equal(confidence(brief), confidence(record))
     assert np.array_equal(record_confusion(brief), record_confusion(record))
-    assert mistakes_table(brief).equals(mistakes_table(record))
+    assert confident_errors_table(brief).equals(confident_errors_table(record))
     p = record.predictions
     assert np.array_equal(confidence(record), np.exp(p['log_probs'].astype(float))[range(len(p['pred'])), p['pred']])
     a, b = (calibration_table(p['target'], p['pred'], x) for x in (p['log_probs'], brief.predictions['log_prob']))
@@ -120,9 +120,9 @@ def test_class_numbers_are_as_small_as_they_can_be_and_do_not_overflow(n_out, bi
     target = np.arange(900) % n_out
     brief = copied(record_of(target, np.full((900, n_out), -np.log(n_out))), tmp_path)
     with np.load(brief.path/'predictions.npz') as stored:
-        assert stored['target'].dtype == f'uint{bits}' and stored['level'].dtype == ('uint8' if n_out < 256 else 'uint16')
+        assert stored['target'].dtype == f'uint{bits}' and stored['n_tied'].dtype == ('uint8' if n_out < 256 else 'uint16')
         assert len(stored['target_log_prob']) == (target != 0).sum()
-    assert (brief.predictions['level'] == n_out).all() and (brief.predictions['pred'] - brief.predictions['target']).min() == 1 - n_out
+    assert (brief.predictions['n_tied'] == n_out).all() and (brief.predictions['pred'] - brief.predictions['target']).min() == 1 - n_out
 
 
 def test_both_forms_are_compared_with_each_other(tmp_path):
@@ -163,7 +163,7 @@ def test_a_changed_metric_is_found(metric, kept):
                                           ('log_prob', lambda v, wrong: v*np.float16(1.1)),
                                           ('target_log_prob', lambda v, wrong: v*np.float16(1.1)),
                                           ('target_log_prob', lambda v, wrong: v[:-1]),
-                                          ('ahead', lambda v, wrong: np.zeros_like(v)), ('level', lambda v, wrong: v + np.uint8(1))])
+                                          ('n_higher', lambda v, wrong: np.zeros_like(v)), ('n_tied', lambda v, wrong: v + np.uint8(1))])
 def test_a_changed_prediction_is_found(array, change, kept):
     path = kept[1].path/'predictions.npz'
     with np.load(path) as f: stored = dict(f)

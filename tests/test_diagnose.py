@@ -14,7 +14,7 @@ from imgstudy.data.split import load_data
 from imgstudy.models.register import create_model, models
 from imgstudy.records.record import Record, read_record
 from imgstudy.runs import run_id
-from imgstudy.stats.ways import others_of, siblings_of
+from imgstudy.stats.configs import others_of, siblings_of
 from imgstudy.training.train import train
 from imgstudy.study.create import create_run
 from PIL import Image
@@ -54,7 +54,7 @@ def healthy(trained): return trained(subset=600, epochs=10, lr=5e-3)
 
 def wrong(record, **given): # names of what is likely wrong
     table = dg.diagnose(record, **given)
-    return set(table.check[table.severity == 'likely wrong'])
+    return set(table.check[table.severity == 'error'])
 
 
 def all_found(record, **given): return set(dg.diagnose(record, **given).check)
@@ -130,7 +130,7 @@ def test_every_small_model_is_fit_for_its_own_size():
         assert not n or stem < 2, name
 
 
-@pytest.mark.parametrize('normalize,severity', [('none', 'likely wrong'), ('imagenet', None)])
+@pytest.mark.parametrize('normalize,severity', [('none', 'error'), ('imagenet', None)])
 def test_wrong_normalisation(trained, root, normalize, severity):
     "Random weights in a file do: what they want is what the register says of their model."
     file = root/'mobilenet.safetensors'
@@ -206,7 +206,7 @@ def test_learns_nothing(trained, root):
 def test_l2_in_adam(trained):
     assert 'L2 in Adam' in wrong(trained(opt='adam', wd=1., epochs=4))
     mild = dg.diagnose(trained(opt='adam', wd=1e-3, epochs=4)).set_index('check').severity
-    assert mild['L2 in Adam'] == 'mind'
+    assert mild['L2 in Adam'] == 'warning'
     assert 'L2 in Adam' not in all_found(trained(opt='adamw', wd=1., epochs=4))
 
 
@@ -214,7 +214,7 @@ def test_one_answer_for_everything(trained):
     assert 'classes never answered' in wrong(trained(opt='sgd', lr=10., epochs=4, schedule='flat'))
 
 
-@pytest.mark.parametrize('copies,severity', [(0, None), (4, 'likely wrong')])
+@pytest.mark.parametrize('copies,severity', [(0, None), (4, 'error')])
 def test_leaked_test_images(trained, root, copies, severity):
     folder = noise(root/f'leaked{copies}')
     for i in range(copies): (folder/f'train/a/copy{i}.png').write_bytes((folder/f'test/a/{i:03}.png').read_bytes())

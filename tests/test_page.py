@@ -3,7 +3,7 @@ import re, shutil, subprocess, sys
 from pathlib import Path
 import pytest
 from imgstudy.core import StudyError
-from imgstudy.stats.ways import transfer_pairs
+from imgstudy.stats.configs import transfer_pairs
 from imgstudy.report.cards import headline_table, markdown_parts, markdown_table, write_cards
 from imgstudy.html import build_page
 from imgstudy.records.record import read_record, read_records

@@ -2,7 +2,7 @@
 import json, re
 from pathlib import Path
 import pandas as pd, pytest
-from imgstudy.stats.ways import transfer_pairs
+from imgstudy.stats.configs import transfer_pairs
 from imgstudy.records.record import read_record, verify_record
 from imgstudy.stats.pairs import gain_table
 from imgstudy.runs import run_id

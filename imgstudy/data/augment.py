@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['BRIGHTNESS', 'CONTRAST', 'SATURATION', 'RAND_OPS', 'augment_levels', 'PerImage', 'draw_uniform', 'flip_each',
-           'RandomFlip', 'warp_each', 'turn_each', 'RandomTurn', 'blend_each', 'grey_each', 'without_each',
+           'RandomFlip', 'affine', 'turn_each', 'BatchRotation', 'blend_each', 'grey_each', 'without_each',
            'adjust_each', 'jitter_each', 'RandomJitter', 'blur_each', 'RandomSharpen', 'shift_each', 'RandomShift',
-           'draw_boxes', 'erase_each', 'RandomErase', 'enlarge_each', 'RandomRegion', 'colour_op', 'move_op',
+           'draw_boxes', 'erase_each', 'BatchErasing', 'enlarge_each', 'BatchResizedCrop', 'colour_op', 'move_op',
            'posterize_op', 'solarize_op', 'autocontrast_op', 'rand_op', 'RandAugment', 'Augment', 'get_augment',
            'augment_table', 'draw_augmented', 'plot_augment']
 
@@ -59,7 +59,7 @@ class RandomFlip(PerImage):
     def draw(self, x): return draw_uniform(x, 0, 1) < self.p,
 
 # %% ../../nbs/14_augment.ipynb #7f595f8c
-def warp_each(
+def affine(
     x,               # float [n, 3, h, w]
     m,               # [n, 6]: a, b, s, c, d, t
     mode='bilinear', # or 'nearest'
@@ -77,15 +77,15 @@ def warp_each(
 def turn_each(
     x,     # float [n, 3, h, w]
     angle, # [n], degrees, anticlockwise
-    mode='nearest', pad='zeros', # as for `warp_each`
+    mode='nearest', pad='zeros', # as for `affine`
 ):
     "Turn each image about its centre."
     cos, sin = angle.deg2rad().cos(), angle.deg2rad().sin()
     zero = torch.zeros_like(cos)
-    return warp_each(x, torch.stack([cos, -sin, zero, sin, cos, zero], 1), mode, pad)
+    return affine(x, torch.stack([cos, -sin, zero, sin, cos, zero], 1), mode, pad)
 
 # %% ../../nbs/14_augment.ipynb #c591ac85
-class RandomTurn(PerImage):
+class BatchRotation(PerImage):
     "Turn an image by up to `degrees` to either side; nearest pixel and black corners, as torchvision's default."
     def __init__(self, degrees, mode='nearest', pad='zeros'): super().__init__(degrees=degrees, mode=mode, pad=pad)
     def draw(self, x): return draw_uniform(x, -self.degrees, self.degrees),
@@ -172,8 +172,8 @@ def shift_each(
 class RandomShift(PerImage):
     "Shift an image by up to `share` of its sides; the border is mirrored."
     apply = staticmethod(shift_each)
-    def __init__(self, share=1/8): super().__init__(share=share)
-    def _by(self, x, side): return torch.randint(-(m := round(self.share*side)), m + 1, (len(x),), device=x.device)
+    def __init__(self, frac=1/8): super().__init__(frac=frac)
+    def _by(self, x, side): return torch.randint(-(m := round(self.frac*side)), m + 1, (len(x),), device=x.device)
     def draw(self, x): return self._by(x, x.shape[-2]), self._by(x, x.shape[-1])
 
 # %% ../../nbs/14_augment.ipynb #6c942668
@@ -206,7 +206,7 @@ def erase_each(
     return x.masked_fill(inside & _each(do), 0)
 
 # %% ../../nbs/14_augment.ipynb #543aeecf
-class RandomErase(PerImage):
+class BatchErasing(PerImage):
     "Erase a box with probability `p`, after normalisation."
     order, apply = 100, staticmethod(erase_each)
     def __init__(self, p=0.5, scale=(0.02, 0.33), ratio=(0.3, 3.3)): super().__init__(p=p, scale=scale, ratio=ratio)
@@ -223,9 +223,9 @@ def enlarge_each(
     "Bring a box of each image to the size of the image, bilinearly."
     H, W = x.shape[-2:]
     zero, m = torch.zeros_like(h), [w/W, left + w/2 - W/2, h/H, top + h/2 - H/2]
-    return torch.where(_each(do), warp_each(x, torch.stack([m[0], zero, m[1], zero, *m[2:]], 1), pad='border'), x)
+    return torch.where(_each(do), affine(x, torch.stack([m[0], zero, m[1], zero, *m[2:]], 1), pad='border'), x)
 
-class RandomRegion(PerImage):
+class BatchResizedCrop(PerImage):
     "Enlarge a region of `scale` of the area, its sides in `ratio`, to the whole image."
     apply = staticmethod(enlarge_each)
     def __init__(self, scale=(0.35, 1), ratio=(3/4, 4/3)): super().__init__(scale=scale, ratio=ratio)
@@ -249,7 +249,7 @@ def move_op(x, op, level):
     angle, shear_x, shear_y, right, down = (_drawn(op, o)*level for o in RAND_OPS[4:9])
     cos, sin = (30*angle).deg2rad().cos(), (30*angle).deg2rad().sin()
     s, t = -(150/331*w*right).trunc(), -(150/331*h*down).trunc()
-    return warp_each(x, torch.stack([cos, 0.3*shear_x - sin, s, sin + 0.3*shear_y, cos, t], 1))
+    return affine(x, torch.stack([cos, 0.3*shear_x - sin, s, sin + 0.3*shear_y, cos, t], 1))
 
 # %% ../../nbs/14_augment.ipynb #1a240405
 def posterize_op(x, level):
@@ -308,24 +308,24 @@ augment_levels.add(Augment('affine', 'turned by up to 10 degrees, zoomed by 0.9 
                            p_affine=1, pad_mode='border')))
 
 # %% ../../nbs/14_augment.ipynb #2bcc06f0
-def _basic(): return [RandomFlip(0.5), RandomJitter(0.2, 0.2, 0.2), RandomTurn(10)]
+def _basic(): return [RandomFlip(0.5), RandomJitter(0.2, 0.2, 0.2), BatchRotation(10)]
 
 augment_levels.add(Augment('basic', 'mirrored, colours jittered by 0.2, turned by up to 10 degrees (CIFAR-10 study)',
     _basic))
 augment_levels.add(Augment('erasing', 'basic, and with probability 0.5 a box of 2% to 33% erased (CIFAR-10 study)',
-    lambda: [*_basic(), RandomErase()]))
+    lambda: [*_basic(), BatchErasing()]))
 
 # %% ../../nbs/14_augment.ipynb #4f1524d9
 augment_levels.add(Augment('cifar100',
     'mirrored (0.1), turned by up to 20 degrees, sharpened (0.1), colours jittered by 0.1 (CIFAR-100 study)',
-    lambda: [RandomFlip(0.1), RandomTurn(20), RandomSharpen(2, 0.1), RandomJitter(0.1, 0.1, 0.1)]))
+    lambda: [RandomFlip(0.1), BatchRotation(20), RandomSharpen(2, 0.1), RandomJitter(0.1, 0.1, 0.1)]))
 
 # %% ../../nbs/14_augment.ipynb #ed191cdc
 augment_levels.add(Augment('standard',
     'mirrored, shifted by up to 1/8, two operations of RandAugment at magnitude 5 of 30',
     lambda: [RandomFlip(), RandomShift(1/8), RandAugment(2, 5)]))
 augment_levels.add(Augment('resized_crop', 'a region of 35% to 100% of the area enlarged, mirrored',
-    lambda: [RandomRegion((0.35, 1)), RandomFlip()]))
+    lambda: [BatchResizedCrop((0.35, 1)), RandomFlip()]))
 
 def get_augment(name:str) -> list:
     "The batch transforms of the level called `name`."

@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from ..core import cache_root, writable
+from ..core import atomic_file, cache_root, writable
 from .images import *
 plt.rcParams['text.parse_math'] = False # a class may be called "a$b"; no figure here sets mathematics
 
@@ -44,12 +44,10 @@ def hash_images(
     said = '\n'.join([f'imagehash {imagehash.__version__}, Pillow {PIL.__version__}', *one.digest])
     cached = writable(cache_root()/'hashes', 'IMGSTUDY_CACHE')/f'{hashlib.sha256(said.encode()).hexdigest()[:24]}.csv'
     if not cached.exists():
-        tmp = cached.with_suffix(f'.{os.getpid()}.part')
         rows = _each(hash_image, root, one.path, 'Hashing')
         table = pd.DataFrame(rows, columns=['format', 'phash', 'mirror'])
         table.insert(0, 'digest', one.digest.to_numpy())
-        table.to_csv(tmp, index=False)
-        tmp.replace(cached)
+        with atomic_file(cached) as part: table.to_csv(part, index=False)
     return pd.read_csv(cached, dtype=str)
 
 # %% ../../nbs/17_duplicates.ipynb #dcb7be84

@@ -12,7 +12,7 @@ from fastai.vision.core import PILImage
 from fastcore.parallel import parallel
 from pathlib import Path
 from PIL import Image, ImageOps
-from ..core import cache_root, writable
+from ..core import atomic_file, cache_root, writable
 
 # %% ../../nbs/10_images.ipynb #f7cf5b9b
 def _to_8bit(
@@ -86,9 +86,7 @@ def check_images(
     "What `check_image` says of every file, from the cache if nothing has changed."
     cached = writable(cache_root()/'checks', 'IMGSTUDY_CACHE')/f'{_listing_key(root, paths)}.csv'
     if not cached.exists():
-        tmp = cached.with_suffix(f'.{os.getpid()}.part')
-        _check_all(root, paths).to_csv(tmp, index=False)
-        tmp.replace(cached)
+        with atomic_file(cached) as part: _check_all(root, paths).to_csv(part, index=False)
     text = dict.fromkeys(['path', 'digest', 'mode', 'error'], str)
     checks = pd.read_csv(cached, dtype=text, keep_default_na=False, na_values=['']) # a file may be called NA
     bad = checks.error.notna()

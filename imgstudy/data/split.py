@@ -35,7 +35,7 @@ def drop_unreadable(
     return good, bad[['path', 'error']].to_dict('records')
 
 # %% ../../nbs/13_split.ipynb #5d45461a
-def _shares(
+def _allocate(
     counts:pd.Series, # images of each class
     n:int,            # how many to take in all, at least one a class
 ) -> pd.Series: # how many of each class; they add up to n
@@ -51,7 +51,7 @@ def _shares(
 def _draw(items, n, seed):
     "The index of a stratified draw of `n` of `items`."
     rng = np.random.default_rng(seed)
-    take = _shares(items.label.value_counts().sort_index(), n)
+    take = _allocate(items.label.value_counts().sort_index(), n)
     of_class = lambda c: items.index[items.label == c].to_numpy()
     return np.concatenate([rng.permutation(of_class(c))[:k] for c, k in take.items()])
 

@@ -95,8 +95,8 @@ def _download(tag):
 def _translated(state, model, spec):
     "`state` under the names of `model`, as its register says."
     own = model.state_dict().keys()
-    ways = [state] if spec.convert is None else [state, spec.convert(state)]
-    best = max(ways, key=lambda s: len(own & s.keys()))
+    candidates = [state] if spec.convert is None else [state, spec.convert(state)]
+    best = max(candidates, key=lambda s: len(own & s.keys()))
     return spec.adapt(best, model) if spec.adapt else best
 
 # %% ../../nbs/27_weights.ipynb #2dab9d71

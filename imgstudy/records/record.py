@@ -65,12 +65,12 @@ def pack_predictions(
 # %% ../../nbs/31_record.ipynb #037a8d2d
 def brief_predictions(
     predictions:dict, # of a record
-) -> dict: # arrays path, target, pred (int16), log_prob, target_log_prob (float16), ahead, level (int16): [n] each
+) -> dict: # arrays path, target, pred (int16), log_prob, target_log_prob (float16), n_higher, n_tied (int16): [n] each
     "What the metrics need of `predictions`; brief ones are returned as they are."
     if 'log_prob' in predictions: return predictions
     path, target, pred, log_probs = (predictions[k] for k in ('path', 'target', 'pred', 'log_probs'))
     scores = brief_scores(target, pred, log_probs)
-    return dict(path=path, target=target, pred=pred) | scores | {k: scores[k].astype(np.int16) for k in ('ahead', 'level')}
+    return dict(path=path, target=target, pred=pred) | scores | {k: scores[k].astype(np.int16) for k in ('n_higher', 'n_tied')}
 
 # %% ../../nbs/31_record.ipynb #9bcf0dd7
 def confidence(record) -> np.ndarray: # in [0, 1], float64, [n]
@@ -83,10 +83,13 @@ def n_classes(record) -> int:
     return p['log_probs'].shape[1] if 'log_probs' in p else len(record.info['data']['classes'])
 
 # %% ../../nbs/31_record.ipynb #94727978
+_names_in_file = dict(n_higher='ahead', n_tied='level') # records of every version have the names of the first
+
 def _stored(brief):
     "Brief predictions as they lie in a file."
     small = {k: v.astype(np.min_scalar_type(int(v.max(initial=0)))) for k, v in brief.items() if v.dtype.kind == 'i'}
-    return brief | small | dict(target_log_prob=brief['target_log_prob'][brief['pred'] != brief['target']])
+    stored = brief | small | dict(target_log_prob=brief['target_log_prob'][brief['pred'] != brief['target']])
+    return {_names_in_file.get(k, k): v for k, v in stored.items()}
 
 def _filled(stored):
     "Predictions of a file as they are used: full ones as they are, of brief ones those that `_stored` leaves out are filled in."
@@ -95,7 +98,8 @@ def _filled(stored):
     true, wrong = stored['log_prob'].copy(), stored['pred'] != stored['target']
     if wrong.sum() != len(stored['target_log_prob']): raise ValueError('target_log_prob has not an entry for each wrong image')
     true[wrong] = stored['target_log_prob']
-    return stored | wide | dict(target_log_prob=true)
+    in_memory = {name: here for here, name in _names_in_file.items()}
+    return {in_memory.get(k, k): v for k, v in (stored | wide | dict(target_log_prob=true)).items()}
 
 # %% ../../nbs/31_record.ipynb #bc5ce066
 def _write_packed(path, arrays):

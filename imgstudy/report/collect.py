@@ -11,7 +11,7 @@ from ..core import StudyError, writable
 from ..data.split import load_data
 from ..records.record import copy_record, finished, read_record
 from ..records.find import committed_records
-from ..stats.ways import validation
+from ..stats.configs import validation
 from ..sweep.needs import data_missing
 from .overview import *
 from .exhibits import *
@@ -32,8 +32,10 @@ def pictured(
 def _try(make, record, data) -> str:
     "Make one picture; what keeps it from being made is returned."
     try: make(record, data)
-    except StudyError as e: return f'{record.id}: no {make.__name__.removesuffix("_exhibit")} kept: {str(e).split(". ")[0]}.'
+    except StudyError as e: return f'{record.id}: no {_kind(make)} kept: {str(e).split(". ")[0]}.'
     return ''
+
+def _kind(make): return make.__name__.removesuffix('_exhibit')
 
 def keep_pictures(
     studies_, # `Study`s or their names
@@ -42,10 +44,10 @@ def keep_pictures(
     "Make the pictures of `pictured` in the folders of the records."
     wanted, said = {}, []
     for s in studies_:
-        for make, records in zip((mistakes_exhibit, grad_cam_exhibit), pictured(s, root)):
-            for r in records: wanted.setdefault(r.id, (r, {}))[1][make.__name__] = make
+        for make, records in zip((confident_errors_exhibit, grad_cam_exhibit), pictured(s, root)):
+            for r in records: wanted.setdefault(r.id, (r, {}))[1][_kind(make)] = make
     for r, makes in wanted.values():
-        if all((r.path/f'{n.removesuffix("_exhibit")}.webp').exists() for n in makes): continue
+        if all((r.path/picture_files[kind]).exists() for kind in makes): continue
         if missing := data_missing(r.run.dataset): said.append(f'{r.id}: no pictures kept. {missing}'); continue
         data = load_data(r.run)
         said += filter(None, [_try(make, r, data) for make in makes.values()])

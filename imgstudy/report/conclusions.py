@@ -10,7 +10,7 @@ __all__ = ['pair_sentence', 'verdict_counts', 'verdicts_sentence', 'decided_sent
 import numpy as np, pandas as pd
 from ..references import references
 from ..records.metrics import t_interval
-from ..stats.ways import has_learnt, ways
+from ..stats.configs import configs, has_learnt
 from ..study.studies import get_study, studies
 from .tables import *
 from .overview import *
@@ -95,7 +95,7 @@ def spread_sentence(
 ) -> str:
     "How far apart seeds of one way to train lie."
     sds, accuracy = {}, lambda way: [r.metrics['accuracy'] for r in way]
-    for way in ways(records):
+    for way in configs(records):
         if len(way) > 2 and way[0].run.fold is None and has_learnt(way): sds.setdefault(way[0].run.dataset, []).append(np.std(accuracy(way), ddof=1))
     if not sds: return 'Seeds: missing; no way to train has three seeds.'
     said = [f'{k} {np.median(v):.3f} (up to {max(v):.3f}, {len(v)} way{"s"*(len(v) > 1)} to train)' for k, v in sorted(sds.items())]

@@ -22,22 +22,22 @@ from ..records.record import Record
 from ..training.learner import create_learner
 from ..training.fit import freeze_cbs
 from ..stats.seeds import valid_accuracy
-from ..stats.ways import way_of
+from ..stats.configs import config_of
 from .checks import *
 
 # %% ../../nbs/87_diagnose.ipynb #972b2eb6
-def _ways(records) -> dict: # Run without seed and fold -> records
-    return {w: [r for r in records if way_of(r.run) == w] for w in dict.fromkeys(way_of(r.run) for r in records)}
+def _by_config(records) -> dict: # Run without seed and fold -> records
+    return {w: [r for r in records if config_of(r.run) == w] for w in dict.fromkeys(config_of(r.run) for r in records)}
 
 def _means(groups, value): return {w: float(np.mean([value(r) for r in rs])) for w, rs in groups.items()}
 
 def _picked_on_test(record, siblings, others):
     "How many ways there were, and the best by validation, if `record` is the best by test alone; else nothing."
-    ways = _ways([r for r in [record, *siblings, *others] if r.outcome == 'finished' and has_validation(r)])
-    if way_of(record.run) not in ways: return None
-    test, valid = _means(ways, lambda r: r.metrics['accuracy']), _means(ways, valid_accuracy)
-    best, own = max(valid, key=valid.get), way_of(record.run)
-    return (len(ways), best, valid) if len(ways) > 2 and max(test, key=test.get) == own != best else None
+    groups = _by_config([r for r in [record, *siblings, *others] if r.outcome == 'finished' and has_validation(r)])
+    if config_of(record.run) not in groups: return None
+    test, valid = _means(groups, lambda r: r.metrics['accuracy']), _means(groups, valid_accuracy)
+    best, own = max(valid, key=valid.get), config_of(record.run)
+    return (len(groups), best, valid) if len(groups) > 2 and max(test, key=test.get) == own != best else None
 
 # %% ../../nbs/87_diagnose.ipynb #8fc6433c
 def _leak(record):
@@ -46,7 +46,7 @@ def _leak(record):
     low, high = record.metrics.get('accuracy_interval', (0, 0))
     if n/of <= (high - low)/20: return None
     wrong = n/of > min(.01, (high - low)/2 or 1)
-    return Finding('likely wrong' if wrong else 'mind', f'{n} of {of} test images are among the training or validation images too: the '
+    return Finding('error' if wrong else 'warning', f'{n} of {of} test images are among the training or validation images too: the '
                    f'accuracy may be up to {n/of:.2%} too high.', 'Move the copies out of one of the parts (see the audit of the data), and run it again.')
 
 @register_check('test images had a say')
@@ -56,8 +56,8 @@ def chosen_on_test(record, siblings, others):
     if leak := _leak(record): return leak
     if picked := _picked_on_test(record, siblings, others):
         n, best, valid = picked
-        return Finding('mind', f'Of {n} ways to train, this one is the best on the test images; on the validation images {best.model} with lr={best.recipe.lr:g}, '
-                       f'bs={best.recipe.bs} is ({valid[best]:.4f} to {valid[way_of(record.run)]:.4f}). If the test images chose it, its accuracy flatters.',
+        return Finding('warning', f'Of {n} ways to train, this one is the best on the test images; on the validation images {best.model} with lr={best.recipe.lr:g}, '
+                       f'bs={best.recipe.bs} is ({valid[best]:.4f} to {valid[config_of(record.run)]:.4f}). If the test images chose it, its accuracy flatters.',
                        'Choose by validation accuracy (best_cell), and report what that way has on the test images.')
 
 # %% ../../nbs/87_diagnose.ipynb #47a98110
@@ -82,9 +82,9 @@ def _half(values, records):
 
 def _lead(own, others) -> tuple: # difference, half width, n of pairs, the rival's name
     "The lead of `own` over the best of `others`, by pairs."
-    ways = _ways(others)
-    rival = max(ways, key=_means(ways, lambda r: r.metrics['accuracy']).get)
-    a, b = _values(own), _values(ways[rival])
+    groups = _by_config(others)
+    rival = max(groups, key=_means(groups, lambda r: r.metrics['accuracy']).get)
+    a, b = _values(own), _values(groups[rival])
     gains = [a[k] - b[k] for k in a if k in b]
     return (np.mean(gains), _half(gains, own), len(gains), rival.model) if len(gains) > 1 else (np.nan, np.nan, len(gains), rival.model)
 
@@ -95,19 +95,19 @@ _seeds = 'Train more seeds (seeds=5), or claim no difference.'
 def _lead_finding(own, others):
     "A finding if the lead of `own` over the best of `others` is not carried, or cannot be paired."
     lead, half, n, rival = _lead(own, others)
-    if n < 2: return Finding('mind', f'{n} of the {len(own)} trainings can be paired with one of {rival} by seed and fold.', _seeds)
+    if n < 2: return Finding('warning', f'{n} of the {len(own)} trainings can be paired with one of {rival} by seed and fold.', _seeds)
     if abs(lead) > half: return None
-    return Finding('likely wrong', f'The lead over {rival} is {lead:+.4f}, with a half width of {half:.4f} over {n} pairs.', _seeds)
+    return Finding('error', f'The lead over {rival} is {lead:+.4f}, with a half width of {half:.4f} over {n} pairs.', _seeds)
 
 @register_check('too few seeds')
 def few_seeds(record, siblings, others, claim):
     "A claim that the spread over seeds or folds does not carry."
     own = [r for r in [record, *siblings] if r.outcome == 'finished']
     if record.outcome != 'finished': return None
-    if len(own) == 1: return Finding('likely wrong' if others or claim else 'mind', _single, 'Train at least three seeds (seeds=3).')
+    if len(own) == 1: return Finding('error' if others or claim else 'warning', _single, 'Train at least three seeds (seeds=3).')
     if others and (found := _lead_finding(own, others)): return found
     if not claim or claim > (half := _half([*_values(own).values()], own)): return None
-    return Finding('likely wrong', f'A difference of {claim:.4f} is claimed, and {len(own)} trainings have a half width of {half:.4f}.', _seeds)
+    return Finding('error', f'A difference of {claim:.4f} is claimed, and {len(own)} trainings have a half width of {half:.4f}.', _seeds)
 
 # %% ../../nbs/87_diagnose.ipynb #3c28faf1
 @contextmanager
@@ -149,11 +149,11 @@ def against_finder(
     low, high = said['low'], said['high']
     if low <= lr <= high: return None
     apart = f"{low/lr:.3g} times below" if lr < low else f"{lr/high:.3g} times above"
-    return Finding('likely wrong', f"The peak rate {lr:g} lies {apart} the finder's interval, {low:.2g} to {high:.2g}.",
+    return Finding('error', f"The peak rate {lr:g} lies {apart} the finder's interval, {low:.2g} to {high:.2g}.",
                    f"Try lr={said['valley']:.1g}, the finder's suggestion.")
 
 # %% ../../nbs/87_diagnose.ipynb #c50ba975
-_order = ['likely wrong', 'mind']
+_order = ['error', 'warning']
 
 def findings(
     record:Record,

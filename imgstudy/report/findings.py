@@ -16,7 +16,7 @@ from ..data.datasets import get_dataset
 from ..records.find import find_records
 from ..stats.seeds import epoch_seconds, tested_interval
 from ..stats.pairs import compare_pairs, interval_sign
-from ..stats.ways import drawn_seeds, validation
+from ..stats.configs import drawn_seeds, validation
 from ..study.studies import get_study, studies, study_runs
 from .overview import *
 
@@ -90,7 +90,7 @@ def _rival(scratch, best) -> str:
 # %% ../../nbs/89_findings.ipynb #6f2f4bad
 def transfer_sentences(
     pairs:dict, # as from `transfer_pairs`
-    best=None,  # as from `best_ways`, to name a better network from scratch
+    best=None,  # as from `best_configs`, to name a better network from scratch
 ) -> list: # of sentences
     "What transfer brought, pair by pair, with one interval."
     said = [f'Transfer, {name}: {brief_gain(a, b)}{_rival(a, best or {})}' for name, (a, b) in pairs.items()]

@@ -9,12 +9,13 @@ __all__ = ['planned_runs', 'real_pairs', 'answer_parts', 'gains_figure', 'tuning
 
 # %% ../../nbs/93_general.ipynb #9c343b55
 import numpy as np, pandas as pd
+from ..core import device_name
 from ..runs import run_id
 from ..references import references
 from ..data.datasets import get_dataset
 from ..stats.seeds import with_intervals
 from ..stats.pairs import compare_all, compare_pairs, plot_comparisons
-from ..stats.ways import is_demonstration, transfer_pairs, validation, ways
+from ..stats.configs import configs, is_demonstration, transfer_pairs, validation
 from ..study.studies import get_study, studies
 from .tables import *
 from .overview import *
@@ -43,7 +44,7 @@ def real_pairs(pairs:dict) -> dict:
 def _transfers_said(records) -> list: # of sentences
     "What transfer brought: in all, pair by pair, and to the calibration."
     pairs = real_pairs(transfer_pairs(records))
-    return [transfer_verdict(pairs), *transfer_sentences(pairs, best_ways(records)), calibration_sentence(pairs)]
+    return [transfer_verdict(pairs), *transfer_sentences(pairs, best_configs(records)), calibration_sentence(pairs)]
 
 def _asked(root, short) -> dict: # question -> sentences
     "What the studies ask."
@@ -84,7 +85,7 @@ def tuning_figure(study, root=None):
 def bubbles_figure(records, x):
     "Accuracy over parameters or seconds of the best ways to train, as a figure of the page."
     shown = [r for r in records if not is_demonstration(r)] or records
-    best = {(w[0].run.dataset, w[0].run.model, w[0].run.init == 'scratch'): w for w in sorted(ways(shown), key=validation)} # the last one stays
+    best = {(w[0].run.dataset, w[0].run.model, w[0].run.init == 'scratch'): w for w in sorted(configs(shown), key=validation)} # the last one stays
     t = groups_table({' '.join(map(str, k)): w for k, w in best.items()})
     return as_figure(plot_bubbles(t, x), f'Test accuracy of {len(t)} networks over {x}; bubbles grow with the operations an image takes.',
                      f'Of each data set, network and start the way to train that validation images choose; whiskers are ranges over seeds or folds.' + (' Seconds are those of the quickest of its trainings, median epoch times epochs; a busy machine makes them longer, and that of the source of a transfer is not in them.' if x == 'seconds' else ''))
@@ -104,7 +105,7 @@ def _settings(run) -> str:
 
 def _every_way(records) -> pd.DataFrame: # a row a way to train
     "Accuracy and cost of each way to train."
-    of = {w[0].id: w for w in ways(records)}
+    of = {w[0].id: w for w in configs(records)}
     t = groups_table(of).sort_values(['dataset', 'model', 'accuracy'])
     span = [f'{r.accuracy:.3f}' + f' ({r.low:.3f} to {r.high:.3f})'*(r.n > 1) for r in t.itertuples()]
     return pd.DataFrame({'network': t.model, 'trained with': [_settings(of[i][0].run) for i in t.index], 'size': [of[i][0].run.size for i in t.index], 'epochs': t.epochs.map('{:g}'.format), 'n': t.n,
@@ -157,7 +158,7 @@ def other_sections(
 ) -> list: # of HTML
     "Curves, comparisons, classes, calibration and mistakes of what no study planned."
     planned, parts, sets = planned_runs(root), [], {}
-    for way in ways([r for r in records if r.id not in planned]): sets.setdefault(way[0].run.dataset, {}).setdefault(_way_name(way), way)
+    for way in configs([r for r in records if r.id not in planned]): sets.setdefault(way[0].run.dataset, {}).setdefault(_way_name(way), way)
     for dataset, groups in sets.items():
         title, best, few = get_dataset(dataset).title, best_row(groups), best_rows(groups, most)
         t = groups_table(groups).drop(columns=['dataset', 'flops', 'model', 'init'])
@@ -165,7 +166,7 @@ def other_sections(
         parts += [as_table(t, f'{title}: ways to train'), curves_figure(few)]
         alike = max(same_images(few).values(), key=len)
         if len(alike) > 1: parts.append(comparisons_html(compare_all(alike), f'{title}: compared on the same images and seeds'))
-        parts += [classwise_figure(best, groups[best]), confusion_figure(best, groups[best]), calibration_figure(few), *mistakes_section(best, groups[best])]
+        parts += [classwise_figure(best, groups[best]), confusion_figure(best, groups[best]), calibration_figure(few), *confident_errors_section(best, groups[best])]
     return parts
 
 # %% ../../nbs/93_general.ipynb #b3fb7025
@@ -202,8 +203,8 @@ def threats(
     notes = {}
     for r in records: notes.setdefault(r.run.dataset, r.info['data'].get('note'))
     subset = [r for r in records if r.run.subset not in (None, 1.)]
-    few = [w for w in ways(records) if len(w) == 1]
-    mixed = [w for w in ways(records) if len({r.info['model']['precision'] for r in w}) > 1]
+    few = [w for w in configs(records) if len(w) == 1]
+    mixed = [w for w in configs(records) if len({r.info['model']['precision'] for r in w}) > 1]
     leaked = {}
     for r in records: leaked[r.run.dataset] = max(leaked.get(r.run.dataset, 0), r.info['data'].get('leaked') or 0)
     leaked = {k: n for k, n in leaked.items() if n}
@@ -214,10 +215,10 @@ def threats(
     formats = {}
     for r in records: formats.setdefault(r.run.dataset, set()).update(r.info['data'].get('formats') or {})
     return [f'Scale: {len(subset)} of {len(records)} trainings use part of the training images; rows labelled small, on fewer images or epochs than published, are not compared with published figures as equals.',
-            f'Few seeds: {len(few)} of {len(ways(records))} ways to train have one training; nothing is said of them over seeds.',
+            f'Few seeds: {len(few)} of {len(configs(records))} ways to train have one training; nothing is said of them over seeds.',
             'Test images that are also among the training images of a run, byte for byte: ' + (', '.join(f'{k} up to {n}' for k, n in leaked.items()) if leaked else 'none were found in these runs') + '.',
             'Copies: images were read as ' + ', '.join(f"{k} {' '.join(sorted(v))}" for k, v in sorted(formats.items()) if v) + '; JPEG and WebP are not the original pixels, and sizes are those under The data.',
-            *([f'Precision: {len(mixed)} of {len(ways(records))} ways to train {"have" if len(mixed) > 1 else "has"} seeds in bfloat16 and in float32, as the machines were that trained them.'] if mixed else []),
+            *([f'Precision: {len(mixed)} of {len(configs(records))} ways to train {"have" if len(mixed) > 1 else "has"} seeds in bfloat16 and in float32, as the machines were that trained them.'] if mixed else []),
             *([contamination] if any(r.run.init == 'imagenet' for r in records) else []),
             f'Records from a working tree with uncommitted changes: {len(dirty)} of {len(records)} (their commits end in +).',
             f'Selection: {len(on_test)} of {len(refs)} accuracies and losses published in the five studies were chosen on the images that they are of; ours are chosen on validation images.',
@@ -231,14 +232,14 @@ def provenance(
     env = [r.info['environment'] for r in records]
     count = lambda values: ', '.join(f'{k} ({n})' for k, n in pd.Series(values).value_counts(sort=False).sort_index().items())
     names = sorted({k for e in env for k in e['versions']})
-    return dict(Machines=count([f"{e['gpu'] or e['cpu']}, {e['cores']} cores, {e['threads']} thread{'s'*(e['threads'] > 1)}" for e in env]), Python=count([e['python'] for e in env]),
+    return dict(Machines=count([f"{device_name(e)}, {e['cores']} cores, {e['threads']} thread{'s'*(e['threads'] > 1)}" for e in env]), Python=count([e['python'] for e in env]),
                 **{k: count([e['versions'].get(k, 'none') for e in env]) for k in names}, Commits=count([e['commit'] or 'none' for e in env]),
                 Precision=count([r.info['model']['precision'] for r in records]))
 
 # %% ../../nbs/93_general.ipynb #7b3c07fa
 def _machine(record) -> str:
     env = record.info['environment']
-    return f"{env['gpu'] or env['cpu']}, {env['cores']} cores"
+    return f"{device_name(env)}, {env['cores']} cores"
 
 def _time_row(records) -> dict:
     "Seconds and kilowatt hours of `records`."
@@ -274,6 +275,6 @@ def trainings_list(
         r, names = have.get(i), ', '.join(planned[i][1]) if i in planned else 'none'
         if r is None: rows.append({'run': i, 'studies': names, 'test accuracy': 'missing'}); continue
         m, env = r.metrics, r.info['environment']
-        rows.append({'run': Link(i, f'{where}/{i}/record.json'), 'studies': names, 'test accuracy': f"{m['accuracy']:.4f} [{m['accuracy_interval'][0]:.4f}, {m['accuracy_interval'][1]:.4f}]",
-                     'seconds': round(r.info['cost']['seconds'], 1), 'trained': r.info['created'], 'commit': env['commit'], 'machine': env['gpu'] or env['cpu']})
+        rows.append({'run': PageLink(i, f'{where}/{i}/record.json'), 'studies': names, 'test accuracy': f"{m['accuracy']:.4f} [{m['accuracy_interval'][0]:.4f}, {m['accuracy_interval'][1]:.4f}]",
+                     'seconds': round(r.info['cost']['seconds'], 1), 'trained': r.info['created'], 'commit': env['commit'], 'machine': device_name(env)})
     return pd.DataFrame(rows).set_index('run')

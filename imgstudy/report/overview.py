@@ -8,6 +8,7 @@ __all__ = ['study_groups', 'best_rows', 'plot_group_curves', 'plot_rates', 'plot
 
 # %% ../../nbs/82_overview.ipynb #4432cf6a
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
+from ..core import device_name
 from ..references import best_references
 from ..models.register import models
 from ..models.zoo import model_cost, name_points
@@ -111,7 +112,7 @@ def groups_table(
         mean = lambda f: float(np.mean([f(r) for r in records]))
         rows[name] = dict(model=r.run.model, dataset=r.run.dataset, init=r.run.init.split(':')[0], n=len(records), accuracy=np.mean(acc), low=min(acc), high=max(acc),
                           parameters=r.info['model']['parameters'], flops=r.info['model']['flops'], seconds=min(epoch_seconds(r) for r in records), # of the same work the least disturbed
-                          epochs=mean(lambda r: len(r.history)), device=r.info['environment']['gpu'] or r.info['environment']['cpu'])
+                          epochs=mean(lambda r: len(r.history)), device=device_name(r.info['environment']))
     return pd.DataFrame(rows).T.infer_objects().rename_axis('row')
 
 def _whiskers(t): return np.stack([t.accuracy - t.low, t.high - t.accuracy]).clip(0) # equal numbers may differ in the last bit
@@ -167,20 +168,20 @@ def plot_grid(
     panels = list(dict.fromkeys(rest))
     cols = min(4, len(panels)); rows = -(-len(panels)//cols)
     fig, axs = plt.subplots(rows, cols, figsize=(max(4, 2.4*cols), 2.3*rows + .4), sharey=True, squeeze=False, layout='constrained')
-    looks = {v: (f'C{j}', 'os^D'[j % 4]) for j, v in enumerate(dict.fromkeys(f[factors[1]]) if len(factors) > 1 else [''])}
-    for ax, panel in zip(axs.flat, panels): _points(ax, f[rest == panel], factors, panel, looks)
+    styles = {v: (f'C{j}', 'os^D'[j % 4]) for j, v in enumerate(dict.fromkeys(f[factors[1]]) if len(factors) > 1 else [''])}
+    for ax, panel in zip(axs.flat, panels): _points(ax, f[rest == panel], factors, panel, styles)
     for ax in axs.flat[len(panels):]: ax.axis('off')
     for ax in axs[:, 0]: ax.set_ylabel('test accuracy')
     shown = {label: handle for ax in axs.flat for handle, label in zip(*ax.get_legend_handles_labels())} # a panel may lack a level
     if len(factors) > 1: fig.legend(shown.values(), shown, loc='outside lower center', ncols=4, frameon=False)
     return axs
 
-def _points(ax, table, factors, title, looks):
-    "One panel of a grid; `looks`: colour and marker of each level of the second factor."
+def _points(ax, table, factors, title, styles):
+    "One panel of a grid; `styles`: colour and marker of each level of the second factor."
     x = {v: i for i, v in enumerate(dict.fromkeys(table[factors[0]]))}
     second = factors[1] if len(factors) > 1 else None
     for j, (value, t) in enumerate(table.groupby(second, sort=False) if second else [('', table)]):
-        color, marker = looks[value]
+        color, marker = styles[value]
         ax.plot([x[v] + .16*j - .08 for v in t[factors[0]]], t.accuracy, marker, color=color, ms=5, alpha=.75, label=f'{second} {value}')
     ax.set(xticks=[*x.values()], xticklabels=[*x], xlabel=factors[0]); ax.set_title(title, fontsize=8); ax.margins(x=.2)
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['our_protocol', 'facts_section', 'results_table', 'published_and_ours', 'curves_figure', 'rates_figure',
            'confusion_figure', 'classwise_figure', 'calibration_figure', 'classes_section', 'comparisons_html',
-           'comparisons_section', 'grid_section', 'tuned_section', 'changes_section', 'mistakes_section',
+           'comparisons_section', 'grid_section', 'tuned_section', 'changes_section', 'confident_errors_section',
            'cams_section', 'best_row', 'untrained', 'study_section', 'labels_figure', 'show']
 
 # %% ../../nbs/92_sections.ipynb #ddb2bc5d
@@ -19,7 +19,7 @@ from ..records.find import committed_records
 from ..stats.seeds import with_intervals
 from ..stats.pairs import plot_comparisons
 from ..stats.grid import factor_value
-from ..stats.ways import has_learnt, validation
+from ..stats.configs import has_learnt, validation
 from ..study.studies import get_study, study_runs
 from .plots import *
 from .tables import *
@@ -253,13 +253,13 @@ def changes_section(
     return parts
 
 # %% ../../nbs/92_sections.ipynb #8e2f2484
-def mistakes_section(name, records) -> list: # of HTML
+def confident_errors_section(name, records) -> list: # of HTML
     "The surest mistakes of the first training that has pictures of them."
     kept = [r for r in records if (r.path/'mistakes.webp').exists()]
     if not kept: return []
-    t = mistakes_table(kept[0])[:12]
+    t = confident_errors_table(kept[0])[:12]
     said = ', '.join(f'{r.true} read as {r.predicted} with {r.probability:.0%}' for r in t[:3].itertuples())
-    return [as_figure(plot_mistakes_kept(kept[0]), f'The {len(t)} surest mistakes of {name}: {said}, and so on.', f'{name}, seed {kept[0].run.seed}: of its mistakes those with the highest confidence; true class, predicted class, confidence.')]
+    return [as_figure(plot_confident_errors_kept(kept[0]), f'The {len(t)} surest mistakes of {name}: {said}, and so on.', f'{name}, seed {kept[0].run.seed}: of its mistakes those with the highest confidence; true class, predicted class, confidence.')]
 
 def cams_section(groups) -> list: # of HTML
     "Grad-CAM of the rows that have it, on the same images."
@@ -301,7 +301,7 @@ def study_section(
     parts += grid_section(study, root) + ([] if study.name == 'tuned' else comparisons_section(study, root))
     if any('class' in v for v in study.shown.values()): parts += classes_section(groups)
     parts += [classwise_figure(best, groups[best]), confusion_figure(best, groups[best]), calibration_figure(few)] if study.name != 'tuned' else []
-    return parts + mistakes_section(best, groups[best]) + cams_section(groups)
+    return parts + confident_errors_section(best, groups[best]) + cams_section(groups)
 
 # %% ../../nbs/92_sections.ipynb #137f18b8
 def labels_figure(groups):

@@ -8,7 +8,7 @@ __all__ = ['run_differences', 'rounding', 'compare_reference']
 # %% ../../nbs/53_published.ipynb #79b2d877
 import numpy as np, pandas as pd
 from ..core import StudyError, did_you_mean
-from ..runs import Run, run_to_dict
+from ..runs import Run, run_to_dict, total_epochs
 from ..records.record import by_fold, finished
 from .seeds import *
 
@@ -21,7 +21,7 @@ _protocol = ('epochs', 'size', 'bs', 'lr', 'schedule', 'augment') # what a reade
 def _flat(run) -> dict:
     "Fields of run and recipe, with the kind of its `init`, and with its frozen epochs among the epochs."
     flat = {**{k: v for k, v in run_to_dict(run).items() if k != 'recipe'}, **run_to_dict(run)['recipe']}
-    return flat | dict(init=run.init.split(':')[0], epochs=run.recipe.epochs + (run.recipe.frozen_epochs or 0))
+    return flat | dict(init=run.init.split(':')[0], epochs=total_epochs(run.recipe))
 
 def _smaller(field, ours, theirs):
     "Whether `ours` is less than `theirs` in what makes a training large."

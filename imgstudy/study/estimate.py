@@ -9,7 +9,7 @@ __all__ = ['default_rate', 'fit_rate', 'estimate_seconds', 'plan_table']
 import numpy as np, pandas as pd
 from functools import lru_cache
 from scipy.optimize import nnls
-from ..runs import Run
+from ..runs import Run, total_epochs
 from ..data.datasets import find_images
 from ..models.register import count_flops
 from ..models.zoo import create_light
@@ -36,7 +36,7 @@ def _flops(model, size): return count_flops(create_light(model, 10, size=size), 
 def _work(run, counts=None) -> np.ndarray: # images, operations; counts: images in each split, where they are known
     "What `run` has to do in all its epochs and its test."
     train, valid, test = (counts[k] for k in ('train', 'valid', 'test')) if counts else _parts(run)
-    epochs, flops = run.recipe.epochs + (run.recipe.frozen_epochs or 0), _flops(run.model, run.size)
+    epochs, flops = total_epochs(run.recipe), _flops(run.model, run.size)
     return np.array([epochs*(train + valid) + test, flops*(epochs*(3*train + valid) + test)])
 
 def _parts(run) -> tuple: # images to train on, to validate and to test
@@ -76,6 +76,6 @@ def plan_table(
     for name, runs in study_runs(study, scale, seeds).items():
         r, total = runs[0], lambda f: sum(map(f, runs))
         rows.append(dict(row=name, model=r.model, dataset=r.dataset, init=r.init.split(':')[0], runs=len(runs), size=r.size, subset=r.subset,
-                         epochs=total(lambda r: r.recipe.epochs + (r.recipe.frozen_epochs or 0)),
+                         epochs=total(lambda r: total_epochs(r.recipe)),
                          seconds=round(total(lambda r: estimate_seconds(r, rate)))))
     return pd.DataFrame(rows).set_index('row')

@@ -82,12 +82,12 @@ studies.add(Study('tuned', 'How much of each published gap was architecture, and
     note='Rates were set by habit and on validation images, not searched.'));
 
 # %% ../../nbs/63_ours.ipynb #cac3ca8b
-_shares = (.01, .05, .1, .25, .5, 1.)
+_fracs = (.01, .05, .1, .25, .5, 1.)
 _few = dict(dataset='stanford_dogs20', model='mobilenetv2_keras', epochs=20)
 
 studies.add(Study('label_efficiency', 'How many labelled images does a transfer save?', 'ours',
     'The same network and images on both sides, each with its own rate, the transfer with one more epoch, in which only the head learns; the shares are drawn stratified, the smaller ones not within the larger.',
-    tuple(Row(f'{how}, {share:.0%} of the labels', {**_few, **said, 'subset': share})
-          for share in _shares for how, said in (('scratch', dict(lr=3e-3)), ('ImageNet', dict(init='imagenet', lr=1e-3, frozen_epochs=1)))),
+    tuple(Row(f'{how}, {frac:.0%} of the labels', {**_few, **said, 'subset': frac})
+          for frac in _fracs for how, said in (('scratch', dict(lr=3e-3)), ('ImageNet', dict(init='imagenet', lr=1e-3, frozen_epochs=1)))),
     expected=(.04, .97), small=dict(size=96, epochs=5), small_seeds=1,
     note='Stanford Dogs comes from ImageNet: the pretrained weights have seen these images.'));

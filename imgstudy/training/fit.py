@@ -21,7 +21,7 @@ from fastai.basics import Callback, CancelBackwardException, CancelFitException,
 from timm.utils import ModelEmaV3
 from torch.nn import functional as F
 from ..core import StudyError
-from ..runs import Recipe
+from ..runs import Recipe, total_epochs
 from .learner import *
 from .schedule import *
 
@@ -73,9 +73,9 @@ class StopOnNaN(Callback):
     def after_loss(self):
         if not self.training: return
         self.seen.append((self.train_iter + 1, self.loss.detach()))
-        if len(self.seen) >= (1 if self.loss.device.type == 'cpu' else 64): self.look()
-    def after_train(self): self.look()
-    def look(self):
+        if len(self.seen) >= (1 if self.loss.device.type == 'cpu' else 64): self.check_finite()
+    def after_train(self): self.check_finite()
+    def check_finite(self):
         seen, self.seen = self.seen, []
         if not seen or torch.stack([loss for _, loss in seen]).isfinite().all(): return
         step, loss = next(s for s in seen if not torch.isfinite(s[1]))

@@ -20,10 +20,10 @@ from torch.func import functional_call, stack_module_state
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from ..core import StudyError, keep_memory
-from ..runs import Recipe, Run, run_to_dict
+from ..runs import Recipe, Run, run_to_dict, total_epochs
+from ..data.loaders import as_planes, cache_on_device
 from .learner import *
 from .schedule import *
-from ..data.loaders import as_planes, hold as hold_images
 
 # %% ../../nbs/45_stacked.ipynb #efc47f61
 class Stack(nn.Module):
@@ -102,22 +102,22 @@ class StackedDL:
     "Batches of several `PixelDL`s at once: images [members, n, 3, size, size], classes [members, n]."
     def __init__(self,
         dls,   # a loader a member
-        looks, # a value a member: equal where images are prepared alike
+        tfm_keys, # a value a member: equal where images are prepared alike
     ):
-        self.dls, self.rng, self.device, self.bs, self.held = dls, Generators(dls), dls[0].device, dls[0].bs, None
+        self.dls, self.rng, self.device, self.bs, self.cached = dls, Generators(dls), dls[0].device, dls[0].bs, None
         if len({(len(dl), dl.bs) for dl in dls}) > 1 and dls[0].drop_last:
             raise StudyError('These trainings differ in their number of batches and cannot be stacked.')
-        self.alike = [[k for k, l in enumerate(looks) if l == look] for look in dict.fromkeys(looks)]
+        self.alike = [[k for k, l in enumerate(tfm_keys) if l == key] for key in dict.fromkeys(tfm_keys)]
     def __len__(self): return max(map(len, self.dls))
     def to(self, device): self.device = device
 
 # %% ../../nbs/45_stacked.ipynb #f7b29dab
 @patch
-def hold(self:StackedDL):
+def load(self:StackedDL):
     "The images that any member uses, where each member has its own among them, and their classes."
-    rows, classes = zip(*(dl.places() for dl in self.dls))
+    rows, classes = zip(*(dl.indices() for dl in self.dls))
     used, where = torch.from_numpy(np.concatenate(rows)).unique(return_inverse=True)
-    images = hold_images(self.dls[0].pixels.array(), used.numpy(), self.device)
+    images = cache_on_device(self.dls[0].pixels.array(), used.numpy(), self.device)
     self.groups = [torch.tensor(ks, device=self.device) for ks in self.alike]
     self.back = torch.cat(self.groups).argsort()
     return images, where.split([len(r) for r in rows]), classes
@@ -126,7 +126,7 @@ def hold(self:StackedDL):
 def order(self:StackedDL):
     "Where the images of an epoch are, and their classes: int64, [members, n] each."
     for dl in self.dls: dl.randomize(); dl.before_iter() # which tells the transforms whether this is training
-    _, where, classes = self.held
+    _, where, classes = self.cached
     orders = [torch.tensor(dl.get_idxs()) for dl in self.dls]
     pad = lambda xs, value: pad_sequence([x[o] for x, o in zip(xs, orders)], True, value)
     return pad(where, 0), pad(classes, -100).to(self.device)
@@ -134,20 +134,20 @@ def order(self:StackedDL):
 @patch
 def __iter__(self:StackedDL):
     if not len(self): return # no validation images
-    self.held = self.held or self.hold()
+    self.cached = self.cached or self.load()
     rows, classes = self.order()
     for start in range(0, len(self)*self.bs, self.bs):
         i, yb = rows[:, start:start + self.bs], classes[:, start:start + self.bs]
-        yield self.prepare(as_planes(self.held[0](i.flatten())).unflatten(0, i.shape)), yb
+        yield self.prepare(as_planes(self.cached[0](i.flatten())).unflatten(0, i.shape)), yb
 
 # %% ../../nbs/45_stacked.ipynb #c17cd5a6
 @patch
 def prepare(self:StackedDL, x): # uint8, [members, n, 3, size, size]
     "Augmented and normalised images, float32, of the same shape."
-    if len(self.alike) == 1: return _looked(self.dls[0], x)
-    return torch.cat([_looked(self.dls[ks[0]], x[g]) for ks, g in zip(self.alike, self.groups)])[self.back]
+    if len(self.alike) == 1: return _prepared(self.dls[0], x)
+    return torch.cat([_prepared(self.dls[ks[0]], x[g]) for ks, g in zip(self.alike, self.groups)])[self.back]
 
-def _looked(dl, x):
+def _prepared(dl, x):
     "`x` as `dl` prepares images, all at once."
     xb, = dl.after_batch((x.flatten(0, 1).as_subclass(TensorImage),))
     return xb.as_subclass(torch.Tensor).unflatten(0, x.shape[:2])
@@ -200,8 +200,8 @@ class StackedSchedules(Callback):
         self.schedules, self.which = [create_schedule(r) for r in unique], [unique.index(r) for r in shapes]
     def before_epoch(self):
         n = len(self.dls.train)
-        share = lambda i: self.epoch/self.n_epoch + i/(n*self.n_epoch)
-        rows = [[(s['lr'](share(i))[0], s['mom'](share(i))) for s in self.schedules] for i in range(n)]
+        frac = lambda i: self.epoch/self.n_epoch + i/(n*self.n_epoch)
+        rows = [[(s['lr'](frac(i))[0], s['mom'](frac(i))) for s in self.schedules] for i in range(n)]
         self.rows = torch.tensor(rows)[:, self.which, :, None].to(self.dls.device) # [steps, members, 2, 1]
     def before_batch(self):
         if self.training: self.opt.opt.lr, self.opt.opt.mom = self.rows[self.iter].unbind(1)
@@ -329,9 +329,9 @@ def stack_learners(
     rates = {tuple(m.p for m in l.model.modules() if isinstance(m, (nn.Dropout, nn.Dropout2d))) for l in learners}
     if len({r.dropout for r in recipes}) > 1 and len(rates) == 1:
         raise StudyError('The model keeps its dropout to itself, so members with different rates cannot be stacked: train them alone.')
-    looks, device = [l.dls.look for l in learners], learners[0].dls.device
-    if None in looks: raise StudyError('The images are not kept as pixels, so trainings cannot be stacked: raise IMGSTUDY_CACHE_GB or train them alone.')
-    dls = DataLoaders(*(StackedDL([l.dls[i] for l in learners], looks) for i in (0, 1)), device=device)
+    tfm_keys, device = [l.dls.tfm_key for l in learners], learners[0].dls.device
+    if None in tfm_keys: raise StudyError('The images are not kept as pixels, so trainings cannot be stacked: raise IMGSTUDY_CACHE_GB or train them alone.')
+    dls = DataLoaders(*(StackedDL([l.dls[i] for l in learners], tfm_keys) for i in (0, 1)), device=device)
     learn = StudyLearner(dls, Stack([l.model for l in learners]).to(device), loss_func=StackedLoss(recipes[0].label_smoothing or 0.),
                          opt_func=_optimiser(members), train_bn=False)
     learn.recorder.loss, learn.recorder.smooth_loss = learners[0].recorder.loss, learners[0].recorder.smooth_loss

@@ -6,14 +6,15 @@
 __all__ = ['stack_id', 'kept_stacks', 'train_stacked', 'Clock', 'stacking_gain', 'kept_gain']
 
 # %% ../../nbs/47_train_stacked.ipynb #16bc29d1
-import dataclasses, hashlib, json, math, os, time
+import dataclasses, hashlib, json, math, time
 from contextlib import suppress
 from functools import partial
 from types import SimpleNamespace
 import torch
 from fastai.basics import Callback, CancelFitException
 from pathlib import Path
-from ..core import StudyError, cache_root, environment, runs_root, seed_everything, writable
+from ..core import (StudyError, atomic_file, cache_root, device_name, environment, runs_root, seed_everything,
+                           writable)
 from ..runs import Run, run_from_dict, run_id, run_to_dict
 from ..data.split import load_data, part_of
 from ..data.loaders import create_dls
@@ -150,12 +151,10 @@ def stacking_gain(
 def kept_gain(run:Run, n:int=8) -> float:
     "`stacking_gain`, from the cache if it was measured before."
     here, file = environment(), writable(cache_root(), 'IMGSTUDY_CACHE')/'stacking.json'
-    name = ' '.join(map(str, (here['gpu'] or here['cpu'], here['threads'], torch.__version__, run.model, run.size, run.recipe.bs, run.precision, n)))
+    name = ' '.join(map(str, (device_name(here), here['threads'], torch.__version__, run.model, run.size, run.recipe.bs, run.precision, n)))
     known = json.loads(file.read_text()) if file.exists() else {}
     if name in known: return known[name]
     gain = stacking_gain(run, n)
     if math.isnan(gain): return gain # another data set may have enough steps
-    part = file.with_suffix(f'.{os.getpid()}.part')
-    part.write_text(json.dumps(known | {name: gain}, indent=1))
-    part.replace(file)
+    with atomic_file(file) as part: part.write_text(json.dumps(known | {name: gain}, indent=1))
     return gain
