@@ -28,6 +28,7 @@ from .sweep.needs import data_here, data_missing, source_id
 from .sweep.states import run_states
 from .sweep.workers import study_notebook
 from .sweep.sweep import sweep
+from .report.wording import gain_words, verdict_words, winner_words
 from .report.tables import answer_table, comparisons_table, folds_table, grid_part, grid_tables, scale_runs
 from .report.exhibits import data_exhibit
 from .report.compare import run_comparison
@@ -108,7 +109,17 @@ def _check_data(runs, root):
         if now != was: raise StudyError(f'{r.run.dataset} has changed since the record {r.path} was made (fingerprint {was}, now {now}). '
                                         'Delete or rename the records of the old images, or take another folder with --root.')
 
-def _short(table): return table[['difference', 'seeds_low', 'seeds_high', 'over', 'p_better', 'p_holm', 'says', 'finding']] if len(table) else table
+def _short(table):
+    "Comparisons for the terminal."
+    if not len(table): return table
+    rows = [*table.itertuples()]
+    table = table.assign(says=[gain_words(r.gain) for r in rows], finding=[winner_words(r) for r in rows])
+    return table[['difference', 'seeds_low', 'seeds_high', 'over', 'p_better', 'p_holm', 'says', 'finding']]
+
+def _answers(table):
+    "Published figures and ours for the terminal, each with its verdict in words."
+    words = [verdict_words(v, why) if v else '' for v, why in zip(table.verdict, table.reasons)]
+    return with_intervals(table.assign(verdict=words).drop(columns='reasons'))
 
 def _said_part(study, *args):
     n = len(grid_part(study, *args))
@@ -119,7 +130,7 @@ def _answer(chosen, scale, seeds, root):
     for s in chosen:
         print(f'\n{s.name}: {s.question}')
         args = s, scale, int(seeds) if seeds else None, root
-        _show(with_intervals(answer_table(*args)))
+        _show(_answers(answer_table(*args)))
         if scale == 'smoke': continue # it shows that rows train, not which is better
         part = _said_part(*args)
         for title, table in (('Zero-one loss, fold by fold', folds_table(*args)), ('Compared pair by pair', _short(comparisons_table(*args))),

@@ -7,7 +7,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from imgstudy.records.metrics import t_interval, wilson_interval
 from imgstudy.records.record import Record, pack_predictions
 from imgstudy.runs import make_run
-from imgstudy.stats.pairs import bootstrap_gains, compare_all, compare_pairs, holm, mcnemar_table
+from imgstudy.stats.pairs import Basis, bootstrap_gains, compare_all, compare_pairs, holm, mcnemar_table, paired_gain
 from imgstudy.stats.grid import best_cell, factor_effects
 
 alpha, gain = .05, .03
@@ -136,15 +136,15 @@ def groups(rng, shares, seeds=5, images=500):
 
 def test_a_family_of_equals_is_left_alone():
     rng, times = np.random.default_rng(0), 60
-    false = [(compare_all(groups(rng, dict(a=.7, b=.7, c=.7))).finding != 'not told apart').any() for _ in range(times)]
+    false = [compare_all(groups(rng, dict(a=.7, b=.7, c=.7))).better.notna().any() for _ in range(times)]
     assert np.mean(false) < .17, 'binomial: more than 10 of 60 at 5 % is one in ten thousand'
 
 
 def test_the_better_one_is_found():
     rng = np.random.default_rng(0)
     table = compare_all(groups(rng, dict(a=.6, b=.6, c=.8)), base='a')
-    assert table.finding.tolist() == ['not told apart', 'c better']
-    assert table.p_better['c over a'] > .99 and table.says['c over a'] == 'other better'
+    assert table.better.tolist() == [None, 'c']
+    assert table.p_better['c over a'] > .99 and (table.gain['c over a'].basis, table.gain['c over a'].sign) == (Basis.agree, 1)
 
 
 @pytest.mark.slow
@@ -158,8 +158,8 @@ def test_bootstrap_covers_closely(world, seeds):
 
 def test_says_better_of_equals_rarely():
     rng, times = np.random.default_rng(0), 150
-    said = [compare_pairs(*groups(rng, dict(a=.7, b=.7), seeds=3, images=200).values(), n=400).says[0] for _ in range(times)]
-    assert np.mean([s in ('other better', 'base better') for s in said]) < .12
+    found = [paired_gain(*groups(rng, dict(a=.7, b=.7), seeds=3, images=200).values(), n=400) for _ in range(times)]
+    assert np.mean([g.basis == Basis.agree and g.sign != 0 for g in found]) < .12
 
 
 def test_factor_effects_cover():

@@ -45,7 +45,7 @@ def headline_table(
         r, (mean, low, high, over) = way[0], tested_interval(way)
         same = (published.init == 'scratch') == (start == 'scratch')
         best = published[(published.dataset == dataset) & same].value.max()
-        rows.append({'data set': dataset, 'start': start, 'model': r.run.model, 'trained on': scale_said(r), 'test accuracy': f'{mean:.3f} [{low:.3f}, {high:.3f}]',
+        rows.append({'data set': dataset, 'start': start, 'model': r.run.model, 'trained on': training_scale(r), 'test accuracy': f'{mean:.3f} [{low:.3f}, {high:.3f}]',
                      'interval over': over, 'n': len(way), 'minutes a training': f'{training_minutes(way):.1f}',
                      'best in the five studies, same start': f'{best:.4f}' if best == best else ''})
     return pd.DataFrame(rows).set_index('data set')

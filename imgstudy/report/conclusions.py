@@ -10,8 +10,10 @@ __all__ = ['pair_sentence', 'verdict_counts', 'verdicts_sentence', 'decided_sent
 import numpy as np, pandas as pd
 from ..references import references
 from ..records.metrics import t_interval
+from ..stats.published import Verdict
 from ..stats.configs import configs, has_learnt
 from ..study.studies import get_study, studies
+from .wording import *
 from .tables import *
 from .overview import *
 from .findings import *
@@ -30,38 +32,51 @@ def pair_sentence(
     table = comparisons_table(study, 'largest', root=root)
     if f'{b} over {a}' not in table.index: return missing
     row = table.loc[f'{b} over {a}']
-    return f'{b} over {a}, {get_study(study).name}: {said_gain(row)}; {row.test}, Holm-adjusted p = {row.p_holm:.3g}: {row.finding}. On {scale_said(groups[b][0])}.'
+    return (f'{b} over {a}, {get_study(study).name}: {gain_sentence(row.gain)}; {row.test}, Holm-adjusted p = {row.p_holm:.3g}: '
+            f'{winner_words(row)}. On {training_scale(groups[b][0])}.')
 
 # %% ../../nbs/90_conclusions.ipynb #e77df9db
 def verdict_counts(
     root=None, # a folder of records; None: as for `find_records`
-) -> pd.Series: # within, above, below, not comparable, missing -> published figures
+) -> pd.Series: # `Verdict` -> published figures
     "How many of the published figures that a study holds its rows against came out how."
-    order = ['within', 'above', 'below', 'not comparable', 'missing']
-    rows = [(s.source, r.Index, r.metric, r.images, round(r.published, 2), r.verdict.split(' because')[0]) for s in studies.values()
+    order = list(Verdict)
+    rows = [(s.source, r.Index, r.metric, r.images, round(r.published, 2), r.verdict) for s in studies.values()
             for r in answer_table(s, 'largest', root=root).itertuples() if r.published == r.published]
-    t = pd.DataFrame(rows, columns=['source', 'row', 'metric', 'images', 'published', 'verdict']).sort_values('verdict', key=lambda v: v.map(order.index), kind='stable')
+    t = pd.DataFrame(rows, columns=['source', 'row', 'metric', 'images', 'published', 'verdict'])
+    t = t.sort_values('verdict', key=lambda v: v.map(order.index), kind='stable')
     t = t.drop_duplicates(['source', 'row', 'metric', 'images']) # in a table and again, rounded, in the text
-    return t.drop_duplicates(['source', 'metric', 'published']).verdict.value_counts().reindex(order, fill_value=0) # a figure may stand for several rows
+    counts = t.drop_duplicates(['source', 'metric', 'published']).verdict.value_counts() # a figure may stand for several rows
+    return counts.reindex(order, fill_value=0)
 
 def verdicts_sentence(counts) -> str:
     "What became of the published figures."
-    none = '' if counts[:3].sum() else ' So far, that is, no published figure is confirmed or refuted here.'
-    return (f'The {counts.sum()} published figures that a row of ours answers, each counted once: {counts["within"]} within our intervals, {counts["above"]} exceeded, {counts["below"]} not reached, '
-            f'{counts["not comparable"]} not comparable with what we trained (mostly because ours is smaller), {counts["missing"]} without a training yet.{none}')
+    decided = counts[Verdict.within], counts[Verdict.above], counts[Verdict.below]
+    none = '' if sum(decided) else ' So far, that is, no published figure is confirmed or refuted here.'
+    undecided = f'{n} undecided for want of an interval, ' if (n := counts[Verdict.undecided]) else ''
+    return (f'The {counts.sum()} published figures that a row of ours answers, each counted once: {decided[0]} within our intervals, '
+            f'{decided[1]} exceeded, {decided[2]} not reached, {counts[Verdict.not_comparable]} not comparable with what we trained '
+            f'(mostly because ours is smaller), {undecided}{counts[Verdict.missing]} without a training yet.{none}')
+
+_decided = {Verdict.within: 'within our interval', Verdict.above: 'exceeded', Verdict.below: 'not reached'}
+
+def _decided_line(study, r) -> str: # r: a row of `answer_table`
+    ends = _decided[r.verdict] + ' by a single training, other seeds untried'*bool(r.n == 1)
+    interval = f'{r.value:.3f} [{r.value_low:.3f}, {r.value_high:.3f}] over {r.over}, n={r.n}'
+    return f'{study}, {r.row}: {r.metric} {r.published:g} published, {ends}: {interval}.'
 
 def decided_sentences(
     root=None, # a folder of records; None: as for `find_records`
-) -> list: # of sentences, one a row that could be held against its published figure, and a caveat
+) -> list: # of sentences, one per row that could be held against its published figure, and a caveat
     "Which published figures lie within our intervals, which were exceeded or not reached, and what to mind of them."
-    said = []
+    lines = []
     for s in studies.values():
         t = answer_table(s, 'largest', root=root)
-        t = t[t.verdict.isin(['within', 'above', 'below'])].reset_index().drop_duplicates(['row', 'metric', 'images'])
-        for r in t.itertuples():
-            ends = dict(within='within our interval', above='exceeded', below='not reached')[r.verdict] + ' by a single training, other seeds untried'*bool(r.n == 1)
-            said.append(f'{s.name}, {r.row}: {r.metric} {r.published:g} published, {ends}: {r.value:.3f} [{r.value_low:.3f}, {r.value_high:.3f}] over {r.over}, n={r.n}.')
-    return said + ['A published figure is one number without an interval, taken as wide as its rounding; where its source leaves the recipe unsaid, we chose it.'][:len(said)]
+        t = t[t.verdict.isin(list(_decided))].reset_index().drop_duplicates(['row', 'metric', 'images'])
+        lines += [_decided_line(s.name, r) for r in t.itertuples()]
+    caveat = ('A published figure is one number without an interval, taken as wide as its rounding; where its source leaves the '
+              'recipe unsaid, we chose it.')
+    return lines + [caveat]*bool(lines)
 
 # %% ../../nbs/90_conclusions.ipynb #f8bb4812
 def missing_sentence(

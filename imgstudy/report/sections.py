@@ -9,7 +9,6 @@ __all__ = ['our_protocol', 'facts_section', 'results_table', 'published_and_ours
            'cams_section', 'best_row', 'untrained', 'study_section', 'labels_figure', 'show']
 
 # %% ../../nbs/92_sections.ipynb #ddb2bc5d
-import re
 import numpy as np, pandas as pd
 from IPython.display import display
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..stats.pairs import plot_comparisons
 from ..stats.grid import factor_value
 from ..stats.configs import has_learnt, validation
 from ..study.studies import get_study, study_runs
+from .wording import *
 from .plots import *
 from .tables import *
 from .overview import *
@@ -57,47 +57,51 @@ def facts_section(
 # %% ../../nbs/92_sections.ipynb #915d499b
 def _trainings(study, root) -> dict: # row -> text
     "Accuracies of all trainings of a row in one cell."
-    said = lambda v: v if isinstance(v, str) else f'{v:.3f}'
-    return {row: ', '.join(said(v) for v in values.dropna()) for row, values in trainings_table(study, 'largest', root=root).iterrows()}
+    cell = lambda v: v if isinstance(v, str) else f'{v:.3f}'
+    table = trainings_table(study, 'largest', root=root)
+    return {row: ', '.join(cell(v) for v in values.dropna()) for row, values in table.iterrows()}
+
+def _interval(r): # r: a row of `answer_table`
+    return f'{r.value:.3f} [{r.value_low:.3f}, {r.value_high:.3f}] over {r.over}' if r.n else 'missing'
 
 def results_table(
     study,     # a `Study` or its name
     root=None, # a folder of records; None: as for `find_records`
-) -> pd.DataFrame: # scale, n, metric, published, ours, verdict, because, trainings, probably wrong: a row a row and published figure
-    "What was published beside what we measured."
+) -> pd.DataFrame: # scale, n, metric, published, where, ours, verdict, reasons, trainings, probably wrong
+    "What was published beside what we measured: one row per row of the study and published figure."
     study, runs = get_study(study), scale_runs(study, 'largest', root=root)
     groups, t = study_groups(study, root=root), answer_table(study, 'largest', root=root)
-    interval = lambda r: f'{r.value:.3f} [{r.value_low:.3f}, {r.value_high:.3f}] over {r.over}' if r.n else 'missing'
-    rest = t.verdict.str.split(' because ', n=1).str
-    trained, wrong = _trainings(study, root), {row: diagnosis(records[0], siblings=records[1:]) for row, records in groups.items()}
+    trained = _trainings(study, root)
+    wrong = {row: diagnosis(records[0], siblings=records[1:]) for row, records in groups.items()}
+    metric = lambda r: ' of '.join(filter(None, [r.metric.replace('_', ' '), r.images]))
+    rows = [r for _, r in t.iterrows()]
     return pd.DataFrame({
-        'scale': [said_scale(study, row, runs[row]) for row in t.index], 'n': [f'{r.n} of {r.of}' for _, r in t.iterrows()],
-        'metric': [' of '.join(filter(None, [r.metric.replace('_', ' '), r.images])) for _, r in t.iterrows()], 'published': t.published.tolist(), 'where': t['where'].tolist(),
-        'ours': [interval(r) for _, r in t.iterrows()], 'verdict': rest[0].tolist(), 'because': [x if isinstance(x, str) else '' for x in rest[1].tolist()],
-        'trainings, test accuracy': [trained[row] for row in t.index], 'probably wrong': [wrong.get(row, '') for row in t.index]}, index=t.index)
+        'scale': [said_scale(study, row, runs[row]) for row in t.index], 'n': [f'{r.n} of {r.of}' for r in rows],
+        'metric': [metric(r) for r in rows], 'published': t.published.tolist(), 'where': t['where'].tolist(),
+        'ours': [_interval(r) for r in rows], 'verdict': t.verdict.tolist(), 'reasons': t.reasons.tolist(),
+        'trainings, test accuracy': [trained[row] for row in t.index],
+        'probably wrong': [wrong.get(row, '') for row in t.index]}, index=t.index)
 
 # %% ../../nbs/92_sections.ipynb #5365ce2d
-def _reasons(said) -> str:
-    "Why two figures cannot be compared, with what makes the scale smaller in one place."
-    reasons, mark = said.split('; '), 'smaller scale: '
-    small = [r.removeprefix(mark) for r in reasons if r.startswith(mark)]
-    return '; '.join([r for r in reasons if not r.startswith(mark)] + ([mark + ', '.join(small)] if small else []))
+_each_caption = ('{}: the trainings of each row, and what is probably wrong with them; in brackets what is only to be kept in mind')
 
 def published_and_ours(
-    table:pd.DataFrame, # as from `results_table`
+    table:pd.DataFrame, # as returned by `results_table`
     name:str,           # of the study
 ) -> list: # of HTML
     "Two tables of the page: results beside what was published, if anything was, and what each row is made of."
     if not len(table): return [as_table(table, f'{name}: published and ours')]
-    where = [f'{p:.3f}' + f' ({w})'*bool(w) if p == p and p is not None else '' for p, w in zip(table.published, table['where'].fillna(''))]
-    why = [f'{v} because {_reasons(b)}' if b else v or '' for v, b in zip(table.verdict, table.because)]
-    shown = pd.DataFrame({'scale, n': table.scale + ', ' + table.n, 'metric': table.metric, 'published': where, 'ours': table.ours, 'verdict': why})
+    figure = lambda p, w: f'{p:.3f}' + f' ({w})'*bool(w) if p == p and p is not None else ''
+    shown = pd.DataFrame({
+        'scale, n': table.scale + ', ' + table.n, 'metric': table.metric,
+        'published': [figure(p, w) for p, w in zip(table.published, table['where'].fillna(''))], 'ours': table.ours,
+        'verdict': [verdict_words(v, why) if v else '' for v, why in zip(table.verdict, table.reasons)]})
     shown = shown.loc[:, [any(shown[c].astype(bool)) for c in shown]]
     each = table[['trainings, test accuracy', 'probably wrong']]
     each = each[~each.index.duplicated()] # a row may answer several published figures
     first = as_table(shown, f'{name}: published and ours', folded=len(shown) > 16)
-    if all(n.startswith('0 of') for n in table.n): return [first]
-    return [first, as_table(each, f'{name}: the trainings of each row, and what is probably wrong with them; in brackets what is only to be kept in mind', folded=len(each) > 6)]
+    if not any(table['probably wrong'].astype(bool)): return [first] # nothing is trained
+    return [first, as_table(each, _each_caption.format(name), folded=len(each) > 6)]
 
 # %% ../../nbs/92_sections.ipynb #0f8ccaa1
 def _end(groups, column='valid_accuracy') -> str:
@@ -151,50 +155,56 @@ def classes_section(groups) -> list: # of HTML
     return [as_table(t, 'Test accuracy of every class, over all trainings', folded=True)]
 
 # %% ../../nbs/92_sections.ipynb #4c373a2d
-def _named(t):
-    "What the intervals and the test say, with the rows' names if they are short."
-    sides = [k.partition(' over ')[::2] for k in t.index]
-    long = max(len(name) for pair in sides for name in pair) > 28
-    called = [{b: 'the second', a: 'the first'} if long else {b: b, a: a} for a, b in sides]
-    called = [{**c, 'base': c[b], 'other': c[a]} for c, (a, b) in zip(called, sides)]
-    return t.assign(says=[*map(_renamed, t.says, called)], finding=[*map(_renamed, t.finding, called)])
+def _with_words(t, called): # called: one dict per comparison, name of a group -> what it is called
+    "Comparisons with what the test (`finding`) and the intervals (`words`) say."
+    rows = [*zip(t.itertuples(), called)]
+    return t.assign(finding=[winner_words(r, names) for r, names in rows],
+                    words=[gain_words(r.gain, f'{names[r.second]} better', f'{names[r.first]} better') for r, names in rows])
 
-def _shortly(t, chosen) -> tuple: # of the table and its caption
+def _plainly(t):
+    "Comparisons with the rows' own names, if they are short."
+    long = max(map(len, [*t['first'], *t['second']])) > 28
+    return _with_words(t, [{b: 'the second', a: 'the first'} if long else {b: b, a: a} for a, b in zip(t['first'], t['second'])])
+
+def _briefly(t, chosen) -> tuple: # of the table and its caption
     "Comparisons in a grid by what differs: in all of them, or in each of those with the cell `chosen` ('rate 0.01 over rate 0.001')."
-    sides = [k.partition(' over ')[::2] for k in t.index]
-    base = chosen if {b for _, b in sides} == {chosen} else None
-    parts = {name: name.split(', ') for pair in sides for name in pair}
+    pairs = [*zip(t['second'], t['first'])]
+    base = chosen if {*t['first']} == {chosen} else None
+    parts = {name: name.split(', ') for pair in pairs for name in pair}
     same = [len(v) == 1 for v in map(set, zip(*parts.values()))]
     brief = {name: ', '.join(x for x, s in zip(v, same) if not s) for name, v in parts.items()}
     apart = lambda one, two: ', '.join(x for x, y in zip(parts[one], parts[two]) if x != y)
-    index = [f'{apart(o, b)} over {apart(b, o)}' if base else f'{brief[o]} over {brief[b]}' for o, b in sides]
-    called = [('changed', 'chosen') if base else (brief[o], brief[b]) for o, b in sides]
-    called = [{o: x, 'other': x, b: y, 'base': y} for (o, b), (x, y) in zip(sides, called)]
-    for c in ('finding', 'says'):
-        t = t.assign(**{c: [_renamed(s, names) for s, names in zip(t[c], called)]})
+    index = [f'{apart(o, b)} over {apart(b, o)}' if base else f'{brief[o]} over {brief[b]}' for o, b in pairs]
+    t = _with_words(t, [{o: 'changed', b: 'chosen'} if base else {o: brief[o], b: brief[b]} for o, b in pairs])
     alike = ', '.join(x for x, s in zip(next(iter(parts.values())), same) if s)
     caption = (f'The cell that validation images choose, {base}, against those that differ from it in one setting' if base else
                f'Compared pair by pair{", all with " + alike if alike else ""}')
     return t.set_axis(index).rename_axis("comparison"), caption
 
-def _renamed(text, names):
-    longest = '|'.join(re.escape(n) for n in sorted(names, key=len, reverse=True)) # one name may end as another
-    return re.sub(f'(^|, )({longest}) better', lambda m: f'{m[1]}{names[m[2]]} better', text)
-
 # %% ../../nbs/92_sections.ipynb #6da499dd
-def _said_p(t): return t.assign(**{k: ['<0.001' if p < .001 else f'{p:.3f}' if p == p else '' for p in t[k]] for k in ('p', 'p_holm')})
+def _with_p(t):
+    "p-values for reading."
+    text = lambda p: '<0.001' if p < .001 else f'{p:.3f}' if p == p else ''
+    return t.assign(**{k: [text(p) for p in t[k]] for k in ('p', 'p_holm')})
 
-def comparisons_html(t, caption):
+_headings = {'over seeds': 'interval over seeds or folds', 'over bootstrap': 'interval over these and images', 'p_holm': 'p, adjusted',
+             'finding': 'finding, adjusted', 'words': 'intervals say, not adjusted'}
+
+def comparisons_html(
+    t,       # as returned by `compare_all`
+    caption, # of the table
+): # HTML
     "A table of comparisons as it stands in the page."
-    t = _said_p(_named(t))
+    t = _with_p(t if 'words' in t else _plainly(t))
     t = t.assign(test=[f'{r.test}, {r.n_pairs} {r.over}' if r.n_pairs > 1 else f'{r.test}, n=1' for r in t.itertuples()])
-    shown = with_intervals(t[['difference', 'seeds_low', 'seeds_high', 'bootstrap_low', 'bootstrap_high', 'test', 'p', 'p_holm', 'finding', 'says']], 3)
-    shown = shown[['difference', 'over seeds', 'over bootstrap', 'test', 'p', 'p_holm', 'finding', 'says']].rename(columns={
-        'over seeds': 'interval over seeds or folds', 'over bootstrap': 'interval over these and images', 'p_holm': 'p, adjusted',
-        'finding': 'finding, adjusted', 'says': 'intervals say, not adjusted'})
+    rest = ['test', 'p', 'p_holm', 'finding', 'words']
+    shown = with_intervals(t[['difference', 'seeds_low', 'seeds_high', 'bootstrap_low', 'bootstrap_high', *rest]], 3)
+    shown = shown[['difference', 'over seeds', 'over bootstrap', *rest]].rename(columns=_headings)
     return as_table(shown, caption, folded=len(t) > 12)
 
 # %% ../../nbs/92_sections.ipynb #36947ebd
+_short_note = 'Not compared, because trainings are missing: {}. Adjusted p-values are over the rows that are there.'
+
 def comparisons_section(
     study,     # a `Study` or its name
     root=None, # a folder of records; None: as for `find_records`
@@ -202,15 +212,17 @@ def comparisons_section(
     "Which row is better than which, in a figure and a table."
     runs, groups = scale_runs(study, 'largest', root=root), study_groups(study, root=root)
     short = [f'{row} ({len(groups[row])} of {len(runs[row])})' for row in groups if len(groups[row]) < len(runs[row])]
-    waiting = [as_list([f'Not compared, because trainings are missing: {", ".join(short)}. Adjusted p-values are over the rows that are there.'])] if short else []
+    waiting = [as_list([_short_note.format(', '.join(short))])] if short else []
     t = comparisons_table(study, 'largest', root=root)
     if not len(t): return waiting
-    told = (t.finding != 'not told apart').sum()
+    apart = t.better.notna().sum()
     whole = {row: rs for row, rs in groups.items() if len(rs) == len(runs[row])}
-    t, caption = _shortly(t, max(whole, key=lambda row: validation(whole[row]))) if grid_factors(study) else (t, 'Compared pair by pair')
-    figure = as_figure(plot_comparisons(t), f'Differences in test accuracy with intervals: {told} of {len(t)} comparisons are told apart after Holm.',
-                       'The same images and seeds on both sides; where n=1 there is no interval over seeds.') if len(t) <= 30 else None
-    return [*waiting, *filter(None, [figure]), comparisons_html(t, caption)]
+    chosen = max(whole, key=lambda row: validation(whole[row])) if grid_factors(study) else None
+    t, caption = _briefly(t, chosen) if chosen else (_plainly(t), 'Compared pair by pair')
+    alt = f'Differences in test accuracy with intervals: {apart} of {len(t)} comparisons are told apart after Holm.'
+    note = 'The same images and seeds on both sides; where n=1 there is no interval over seeds.'
+    figure = [as_figure(plot_comparisons(t), alt, note)] if len(t) <= 30 else []
+    return [*waiting, *figure, comparisons_html(t, caption)]
 
 # %% ../../nbs/92_sections.ipynb #e1304db9
 def grid_section(

@@ -14,9 +14,9 @@ from ..runs import run_to_dict
 from ..records.record import Record
 from ..records.find import find_records
 from ..stats.seeds import tested_interval, valid_accuracy
-from ..stats.pairs import compare_all, holm
+from ..stats.pairs import compare_all, holm, with_winner
 from ..stats.grid import best_cell, factor_effects, factor_value
-from ..stats.published import compare_reference, run_differences
+from ..stats.published import Verdict, compare_reference, run_differences
 from ..study.studies import get_study, row_params, row_references, study_runs
 
 # %% ../../nbs/81_tables.ipynb #fe15b612
@@ -51,7 +51,7 @@ def _against(refs, records, full, stated) -> list: # of dicts
     "A line for each published figure."
     lines = [compare_reference(ref, records, full, _ours(ref, records[0].run), stated).iloc[0] for _, ref in refs.iterrows()]
     return [dict(metric=l.metric, images=l.split, value=l.ours, value_low=l.low, value_high=l.high, over=l.over,
-                 published=l.published, where=l['where'], verdict=l.verdict, note=l.note) for l in lines]
+                 published=l.published, where=l['where'], verdict=l.verdict, reasons=l.reasons, note=l.note) for l in lines]
 
 def _alone(records) -> list: # of one dict
     "A line for a row of which nothing was published."
@@ -70,24 +70,26 @@ def _row_lines(study, row, runs, full, root) -> list: # of dicts
     found, refs = find_records(runs, root), row_references(study, row)
     refs = refs[refs.metric.isin(_compared) & (refs.split != 'train')]
     if len(refs): refs = refs[refs.setting.str.extract(_one_fold)[0].isna()] # those are in `folds_table`
-    said = dict(row=row.name, n=len(found), of=len(runs))
-    if not found: return [dict(said, metric=m, published=v, verdict='missing') for m, v in zip(refs.metric, refs.value)] or [dict(said, verdict='missing')]
+    line = dict(row=row.name, n=len(found), of=len(runs))
+    absent = line | dict(verdict=Verdict.missing)
+    if not found: return [dict(absent, metric=m, published=v) for m, v in zip(refs.metric, refs.value)] or [absent]
     lines = _against(refs, found, full, [*row_params(study, row, 'full')]) if len(refs) else _alone(found)
-    return [{**said, **line, 'note': '; '.join(filter(None, [line.get('note', ''), _surprise(study, found, full)]))} for line in lines]
+    note = lambda of: '; '.join(filter(None, [of.get('note', ''), _surprise(study, found, full)]))
+    return [line | of | dict(note=note(of)) for of in lines]
 
 def answer_table(
     study,              # a `Study` or its name
     scale:str='small',  # one of `scales`, or largest
     seeds=None,         # trainings a row; None: as the study says
     root=None,          # a folder of records; None: `runs_root()`
-) -> pd.DataFrame: # n, of, metric, images, value, value_low, value_high, over, published, where, verdict, note: a row a row and published figure
-    "What the records say to `study`, and to what was published."
+) -> pd.DataFrame: # n, of, metric, images, value, value_low, value_high, over, published, where, verdict, reasons, note
+    "One row per row of `study` and published figure: ours with its interval, and a `Verdict` ('' where nothing was published)."
     study = get_study(study)
     runs, full = scale_runs(study, scale, seeds, root), study_runs(study, 'full', 1)
     lines = [l for row in study.rows for l in _row_lines(study, row, runs[row.name], full[row.name][0], root)]
-    columns = ['n', 'of', 'metric', 'images', 'value', 'value_low', 'value_high', 'over', 'published', 'where', 'verdict', 'note']
-    said = dict.fromkeys(('metric', 'images', 'over', 'where', 'verdict', 'note'), '')
-    return pd.DataFrame([said | l for l in lines]).set_index('row').reindex(columns=columns)
+    columns = 'n of metric images value value_low value_high over published where verdict reasons note'.split()
+    empty = dict.fromkeys(('metric', 'images', 'over', 'where', 'verdict', 'note'), '') | dict(reasons=())
+    return pd.DataFrame([empty | l for l in lines]).set_index('row').reindex(columns=columns)
 
 # %% ../../nbs/81_tables.ipynb #a2224280
 def _part(run): return f'seed {run.seed}' if run.fold is None else f'fold {run.fold + 1}' + (f', seed {run.seed}' if run.seed else '')
@@ -181,7 +183,7 @@ def comparisons_table(
     alike = [g for one in _by_scale(study, scale, seeds, root).values() for g in same_images(one).values()]
     tables = [_compare_rows(g, grid_factors(study), few) for g in alike if len(g) > 1]
     table = pd.concat(tables) if tables else pd.DataFrame()
-    return table.assign(p_holm=holm(table.p)) if len(tables) > 1 else table
+    return with_winner(table.assign(p_holm=holm(table.p))) if len(tables) > 1 else table
 
 # %% ../../nbs/81_tables.ipynb #0edf8399
 def grid_part(

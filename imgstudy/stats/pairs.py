@@ -4,9 +4,12 @@
 
 # %% auto #0
 __all__ = ['pair_records', 'right_gains', 'pairs_by_fold', 'gain_values', 'gain_table', 'mcnemar_table', 'bootstrap_gains',
-           'interval_sign', 'compare_pairs', 'holm', 'pair_test', 'compare_all', 'plot_comparisons']
+           'interval_sign', 'Basis', 'Gain', 'paired_gain', 'gains_frame', 'compare_pairs', 'holm', 'pair_test',
+           'compare_all', 'with_winner', 'plot_comparisons']
 
 # %% ../../nbs/51_pairs.ipynb #13f115ee
+from dataclasses import dataclass
+from enum import Enum
 import numpy as np, pandas as pd
 import itertools
 import matplotlib.pyplot as plt, numpy as np, pandas as pd
@@ -109,43 +112,82 @@ def bootstrap_gains(
     return np.mean([g.mean() for g in gains]) + of_groups + of_images
 
 # %% ../../nbs/51_pairs.ipynb #3a7e4942
-_verdicts = {1: 'other better', -1: 'base better', 0: 'within noise'}
-
 def interval_sign(low, high) -> int:
     "1 or -1 for an interval above or below zero, 0 for one that holds it, and where there is none."
     return int(low > 0) - int(high < 0)
 
+class Basis(str, Enum):
+    "What the intervals of a gain rest on."
+    single = 'single' # one pair: nothing is known over seeds
+    alike = 'alike'   # every pair differs by the same amount, so that there is no spread
+    two = 'two'       # two pairs: the interval over them is too wide to say much
+    agree = 'agree'   # the interval over seeds and the one over seeds and images say the same
+    unsure = 'unsure' # they do not
+
 # %% ../../nbs/51_pairs.ipynb #0e8e949a
-def _says(
-    n:int,  # seeds or folds
-    over:str, # which of them
-    t,      # low and high end over them
-    images, # over images
-    boot,   # over both
-) -> str:
-    "What the intervals allow to say."
-    alone, both, rest = interval_sign(*t), interval_sign(*boot), f'over images only, {_verdicts[interval_sign(*images)]}'
-    if n == 1: return f'n=1: no interval over {over}; {rest}'
-    if np.isnan(t[0]): return f'all {n} {over} differ alike: no interval over {over}; {rest}'
-    if n == 2 and not alone: return f'two {over}: an interval so wide (12.7 standard errors) that it says little; {rest}'
-    if alone == both: return _verdicts[both]
-    return f'unsure: {_verdicts[alone]} over {over}, {_verdicts[both]} over {over} and images'
+@dataclass(frozen=True)
+class Gain:
+    "How much more accurate one configuration is than another on the same images; every interval is one of 95 %."
+    base: float       # mean test accuracy of the one
+    other: float      # of the other
+    difference: float # other - base
+    repeats: str      # 'seeds' or 'folds'
+    n: int            # how many of them
+    n_pairs: int      # pairs of trainings: several seeds of a fold are several
+    seeds: tuple      # low, high over seeds or folds; NaN where there is no spread
+    images: tuple     # low, high over images
+    both: tuple       # low, high over both, of the bootstrap
+    p_better: float   # fraction of the bootstrap's draws in which the other is better
+
+    @property
+    def basis(self) -> Basis:
+        alone = interval_sign(*self.seeds)
+        if self.n == 1: return Basis.single
+        if np.isnan(self.seeds[0]): return Basis.alike
+        if self.n == 2 and not alone: return Basis.two
+        return Basis.agree if alone == interval_sign(*self.both) else Basis.unsure
+    @property
+    def over(self) -> str:
+        "What the interval to show is over: three or more seeds or folds, else images too."
+        if self.n_pairs >= 3 and self.seeds[0] == self.seeds[0]: return self.repeats
+        return f'{self.repeats} and images' if self.n_pairs > 1 else 'images'
+    @property
+    def low(self) -> float: return (self.seeds if self.over == self.repeats else self.both)[0]
+    @property
+    def high(self) -> float: return (self.seeds if self.over == self.repeats else self.both)[1]
+    @property
+    def sign(self) -> int:
+        "1 if the other is better, -1 if it is worse, 0 if that is within noise."
+        return interval_sign(self.low, self.high)
 
 # %% ../../nbs/51_pairs.ipynb #9b2f2713
+def paired_gain(
+    base,  # records
+    other, # records with the same seeds and folds, of the same images
+    n:int=4000, # draws of the bootstrap
+) -> Gain:
+    "How much more accurate `other` is than `base`."
+    pairs = pair_records(base, other)
+    folds, (a, b, difference, *ends) = pairs_by_fold(pairs), gain_table(base, other).iloc[0].tolist()
+    draws = bootstrap_gains([right_gains(same) for same in folds], n, ratio=gain_values(pairs)[1])
+    repeats, count = ('folds', len(folds)) if len(folds) > 1 else ('seeds', len(pairs))
+    p_better = float(np.mean(draws > 0) + np.mean(draws == 0)/2)
+    both = tuple(np.quantile(draws, [.025, .975]).tolist())
+    return Gain(a, b, difference, repeats, count, len(pairs), tuple(ends[:2]), tuple(ends[2:]), both, p_better)
+
+def gains_frame(gains) -> pd.DataFrame:
+    "One row per `Gain`: numbers for a table or a picture, the gain itself in column `gain`."
+    rows = [dict(n_pairs=g.n_pairs, base=g.base, other=g.other, difference=g.difference, over=g.repeats, seeds_low=g.seeds[0],
+                 seeds_high=g.seeds[1], bootstrap_low=g.both[0], bootstrap_high=g.both[1], p_better=g.p_better, gain=g) for g in gains]
+    return pd.DataFrame(rows)
+
 def compare_pairs(
     base,  # records
     other, # records with the same seeds and folds, of the same images
     n:int=4000, # draws of the bootstrap
-) -> pd.DataFrame: # one row; seeds_low, seeds_high are over what `over` says, folds or seeds; p_better is of the bootstrap
-    "How much more accurate `other` is than `base`, paired, and whether that is more than noise."
-    pairs = pair_records(base, other)
-    folds, (a, b, difference, *ends) = pairs_by_fold(pairs), gain_table(base, other).iloc[0]
-    over = 'folds' if len(folds) > 1 else 'seeds'
-    draws = bootstrap_gains([right_gains(same) for same in folds], n, ratio=gain_values(pairs)[1])
-    boot = np.quantile(draws, [.025, .975]).tolist()
-    row = dict(n_pairs=len(pairs), base=a, other=b, difference=difference, over=over, seeds_low=ends[0], seeds_high=ends[1],
-               bootstrap_low=boot[0], bootstrap_high=boot[1], p_better=np.mean(draws > 0) + np.mean(draws == 0)/2)
-    return pd.DataFrame([dict(row, says=_says(len(folds) if len(folds) > 1 else len(pairs), over, ends[:2], ends[2:], boot))])
+) -> pd.DataFrame: # one row; seeds_low, seeds_high are over what `over` names, folds or seeds; p_better is of the bootstrap
+    "`paired_gain` as a table of one row."
+    return gains_frame([paired_gain(base, other, n)])
 
 # %% ../../nbs/51_pairs.ipynb #5cb42f96
 def holm(pvalues) -> np.ndarray: # the same, adjusted; nan where there was none
@@ -170,18 +212,24 @@ def pair_test(pairs) -> tuple: # name of the test, p; nan where the seeds have n
 def compare_all(
     groups:dict, # name -> records; all with the same seeds and folds, of the same images
     base:str=None, # the group that every other is compared with; None: each with each
-) -> pd.DataFrame: # a row a comparison: that of `compare_pairs`, test, p, p_holm, finding
-    "Every comparison, with p-values adjusted over all of them."
+) -> pd.DataFrame: # one row per comparison: that of `compare_pairs`, first, second (names), test, p, p_holm, better
+    "Every comparison, with p-values adjusted over all of them; `better` names the better group, None where they are not told apart."
     if base is not None and base not in groups: raise StudyError(did_you_mean('group', base, groups))
     if len(groups) < 2: raise StudyError('There is nothing to compare: give two groups of records or more.')
     names = list(itertools.combinations(groups, 2)) if base is None else [(base, k) for k in groups if k != base]
-    table = pd.concat([compare_pairs(groups[a], groups[b]) for a, b in names])
+    table = gains_frame([paired_gain(groups[a], groups[b]) for a, b in names])
+    table['first'], table['second'] = zip(*names)
     table['test'], table['p'] = zip(*(pair_test(pair_records(groups[a], groups[b])) for a, b in names))
     table['p_holm'] = holm(table.p)
-    once = np.where(table.n_pairs == 1, ' (these two trainings)', '') # McNemar's test knows nothing of other seeds
-    better = [f'{b if d > 0 else a} better{o}' for (a, b), d, o in zip(names, table.difference, once)]
-    table['finding'] = np.where(table.p_holm < .05, better, 'not told apart')
-    return table.set_axis([f'{b} over {a}' for a, b in names], axis=0).rename_axis('comparison')
+    return with_winner(table).set_axis([f'{b} over {a}' for a, b in names], axis=0).rename_axis('comparison')
+
+def with_winner(
+    table:pd.DataFrame, # with first, second, difference and p_holm
+) -> pd.DataFrame: # the same, with column better
+    "Which of the two is better where the adjusted p-value is below 5 %."
+    rows = table[['first', 'second', 'difference', 'p_holm']].itertuples(index=False)
+    better = [(b if d > 0 else a) if p < .05 else None for a, b, d, p in rows]
+    return table.assign(better=pd.Series(better, index=table.index, dtype=object))
 
 # %% ../../nbs/51_pairs.ipynb #410f5c6d
 def plot_comparisons(
