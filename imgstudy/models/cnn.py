@@ -64,13 +64,19 @@ class GlobalMaxPool(nn.Module):
         super().__init__()
         self.scale = scale
     def forward(self, x): return x.amax((2, 3))*self.scale
-    def extra_repr(self): return f'scale={self.scale}'
+    def extra_repr(self):
+        "Shown when the module is printed."
+        return f'scale={self.scale}'
 
 # %% ../../nbs/23_cnn.ipynb #7c863e0f
 @register_model('resnet9', family='resnet', size=32, min_size=8, recipe=dict(lr=4e-3, wd=0.05, bs=64, epochs=15),
                 source='Page 2018, How to Train Your ResNet (cifar10-fast)')
-def resnet9(n_out, n_in=3, size=None) -> nn.Module: # float32 [n, n_in, side, side] -> logits [n, n_out]
-    "Eight convolutions with batch norm, two residual pairs among them, and one linear layer; any image size."
+def resnet9(
+    n_out:int,     # classes
+    n_in:int=3,    # channels
+    size:int=None, # not used: any image size works
+) -> nn.Module: # float32 [n, n_in, side, side] -> logits [n, n_out]
+    "Eight convolutions with batch norm, four of them in two residual pairs, and one linear layer."
     pooled = lambda a, b: [*conv_bn(a, b), nn.MaxPool2d(2)]
     pair = lambda c: Residual(conv_bn(c, c), conv_bn(c, c))
     return nn.Sequential(OrderedDict(

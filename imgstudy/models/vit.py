@@ -21,7 +21,8 @@ class Attention(nn.Module):
     def __init__(self, dim, heads):
         super().__init__()
         self.heads, self.qkv, self.proj = heads, nn.Linear(dim, 3*dim), nn.Linear(dim, dim)
-    def split(self, x): # three times [n, heads, t, dim/heads]
+    def split(self, x): # three tensors [n, heads, t, dim/heads]
+        "Queries, keys and values of each head."
         return self.qkv(x).unflatten(2, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
     def forward(self, x):
         y = F.scaled_dot_product_attention(*self.split(x)) # softmax(q k' / sqrt(dim/heads)) v
