@@ -231,8 +231,8 @@ messages = {
     'corrupt.pth': 'cannot be read as weights', 'empty.safetensors': 'cannot be read as weights', 'empty.pth': 'cannot be read as weights',
     'shortened.safetensors': 'cannot be read as weights', 'text.bin': 'cannot be read as weights', 'code.pth': 'save only its state_dict',
     'code_inside.pth': 'save only its state_dict', 'whole_model.pth': 'save only its state_dict', 'a_list.pth': 'cannot be read as weights',
-    'no_tensors.pth': 'holds no tensors', 'no_state.pth': 'holds no tensors', 'good.zip': 'should end in .safetensors', 'nan.pth': "undefined numbers in 'C3.0.bias'",
-    'infinite.safetensors': "undefined numbers in 'C3.0.bias'", 'other_architecture.pth': 'The weights are not for lenet5',
+    'no_tensors.pth': 'holds no tensors', 'no_state.pth': 'holds no tensors', 'good.zip': 'should end in .safetensors', 'nan.pth': "NaN or infinite values in 'C3.0.bias'",
+    'infinite.safetensors': "NaN or infinite values in 'C3.0.bias'", 'other_architecture.pth': 'The weights are not for lenet5',
     'timms_vit.safetensors': 'The weights are not for lenet5', 'a_folder.pth': 'There is no weights file', 'missing.pth': 'There is no weights file',
     '': 'There is no weights file'}
 

@@ -17,9 +17,9 @@ from . import mlp, lenet, cnn, vit, convnext, timm # each registers its family
 def create_light(
     name:str,  # a registered model
     n_out:int, # classes
-    **kwargs,  # as for `create_model`
+    **kwargs,  # as in `create_model`
 ): # nn.Module on the device meta
-    "The model called `name` without storage for its weights: good for shapes and counts, not for results."
+    "The model called `name` without storage for its weights: for shapes and counts only."
     with weightless(): return create_model(name, n_out, **kwargs)
 
 # %% ../../nbs/28_zoo.ipynb #470ab3b7
@@ -28,15 +28,15 @@ def _cost(net, size): return count_params(net), count_flops(net, size)
 def model_cost(
     name:str,     # a registered model
     n_out:int=10, # classes
-) -> tuple: # parameters, operations of one forward pass at its design size (2 per multiply-add)
-    "Size and work of model `name`, counted without storage where that can be done."
+) -> tuple: # parameters, operations of a forward pass at its design size (2 per multiply-add)
+    "Parameters and operations of model `name`, counted on the meta device if possible."
     size = models[name].size
     try: return _cost(create_light(name, n_out), size)
     except (NotImplementedError, RuntimeError): return _cost(create_model(name, n_out), size)
 
 # %% ../../nbs/28_zoo.ipynb #84bda8f0
-def _published() -> pd.DataFrame: # published, published_on: a row a model
-    "The highest published accuracy of each model; nothing where the file of references is not at hand."
+def _published() -> pd.DataFrame: # published, published_on; one row per model
+    "The highest published accuracy of each model; empty without the file of references."
     try: best = best_references()
     except StudyError: return pd.DataFrame(columns=['published', 'published_on'])
     best = best.sort_values('value', ascending=False).drop_duplicates('model').set_index('model')
@@ -45,7 +45,7 @@ def _published() -> pd.DataFrame: # published, published_on: a row a model
 # %% ../../nbs/28_zoo.ipynb #2cc6d7c8
 def models_table(
     n_out:int=10, # classes
-    names=None,   # which models; None: all of them
+    names=None,   # of the models; None: all
 ) -> pd.DataFrame: # family, size, parameters, MFLOPs at that size (2 per multiply-add), published, published_on, source
     "Every registered model, from the smallest to the largest."
     rows = []
@@ -54,11 +54,12 @@ def models_table(
         rows.append(dict(model=name, family=spec.family, size=spec.size, parameters=params, MFLOPs=flops/1e6,
                          source=spec.source))
     table = pd.DataFrame(rows).set_index('model').join(_published()).sort_values('parameters')
-    return table[[*(c for c in table if c != 'source'), 'source']] # the longest last
+    return table[[*(c for c in table if c != 'source'), 'source']] # the longest column last
 
 # %% ../../nbs/28_zoo.ipynb #e604ab99
-# in points, the nearest first
-_places = [(dx, dy) for dy in (3, -8, 11, -16, 19, -24, 27, -32, 35, -40, 48, -53, 61, -66) for dx in (5, -5, 30, -30, 60, -60)]
+_offsets = [(dx, dy) # of labels from their points, in points, the nearest first
+            for dy in (3, -8, 11, -16, 19, -24, 27, -32, 35, -40, 48, -53, 61, -66)
+            for dx in (5, -5, 30, -30, 60, -60)]
 
 def _boxes(ax, points) -> list:
     "What text must not cover: the points, 8 pixels wide, and the legend."
@@ -71,29 +72,29 @@ def name_points(
     ax,     # drawn already, so that text can be measured
     points, # (text, x, y) each
 ):
-    "Write `text` beside each point, at the first place that is free and inside; if none is, at the last."
+    "Write `text` beside each point, at the first offset that is free and inside the axes, or else at the last."
     taken = _boxes(ax, points)
     inside = lambda box: ax.bbox.contains(*box.min) and ax.bbox.contains(*box.max)
     free = lambda box: inside(box) and not any(box.overlaps(b) for b in taken)
-    put = lambda text, xy, place: ax.annotate(text, xy, place, textcoords='offset points', fontsize=7,
-                                              ha='left' if place[0] > 0 else 'right')
+    put = lambda text, xy, offset: ax.annotate(text, xy, offset, textcoords='offset points', fontsize=7,
+                                               ha='left' if offset[0] > 0 else 'right')
     for text, x, y in points:
-        for place in _places:
-            note = put(text, (x, y), place)
-            if free(note.get_window_extent()) or place == _places[-1]: break
+        for offset in _offsets:
+            note = put(text, (x, y), offset)
+            if free(note.get_window_extent()) or offset == _offsets[-1]: break
             note.remove()
         taken.append(note.get_window_extent())
 
 # %% ../../nbs/28_zoo.ipynb #c95d1604
 def plot_models(
-    table, # as from `models_table`
+    table, # as returned by `models_table`
 ): # Axes
-    "Published accuracy against parameters, a colour a data set; models without a published accuracy are left out."
+    "Published accuracy against parameters, one colour per data set; models without one are left out."
     ax = plt.subplots(figsize=(11, 7), dpi=60, layout='constrained')[1]
     known = table.dropna(subset='published')
     for dataset, rows in known.groupby('published_on'): ax.scatter(rows.parameters, rows.published, s=30, label=dataset)
     ax.set(xscale='log', xlabel='parameters', ylabel='published accuracy'); ax.margins(.12)
     if len(known): ax.legend(frameon=False, fontsize=8)
-    ax.figure.draw_without_rendering() # fixes the axes, so that boxes of text can be compared
+    ax.figure.draw_without_rendering() # fixes the layout, so that text can be measured
     name_points(ax, [(name, r.parameters, r.published) for name, r in known.iterrows()])
     return ax
