@@ -86,7 +86,7 @@ def turn_each(
 
 # %% ../../nbs/14_augment.ipynb #c591ac85
 class BatchRotation(PerImage):
-    "Rotate an image by up to `degrees` in either direction; by default nearest pixel and black corners, as in torchvision."
+    "Rotate an image by up to `degrees` in either direction; nearest pixel and black corners by default."
     def __init__(self, degrees, mode='nearest', pad='zeros'): super().__init__(degrees=degrees, mode=mode, pad=pad)
     def draw(self, x): return draw_uniform(x, -self.degrees, self.degrees),
     def apply(self, x, angle): return turn_each(x, angle, self.mode, self.pad)
@@ -181,7 +181,7 @@ def draw_boxes(
     x,        # the batch [n, 3, h, w]
     scale,    # smallest and largest area, as a fraction of the image
     ratio,    # smallest and largest ratio of height to width; log-uniform
-    spare=0,  # the box must be smaller than the image by this many pixels per side
+    spare=0,  # the box is at least this many pixels smaller than the image, in height and in width
     tries=10, # as in torchvision
 ) -> tuple: # top, left, height, width: float [n], in whole pixels; bool [n]: did one of the tries fit?
     "A random box for each image."

@@ -104,8 +104,8 @@ def take_subset(
     if subset is None: return items
     n, least = round(subset*len(train)) if isinstance(subset, float) and subset <= 1 else subset, train.label.nunique()
     if n != int(n) or not least <= n <= len(train):
-        raise StudyError(f'`subset` must be a fraction of at most 1 or a whole number from {least} (one image per class) '
-                         f'to {len(train)} (all training images), not {subset!r}.')
+        raise StudyError(f'`subset` must be a fraction of at most 1 or a whole number from {least} (one image per '
+                         f'class) to {len(train)} (all training images), not {subset!r}.')
     keep = _draw(train, int(n), seed)
     return items[(items.split != 'train') | items.index.isin(keep)].reset_index(drop=True)
 
@@ -167,7 +167,8 @@ def load_data(
     split = _split(items, run)
     lost = sorted(set(found.label.unique()) - set(split.label[split.split == 'train'].unique()))
     if lost:
-        raise StudyError(f'The class {lost[0]!r} has no readable images to train on in {root}: put some in or remove it.')
+        raise StudyError(f'The class {lost[0]!r} has no readable images to train on in {root}: '
+                         'put some in or remove it.')
     mean, std = channel_stats(split[split.split == 'train'])
     classes, files = sorted(items.label.unique()), pd.Index(sorted(items.path.tolist()))
     return StudyData(get_dataset(run.dataset), part_of(run), root, split, files, skipped,
