@@ -76,9 +76,9 @@ class Recipe:
     schedule: Schedule = 'one_cycle'                         # learning rate schedule
     lr_start: float|None = Field(None, gt=0)                 # one_cycle: initial learning rate; None: lr/25
     warmup: float|None = Field(None, gt=0)                   # epochs in which the learning rate rises linearly from 0
-    gamma: float|None = Field(None, gt=0, le=1)              # factor per epoch (exponential; 0.95) or step (step; 0.1)
+    gamma: float|None = Field(None, gt=0, le=1)              # decay factor per epoch (None: 0.95) or step (None: 0.1)
     step_epochs: int|None = Field(None, ge=1)                # step: epochs between steps; None: a third of `epochs`
-    momentum: float|None = Field(None, ge=0, lt=1)           # or Adam's beta1; None: 0.9, one_cycle: 0.95 at the ends
+    momentum: float|None = Field(None, ge=0, lt=1)           # or Adam's beta1; None: 0.9, one_cycle: maximum 0.95
     momentum_low: float|None = Field(None, ge=0, lt=1)       # one_cycle: at the peak learning rate; None: 0.85
     decay_all: bool|None = None                              # True: weight decay on biases and norm layers too
     clip: float|None = Field(None, gt=0)                     # maximum L2 norm of the gradient
@@ -89,11 +89,11 @@ class Recipe:
     cutmix: float|None = Field(None, gt=0)                   # alpha of the Beta distribution, for pasted boxes
     ema: float|None = Field(None, gt=0, lt=1)                # decay per step of the moving average of the weights
     tta: int|None = Field(None, ge=1)                        # augmented views averaged into each test prediction
-    patience: int|None = Field(None, ge=1)                   # early stopping: epochs without a better valid. accuracy
-    min_epochs: int|None = Field(None, ge=1)                 # epochs before early stopping is allowed; None: 1
+    patience: int|None = Field(None, ge=1)                   # epochs without better validation accuracy until stop
+    min_epochs: int|None = Field(None, ge=1)                 # earliest epoch after which to stop; None: 1
     tune: Literal['all', 'head', 'gradual']|None = None      # which layers train; None: all
     frozen_epochs: int|None = Field(None, ge=1)              # epochs with only the head training, before `epochs`
-    layer_decay: float|None = Field(None, gt=0, le=1)        # ratio of the learning rates of successive layer groups
+    layer_decay: float|None = Field(None, gt=0, le=1)        # learning rate of a layer group relative to the next
     __repr__ = _repr_given
     def __post_init__(self): _check_recipe(self)
 
