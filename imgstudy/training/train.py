@@ -58,7 +58,7 @@ def describe_data(data:StudyData) -> dict:
 def describe_cost(history:History, keep:Checkpoint) -> dict:
     "Seconds and joules (None: not counted) so far, training images per second, epochs after which it was continued."
     fitting = sum(r['seconds'] for r in history.rows) # with validation
-    members = getattr(history, 'members', 1) # of several trained together, each gets an equal part of seconds and joules
+    members = getattr(history, 'members', 1) # trained together: each gets an equal part of seconds and joules
     joules = keep.meter.read()
     return dict(seconds=keep.spent/members, fit_seconds=fitting, images_per_second=history.images/fitting,
                 resumed=list(keep.resumed), joules=None if joules is None else joules/members,
@@ -86,8 +86,8 @@ def check_data(
     if data.part != part: raise StudyError(f'The run is of {part} {names}, but `data` of {data.part}.')
     dest = Path(root)/run_id(run)
     if is_finished(dest) and (old := read_record(dest).info['data']['fingerprint']) != data.fingerprint:
-        raise StudyError(f'The record {dest} was made from other images (fingerprint {old}, now {data.fingerprint}): the '
-                         'data has changed since. Delete or rename that folder to train on the new images.')
+        raise StudyError(f'The record {dest} was made from other images (fingerprint {old}, now {data.fingerprint}): '
+                         'the data has changed since. Delete or rename that folder to train on the new images.')
 
 # %% ../../nbs/46_train.ipynb #3253e76f
 def _label(data, run):

@@ -87,9 +87,9 @@ def train_stacked(
     "Train `runs` together, or continue their training, and write a record of each."
     root, start = writable(root or runs_root(), 'IMGSTUDY_RUNS'), time.perf_counter()
     if len({stack_key(r) for r in runs} | {None}) != 2:
-        raise StudyError('These runs cannot be trained as one: they differ in more than seed, fold, augmentation, rate, '
-                         'decay, dropout, clipping, schedule and early stopping, or transfer, mix images or average '
-                         'weights. Train them alone.')
+        raise StudyError('These runs cannot be trained as one: they differ in more than seed, fold, augmentation, '
+                         'rate, decay, dropout, clipping, schedule and early stopping, or transfer, mix images or '
+                         'average weights. Train them alone.')
     asked = {run_id(r) for r in runs}
     stacks = [s for s in kept_stacks(root) if asked <= {run_id(r) for r in s}]
     whole = stacks[0] if stacks else runs # the others of an interrupted stack have ended: their records stay
