@@ -1,5 +1,5 @@
 "A training that is killed, stopped or short of memory or disk goes on, and ends with the bits of one that was left alone."
-import errno, multiprocessing, os, random, subprocess, sys, time
+import errno, multiprocessing, os, random, subprocess, sys, time, types
 from functools import partial
 import numpy as np, pytest, torch
 from imgstudy.records import record as writing
@@ -8,8 +8,9 @@ from imgstudy.training.checkpoint import Checkpoint, DiskFull, Paused, checkpoin
 from imgstudy.core import StudyError
 from imgstudy.training.energy import EnergyCounter, EnergyMeter
 from imgstudy.records.record import is_finished, read_record, verify_record
-from imgstudy.runs import run_id
+from imgstudy.runs import run_id, run_to_dict
 from imgstudy.training.train import predict_test, train, train_all
+from imgstudy.training.train_stacked import kept_stacks, stack_id, train_stacked
 from imgstudy.study.create import create_run
 from safetensors.torch import load_file
 
@@ -170,9 +171,40 @@ def test_a_damaged_checkpoint_is_not_used(tmp_path, capsys):
     run = create_run(**{**quick, 'epochs': 1})
     for junk in (b'', b'PK junk', b'x'*5000):
         checkpoint_file(run, tmp_path).write_bytes(junk)
-        assert train(run, root=tmp_path).info['cost']['resumed'] == [] and 'is damaged and not used' in capsys.readouterr().out
+        assert train(run, root=tmp_path).info['cost']['resumed'] == [] and 'is damaged or of another version' in capsys.readouterr().out
     torch.save(dict(setting={}, epoch=1, evil=os.system), checkpoint_file(run, tmp_path)) # code, which is not loaded
     assert has_checkpoint(run, tmp_path) is None
+
+
+def kept_in_format_1(tmp_path, name, **setting):
+    "A file as an earlier version left it: another layout, another format, and nothing that the present one could restore."
+    file = checkpoint_file(name, tmp_path)
+    torch.save(dict(setting=dict(format=1, **setting), epoch=2, callbacks=dict(history=dict(gone=[]))), file)
+    return file
+
+def test_a_checkpoint_of_format_1_begins_again(tmp_path, capsys):
+    run = create_run(**{**quick, 'epochs': 1})
+    kept_in_format_1(tmp_path, run_id(run))
+    assert train(run, root=tmp_path).info['cost']['resumed'] == []
+    (line,) = [l for l in capsys.readouterr().out.splitlines() if 'not used' in l]
+    assert line.startswith('The checkpoint after epoch 2 is not used:') and 'format was 1, now 2' in line
+
+def test_a_checkpoint_with_a_class_that_is_gone_begins_again(tmp_path, monkeypatch, capsys):
+    run, module = create_run(**{**quick, 'epochs': 1}), types.ModuleType('imgstudy.gone')
+    module.Gone = type('Gone', (), dict(__module__='imgstudy.gone'))
+    monkeypatch.setitem(sys.modules, 'imgstudy.gone', module)
+    torch.save(dict(setting=dict(format=1), epoch=2, callbacks=module.Gone()), checkpoint_file(run, tmp_path))
+    monkeypatch.undo()
+    assert train(run, root=tmp_path).info['cost']['resumed'] == []
+    out = capsys.readouterr().out
+    assert out.count('not used') == 1 and 'is damaged or of another version and not used (UnpicklingError)' in out
+
+def test_a_stack_of_format_1_begins_again(tmp_path, capsys):
+    runs = [create_run(**{**quick, 'epochs': 1}, seed=s) for s in (0, 1)]
+    file = kept_in_format_1(tmp_path, stack_id(runs), runs=[dict(run_to_dict(r), field_that_is_gone=1) for r in runs])
+    assert kept_stacks(tmp_path) == []
+    assert [r.outcome for r in train_stacked(runs, tmp_path)] == ['finished', 'finished'] and not file.exists()
+    assert 'format was 1, now 2' in capsys.readouterr().out
 
 
 # deadline

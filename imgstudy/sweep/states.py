@@ -6,7 +6,6 @@
 __all__ = ['run_states']
 
 # %% ../../nbs/72_states.ipynb #b76cf923
-import warnings
 import numpy as np, pandas as pd
 from pathlib import Path
 from ..core import runs_root
@@ -15,7 +14,6 @@ from ..records.find import record_at
 from ..training.checkpoint import has_checkpoint
 from .claims import *
 from .needs import *
-warnings.filterwarnings('ignore', message='A worker stopped while some jobs') # loky renews one whose memory has grown
 
 # %% ../../nbs/72_states.ipynb #d2094f8a
 def _done(run, root, record):
@@ -27,9 +25,8 @@ def _running(run, root, record):
     if by: return dict(state='running', reason=f"{by['host']}, process {by['pid']}, since {by['start']}")
 
 def _blocked(run, root, record):
-    reasons = dict(weights=weights_missing(run), data=data_missing(run.dataset))
-    said = [f'{k}: {v}' for k, v in reasons.items() if v] + [source_missing(run, root)]
-    if said[0]: return dict(state='blocked', reason=said[0])
+    by, reason = blocked_by(run, root)
+    if by: return dict(state='blocked', blocked_by=by, reason=reason)
 
 # %% ../../nbs/72_states.ipynb #3214ba62
 def _paused(run, root, record):
@@ -39,17 +36,17 @@ def _paused(run, root, record):
 def _failed(run, root, record):
     if record: return dict(state='failed', reason=record.error)
 
-_states = (_done, _running, _blocked, _paused, _failed, lambda *_: dict(state='left')) # the first that answers is right
+_states = (_done, _running, _blocked, _paused, _failed, lambda *_: dict(state='left')) # the first that applies is taken
 
 # %% ../../nbs/72_states.ipynb #2e828d2d
 def run_states(
-    runs,      # complete, as from `create_run`
+    runs,      # complete, as returned by `create_run`
     root=None, # the folder of all records; None: `runs_root()`
-) -> pd.DataFrame: # id, model, dataset, seed, fold, state, reason, epochs, seconds: a row a run
-    "Where each of `runs` stands: done, running, blocked, paused, failed or left."
+) -> pd.DataFrame: # id, model, dataset, seed, fold, state, blocked_by, reason, epochs, seconds: one row per run
+    "The state of each of `runs`: done, running, blocked, paused, failed or left."
     root, rows = Path(root or runs_root()), []
     for id, run in {run_id(r): r for r in runs}.items():
-        state = next(said for f in _states if (said := f(run, root, record_at(root/id))))
+        state = next(row for f in _states if (row := f(run, root, record_at(root/id))))
         rows.append(dict(id=id, model=run.model, dataset=run.dataset, seed=run.seed, fold=run.fold) |
-                    dict(reason='', epochs=0, seconds=np.nan) | state)
-    return pd.DataFrame(rows, columns='id model dataset seed fold state reason epochs seconds'.split())
+                    dict(blocked_by='', reason='', epochs=0, seconds=np.nan) | state)
+    return pd.DataFrame(rows, columns='id model dataset seed fold state blocked_by reason epochs seconds'.split())

@@ -7,7 +7,7 @@ __all__ = ['estimate', 'Progress', 'sources_first', 'startable', 'passes', 'stac
            'summary', 'sweep']
 
 # %% ../../nbs/74_sweep.ipynb #2175f738
-import math, os, signal, threading, time, uuid, warnings
+import math, os, signal, threading, time, uuid
 import dataclasses
 import numpy as np, pandas as pd, torch
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout, suppress
@@ -26,15 +26,14 @@ from .claims import *
 from .needs import *
 from .states import *
 from .workers import *
-warnings.filterwarnings('ignore', message='A worker stopped while some jobs') # loky renews one whose memory has grown
 
 # %% ../../nbs/74_sweep.ipynb #7ddb5edc
 def estimate(
-    runs,        # of the sweep
-    costs:dict,  # id -> seconds, where that is known
-    root,        # the folder of all records
+    runs,       # of the sweep
+    costs:dict, # id -> seconds, where known
+    root,       # the folder of all records
 ) -> dict: # id -> seconds
-    "What each of `runs` costs: as given, as measured with the same model and data set, or as the others."
+    "The seconds of each of `runs`: as given, as measured with the same model and data set, or the mean of the others."
     kind, known = lambda run: (run.dataset, run.model, run.size, run.subset), {}
     for r in filter(None, (record_at(Path(root)/run_id(run)) for run in runs)):
         if r.outcome == 'finished': known.setdefault(kind(r.run), []).append(r.info['cost']['seconds']/len(r.history))
@@ -44,10 +43,10 @@ def estimate(
 
 # %% ../../nbs/74_sweep.ipynb #ac8b5950
 class Progress:
-    "Lines, and on a terminal a bar, over a whole sweep."
+    "Lines, and on a terminal a progress bar, for a whole sweep."
     shown = '{desc} {bar} {elapsed} so far, about {remaining} left'
     def __init__(self,
-        costs:dict, # id -> seconds: of what is to be done
+        costs:dict, # id -> seconds, of the runs to be trained
     ):
         self.costs, self.ended, self.start, self.over = costs, set(), time.time(), threading.Event()
         self.bar = tqdm(total=sum(costs.values()), disable=None, smoothing=0, bar_format=self.shown)
@@ -63,8 +62,8 @@ class Progress:
 # %% ../../nbs/74_sweep.ipynb #6083aa52
 @patch
 def add(self:Progress, o:Outcome):
-    "Say how a run ended."
-    if o.state == 'stopped' and o.reason in ('', no_time): return
+    "Print how a run ended, unless it was never started."
+    if o.why: return
     self.ended.add(o.id)
     times = f'{say_duration(time.time() - self.start)} so far, about {say_duration(self.left())} left'
     accuracy = '' if np.isnan(o.accuracy) else f' accuracy {o.accuracy:.4f}'
@@ -76,7 +75,7 @@ def add(self:Progress, o:Outcome):
 
 # %% ../../nbs/74_sweep.ipynb #7a088821
 def sources_first(runs) -> list:
-    "`runs` in their order, each once, behind those that they start from."
+    "`runs` in their order, each once, after those that they start from."
     ids = {run_id(r): r for r in runs}
     depth = lambda r: 1 + depth(ids[source_id(r)]) if source_id(r) in ids else 0
     return sorted(ids.values(), key=depth)
@@ -84,17 +83,17 @@ def sources_first(runs) -> list:
 # %% ../../nbs/74_sweep.ipynb #136d02d6
 def startable(
     runs,              # sources first
-    states,            # as from `run_states` of the same runs
-    ended=frozenset(), # ids that this sweep is through with
-    retry:bool=True,   # are those that failed before tried again?
+    states,            # as returned by `run_states` for the same runs
+    ended=frozenset(), # ids of runs that have ended in this sweep
+    retry:bool=True,   # try those again that failed before?
 ) -> list: # runs
-    "Which of `runs` may start, now or as soon as the run that they start from is there."
+    "Which of `runs` can start, now or once the run that they start from is finished."
     wanted, hope = {'left', 'paused', *(['failed'] if retry else [])}, set(states.id[states.state == 'running'])
-    state = {r.id: r for r in states.itertuples() if r.id not in ended and r.state != 'running'}
-    runs = [r for r in runs if run_id(r) in state]
-    for run, said in ((r, state[run_id(r)]) for r in runs):
-        waits = said.state == 'blocked' and not said.reason.startswith(('weights:', 'data:')) and source_id(run) in hope
-        if said.state in wanted or waits: hope.add(said.id)
+    rows = {r.id: r for r in states.itertuples() if r.id not in ended and r.state != 'running'}
+    runs = [r for r in runs if run_id(r) in rows]
+    for run, row in ((r, rows[run_id(r)]) for r in runs):
+        waits = row.blocked_by == 'source' and source_id(run) in hope
+        if row.state in wanted or waits: hope.add(row.id)
     return [r for r in runs if run_id(r) in hope]
 
 # %% ../../nbs/74_sweep.ipynb #3a50a98d
@@ -103,12 +102,12 @@ def _make_plan(root, runner, time_limit, lease):
     token = f'sweep-{uuid.uuid4().hex}'
     (writable(root/'.claims', 'IMGSTUDY_RUNS')/token).touch()
     limit, now = parse_duration(time_limit), time.time()
-    before = lambda share, most: now + limit - min(share*limit, most) if limit else None
+    before = lambda frac, most: now + limit - min(frac*limit, most) if limit else None
     return Plan(root, runner, clock(root/'.claims'), token, lease, before(.1, 30), before(.03, 10))
 
 @contextmanager
 def _terminated_is_interrupted():
-    "Let SIGTERM, which machines that are taken away send, end a sweep as Ctrl-C does."
+    "Let SIGTERM, which is sent before a machine is reclaimed, end a sweep as Ctrl-C does."
     if threading.current_thread() is not threading.main_thread(): yield; return
     def stop(*_): raise KeyboardInterrupt
     before = signal.signal(signal.SIGTERM, stop)
@@ -117,16 +116,17 @@ def _terminated_is_interrupted():
 
 # %% ../../nbs/74_sweep.ipynb #7cfbfd17
 def _needs(runs, costs, plan):
-    "Pairs of a run and the seconds until it has made an epoch."
-    start = 15 if plan.runner is run_notebook else 2 # seconds; ours: imports, on two busy cores
-    return [(r, start + costs.get(run_id(r), 0)/total_epochs(r.recipe)) for r in runs] if plan.soft else [(r, 0) for r in runs]
+    "Pairs of a run and the seconds until its first epoch is over; 0 without a time limit."
+    if not plan.soft: return [(r, 0) for r in runs]
+    start = 15 if plan.runner is run_notebook else 2 # seconds for imports on two busy cores; our choice
+    return [(r, start + costs.get(run_id(r), 0)/total_epochs(r.recipe)) for r in runs]
 
 def _stack_needs(runs, costs, plan):
-    "Seconds until `runs` trained as one have made an epoch, at most: as one they are not slower than one after another."
+    "Upper limit of the seconds until the first epoch of `runs` trained together: no slower than one after another."
     return sum(need for _, need in _needs(runs, costs, plan))
 
 def _wait(plan, seconds=1.):
-    "Wait for others to go on; False if there is no time for that."
+    "Wait for other processes; False if there is no time left."
     time.sleep(seconds)
     return not plan.soft or time.time() < plan.soft
 
@@ -136,20 +136,20 @@ def passes(
     plan:Plan,
     costs:dict, # id -> seconds
     retry:bool, # as for `startable`
-    offer,      # `with_loky` or `with_dask`, less the plan and the runs
-    together=None, # `as_one`, less the groups, the plan and the costs; None: each run is trained alone
-): # yields an `Outcome` a run that ended
-    "Offer `runs` until each has ended, here or elsewhere, or can no longer start."
+    offer,      # `with_loky` or `with_dask`, as a function of pairs of run and seconds, and the plan
+    together=None, # `as_one`, as a function of groups, plan and costs; None: each run is trained alone
+): # yields one `Outcome` per run that ended
+    "Offer `runs` until each has ended, here or in another process, or can no longer start."
     ended, tried = set(), set()
     while plan.token not in stopped_sweeps:
         states = run_states([r for r in runs if run_id(r) not in ended], plan.root)
         ended |= set(states.id[states.state == 'done'])
         todo, before = startable(runs, states, ended, retry), len(ended)
         groups = stacks([r for r in todo if run_id(r) not in tried], plan.root) if together else []
-        tried |= {run_id(r) for runs_ in groups for r in runs_}
+        tried |= {run_id(r) for group in groups for r in group}
         for o in together(groups, plan, costs) if groups else offer(_needs(todo, costs, plan), plan) if todo else ():
             if o.state not in ('busy', 'waits'): ended.add(o.id); yield o
-        if groups: continue # what could not be trained as one is now offered alone
+        if groups: continue # what could not be trained together is now offered alone
         if not todo and not (states.state == 'running').any(): return
         if len(ended) == before and not _wait(plan): return
 
@@ -157,27 +157,28 @@ def passes(
 def stacks(
     runs,
     root=None,   # the folder of all records; None: `runs_root()`
-    most:int=64, # members of one; ours: more wait too long for their first record
+    most:int=64, # runs per group; our choice: with more the first record takes too long
 ) -> list: # of lists of Run
-    "Which of `runs` may be trained as one: first those that were before, and of the others those with nothing done yet."
+    "Groups of `runs` that can be trained together: first interrupted groups, then runs that have not begun."
     left = {run_id(r): r for r in runs if stack_key(r) and not has_checkpoint(r, root)}
-    again = [[left.pop(run_id(r)) for r in kept if run_id(r) in left] for kept in kept_stacks(root)]
+    again = [[left.pop(run_id(r)) for r in stack if run_id(r) in left] for stack in kept_stacks(root)]
     groups = {}
     for r in left.values(): groups.setdefault(stack_key(r), []).append(r)
     return [g for g in again if g] + [rs for g in groups.values() for rs in chunked(g, most) if len(rs) > 1]
 
 # %% ../../nbs/74_sweep.ipynb #6db0af65
 def work_stacked(
-    runs, root,
-    when:str, # 'auto' or 'always'
-) -> tuple: # as from `work`; 'alone', and why, if the runs have to be trained alone
-    "Train `runs` as one if that pays, and say how it ended."
+    runs,     # a group, as returned by `stacks`
+    root,     # the folder of all records
+    when:str, # 'always', or 'auto': if it is faster
+) -> tuple: # as returned by `work`; or 'alone', and why the runs have to be trained alone
+    "Train `runs` together, if that is faster, and return how it ended."
     log = Path(root)/'.running'/f'{stack_id(runs)}.log'
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, 'w', buffering=1) as f, redirect_stdout(f), redirect_stderr(f):
             gain = kept_gain(runs[0]) if when == 'auto' else math.inf
-            if gain > 1.1: train_stacked(runs, root) # 1.1: what noise is
+            if gain > 1.1: train_stacked(runs, root) # below 1.1: noise
         return ('done', '') if gain > 1.1 else ('alone', f'as one they would be {gain:.2f} times as fast')
     except Exception as e: ended = how_it_ended(e)
     finally:
@@ -186,54 +187,60 @@ def work_stacked(
 
 # %% ../../nbs/74_sweep.ipynb #4930e291
 def _outcome(run, plan, state, reason, seconds):
-    "How `run`, one of several trained as one, ended; nothing if it has to be tried alone."
+    "The `Outcome` of `run`, one of a group; None if it still has to be trained alone."
     if ended := already_ended(run, plan): return dataclasses.replace(ended, seconds=seconds)
     return None if state == 'alone' else Outcome(run_id(run), state if state != 'done' else 'failed', reason, seconds)
 
 def attempt_stack(
-    runs,
+    runs,            # a group, as returned by `stacks`
     plan:Plan,
-    do=work_stacked, # or another that calls it elsewhere
+    do=work_stacked, # or a function that calls it in another process
     need:float=0.,   # seconds until their first epoch is over
-) -> list: # of Outcome, of those that ended
-    "Claim `runs` and train as one those that nobody else has, if there is time for an epoch; else they are left to be trained alone."
-    start, mine, free = time.time(), [], lambda r: not why_not(r, need, plan)
+) -> list: # one `Outcome` per run that ended
+    "Claim `runs` and train the free ones together, if there is time for an epoch; others are left to be trained alone."
+    start, mine = time.time(), []
     try:
         with ExitStack() as claims:
-            mine = [r for r in runs if free(r) and claims.enter_context(Claim(plan.root, run_id(r), plan.lease)) and not already_ended(r, plan)]
+            claim = lambda r: claims.enter_context(Claim(plan.root, run_id(r), plan.lease))
+            mine = [r for r in runs if not why_not(r, need, plan) and claim(r) and not already_ended(r, plan)]
             if not mine: return []
             state, reason = do(mine, plan.root)
-            if state in ('alone', 'failed'): print(f'{len(mine)} runs of {mine[0].model} are trained one by one: {reason}.', flush=True); state = 'alone'
-    except (OSError, StudyError) as e: state, reason = how_it_ended(e) # claims need room too
+            if state in ('alone', 'failed'):
+                print(f'{len(mine)} runs of {mine[0].model} are trained one by one: {reason}.', flush=True)
+                state = 'alone'
+    except (OSError, StudyError) as e: state, reason = how_it_ended(e) # claims need disk space too
     if state == 'full': stopped_sweeps.add(plan.token)
     outcomes = [_outcome(r, plan, state, reason, (time.time() - start)/len(mine)) for r in mine]
     return [o for o in outcomes if o]
 
 # %% ../../nbs/74_sweep.ipynb #75bbb540
 def as_one(
-    groups,    # as from `stacks`
+    groups,      # as returned by `stacks`
     plan:Plan,
-    costs:dict, # id -> seconds
-    jobs:int=1, # groups at a time
+    costs:dict,  # id -> seconds
+    jobs:int=1,  # groups at a time
     when='auto', # as for `work_stacked`
-): # yields an `Outcome` a run that ended
-    "Train each of `groups` as one, in processes of their own."
+): # yields one `Outcome` per run that ended
+    "Train the runs of each of `groups` together, each group in its own process."
     workers = Workers([worker_env(jobs, i, plan.root, plan.soft) for i in range(jobs)])
     do = lambda runs, root: in_process(workers, plan.hard, runs, root, when, job=work_stacked)
     parallel = Parallel(jobs, backend='threading', return_as='generator_unordered', pre_dispatch='n_jobs', batch_size=1)
+    calls = (delayed(attempt_stack)(runs, plan, do, _stack_needs(runs, costs, plan)) for runs in groups)
     try:
-        for outcomes in parallel(delayed(attempt_stack)(runs, plan, do, _stack_needs(runs, costs, plan)) for runs in groups): yield from outcomes
+        for outcomes in parallel(calls): yield from outcomes
     except BaseException:
         stopped_sweeps.add(plan.token)
         raise
     finally: workers.close()
 
 def _together(stack, jobs, backend, runner):
-    "`as_one` as `sweep` wants it, or None."
-    if stack not in ('auto', 'always', 'never'): raise StudyError(did_you_mean('way to stack', stack, ['auto', 'always', 'never']))
-    if stack == 'always' and backend != 'loky': raise StudyError('On workers of Dask each run is trained alone: leave `stack` at auto, or `backend` at loky.')
-    wanted = stack == 'always' or (stack == 'auto' and torch.cuda.is_available() and runner is None and backend == 'loky')
-    return partial(as_one, jobs=jobs, when=stack) if wanted else None
+    "`as_one` for `passes`; None if each run is trained alone."
+    values = ['auto', 'always', 'never']
+    if stack not in values: raise StudyError(did_you_mean('way to stack', stack, values))
+    if stack == 'always' and backend != 'loky':
+        raise StudyError('On workers of Dask each run is trained alone: leave `stack` at auto, or `backend` at loky.')
+    useful = torch.cuda.is_available() and runner is None and backend == 'loky'
+    return partial(as_one, jobs=jobs, when=stack) if stack == 'always' or (stack == 'auto' and useful) else None
 
 # %% ../../nbs/74_sweep.ipynb #1f73c0e2
 _again = 'The same sweep, started again, goes on with what is left.'
@@ -246,30 +253,31 @@ def _interruptible(runs, plan):
     except KeyboardInterrupt:
         stopped_sweeps.add(plan.token)
         mine = lambda: any((by := claimed_by(plan.root, run_id(r))) and by['pid'] == os.getpid() for r in runs)
-        for _ in range(50): mine() and time.sleep(0.1) # the threads release them
+        for _ in range(50): mine() and time.sleep(0.1) # the threads release their claims
         print(f'Interrupted. {_again}', flush=True)
         raise
     finally: (plan.root/'.claims'/plan.token).unlink(missing_ok=True)
 
 # %% ../../nbs/74_sweep.ipynb #3a45e614
 def _check_outcomes(outcomes, plan):
-    "Raise `StudyError` if the disk was full; say so if the time was too short for any run."
+    "Raise `StudyError` if the disk was full; print a hint if there was no time for an epoch of any run."
     if full := next((o for o in outcomes if o.state == 'full'), None):
-        raise StudyError(f'The disk with {plan.root} is full ({full.id}: {full.reason}), so that the sweep has stopped. '
+        raise StudyError(f'The disk with {plan.root} is full ({full.id}: {full.reason}), so the sweep has stopped. '
                          f'What was finished is whole. Make room. {_again}')
-    if outcomes and all(o.reason == no_time for o in outcomes):
+    if outcomes and all(o.why is Why.no_time for o in outcomes):
         print('The time limit is too short for an epoch of any run that is left: raise it.', flush=True)
 
 # %% ../../nbs/74_sweep.ipynb #49c29917
 def summary(
-    states, # as from `run_states`
+    states, # as returned by `run_states`
 ) -> str:
-    "What a sweep has come to, in a sentence, with a line for each run that was in its way."
+    "The result of a sweep in one sentence, and one line for each run that is blocked or has failed."
     counts = states.state.value_counts()
     each = [f'{counts[s]} {s}' for s in 'done running paused left blocked failed'.split() if s in counts]
-    said = f"{len(states)} runs: {', '.join(each)}."
+    total = f"{len(states)} runs: {', '.join(each)}."
     lines = [f'  {r.id} {r.state}: {r.reason}' for r in states.itertuples() if r.state in ('blocked', 'failed')]
-    return '\n'.join([f'{said} {_again}' if set(counts.index) & {'paused', 'left', 'running'} else said, *lines])
+    unfinished = set(counts.index) & {'paused', 'left', 'running'}
+    return '\n'.join([f'{total} {_again}' if unfinished else total, *lines])
 
 def _whole(name, n):
     "`n` if it is a whole number of at least 1."
@@ -278,26 +286,29 @@ def _whole(name, n):
 
 # %% ../../nbs/74_sweep.ipynb #ad92ab90
 def sweep(
-    runs,             # complete, as from `create_run`, in the order wanted
+    runs,             # complete, as returned by `create_run`, in the order wanted
     root=None,        # the folder of all records; None: `runs_root()`
     jobs:int=1,       # runs at a time on this machine
     time_limit=None,  # as for `parse_duration`; None: no limit
-    backend='loky',   # 'loky': processes here; 'dask': workers of Dask
-    scheduler=None,   # address of a Dask scheduler; None: `jobs` worker processes here
+    backend='loky',   # 'loky': processes on this machine; 'dask': Dask workers
+    scheduler=None,   # address of a Dask scheduler; None: `jobs` worker processes on this machine
     notebook:bool=True, # execute run_study.ipynb for each run, or train without it?
-    costs=None,       # id -> seconds, in their order of magnitude
-    retry:bool=True,  # try again what failed in an earlier sweep?
-    runner=None,      # another function of run and root in place of the two that `notebook` chooses
-    stack='auto',     # train runs that are alike as one: 'always', 'never', or 'auto': on a GPU, where it is faster
-    lease=lease,      # seconds without a sign of life after which others take a run over
-) -> pd.DataFrame: # as from `run_states`
+    costs=None,       # id -> seconds, roughly; None: estimated from earlier records
+    retry:bool=True,  # try runs again that failed in an earlier sweep?
+    runner=None,      # another function of run and root, instead of the two that `notebook` chooses
+    stack='auto',     # train similar runs together: 'always', 'never', or 'auto': on a GPU, if it is faster
+    lease=lease,      # seconds without renewal after which another process takes a run over
+) -> pd.DataFrame: # as returned by `run_states`
     "Train each of `runs` that is not finished."
     offer = partial(backends[backend], jobs=_whole('jobs', jobs), scheduler=scheduler)
     plan, outcomes = _make_plan(root, runner or (run_notebook if notebook else run_plain), time_limit, lease), []
     costs, order, states = estimate(runs, costs or {}, plan.root), sources_first(runs), run_states(runs, plan.root)
     progress = Progress({run_id(r): costs[run_id(r)] for r in startable(order, states, retry=retry)})
     with _interruptible(order, plan), progress:
-        for o in passes(order, plan, costs, retry, offer, _together(stack, jobs, backend, runner)): outcomes.append(o); progress.add(o)
+        together = _together(stack, jobs, backend, runner)
+        for o in passes(order, plan, costs, retry, offer, together):
+            outcomes.append(o)
+            progress.add(o)
     _check_outcomes(outcomes, plan)
     print(summary(states := run_states(runs, plan.root)), flush=True)
     return states

@@ -25,35 +25,36 @@ from ..models import zoo # registers every model
 _optimisers = dict(adamw=torch.optim.AdamW, adam=torch.optim.Adam, sgd=partial(torch.optim.SGD, momentum=0.9))
 
 class StudyOptim(OptimWrapper):
-    "fastai's wrapper of a PyTorch optimiser, quicker to say its settings."
+    "fastai's wrapper of a PyTorch optimiser, with a faster `hypers`."
     @property
     def hypers(self):
         flat = lambda k, v: [(f'{k}__{i}', x) for i, x in enumerate(v)] if k == 'betas' else [(k, v)]
-        return [{self.fwd_map.get(n, n): x for k, v in pg.items() if k != 'params' for n, x in flat(k, v)} for pg in self.opt.param_groups]
+        named = lambda pg: {self.fwd_map.get(n, n): x for k, v in pg.items() if k != 'params' for n, x in flat(k, v)}
+        return [named(pg) for pg in self.opt.param_groups]
 
 def create_opt_func(recipe:Recipe):
-    "The optimiser of `recipe`, as fastai wants it."
+    "The optimiser of `recipe`, as the `opt_func` of a fastai Learner."
     return partial(StudyOptim, opt=partial(_optimisers[recipe.opt], fused=True))
 
 # %% ../../nbs/40_learner.ipynb #6b6a83da
 @dataclass
 class ParamGroup:
-    "Parameters that are trained alike."
-    depth: int    # of their layer group: 0 next to the image
+    "Parameters with the same depth and weight decay."
+    depth: int    # of their layer group: 0 is next to the image
     top: int      # depth of the head
-    decays: bool  # do they get weight decay?
+    decays: bool  # with weight decay
     params: list
 
 def by_depth(recipe:Recipe) -> bool:
-    "Whether `recipe` treats layers differently."
+    "Whether `recipe` treats layers differently by depth."
     return recipe.tune in ('head', 'gradual') or bool(recipe.frozen_epochs) or recipe.layer_decay is not None
 
 # %% ../../nbs/40_learner.ipynb #97d0e6a1
 def param_groups(
     model:nn.Module,
-    recipe:Recipe, # says whether by depth, and what decays
-) -> list: # `ParamGroup`s that hold each parameter once, from the image to the head
-    "The parameters of `model` as `recipe` wants them apart."
+    recipe:Recipe, # decides whether by depth, and what decays
+) -> list: # of `ParamGroup`, from the image to the head; each parameter is in one of them
+    "The parameters of `model`, grouped as `recipe` needs them."
     params = dict(model.named_parameters())
     layers = layer_groups(model) if by_depth(recipe) else [list(params)]
     decays = lambda name: bool(recipe.decay_all) or params[name].ndim > 1
@@ -62,22 +63,23 @@ def param_groups(
     return [g for g in groups if g.params]
 
 # %% ../../nbs/40_learner.ipynb #c7643702
-def rate_scales(groups, recipe:Recipe) -> list: # a float a group
-    "What the learning rate is multiplied by for each of `groups`."
+def rate_scales(groups, recipe:Recipe) -> list: # one float per group
+    "The factor of the learning rate for each of `groups`."
     return [(recipe.layer_decay or 1.)**(g.top - g.depth) for g in groups]
 
-def decay_of(groups, recipe:Recipe) -> list: # a float a group
+def decay_of(groups, recipe:Recipe) -> list: # one float per group
     "The weight decay of each of `groups`."
     return [recipe.wd if g.decays else 0. for g in groups]
 
 # %% ../../nbs/40_learner.ipynb #a7869f95
 class _Autocast:
-    "The two hooks, and the contexts between them; a class, so that a model with them can be pickled."
+    "The two hooks and the contexts that they enter and exit; a class, so that a model with hooks can be pickled."
     def __init__(self, device): self.device, self.entered = device, []
     def enter(self, *_):
         self.entered.append(ExitStack())
         self.entered[-1].enter_context(torch.autocast(self.device, torch.bfloat16))
-        # on a CPU the fused attention's backward pass takes three quarters of a small ViT's step in bfloat16, plain products little
+        # on a CPU, the backward pass of fused attention takes three quarters of a small ViT's step in bfloat16;
+        # plain matrix products take little
         if self.device == 'cpu': self.entered[-1].enter_context(sdpa_kernel(SDPBackend.MATH))
     def leave(self, module, args, out):
         self.entered.pop().close()
@@ -88,7 +90,7 @@ def use_autocast(
     model:nn.Module,
     device:str='cpu', # device type
 ) -> nn.Module: # the same model
-    "Run the forward pass of `model` in bfloat16 where that is safe; it returns float32."
+    "Run the forward pass of `model` under bfloat16 autocast; it returns float32."
     cast = _Autocast(device)
     model.register_forward_pre_hook(cast.enter)
     model.register_forward_hook(cast.leave, always_call=True)
@@ -96,18 +98,19 @@ def use_autocast(
 
 # %% ../../nbs/40_learner.ipynb #76ce66cf
 def _on_device(model, run, kind): # kind: a device type
-    "`model` in the memory layout and the precision that suit the device, and the two choices."
+    "`model` in the memory layout and precision that suit the device, and a dict of the choices."
     precision = choose_precision(run.precision, kind, models[run.model].depthwise)
     channels_last = kind in ('cpu', 'cuda')
     if kind == 'cuda': set_float32(precision)
     if channels_last: model = model.to(memory_format=torch.channels_last)
     if precision == 'bf16': use_autocast(model, kind)
-    if run.torch_compile: model.compile() # in place: names of parameters stay as they are
-    return model, dict(precision=precision, channels_last=channels_last) | (dict(compiled=True) if run.torch_compile else {})
+    if run.torch_compile: model.compile() # in place: parameter names are unchanged
+    layout = dict(precision=precision, channels_last=channels_last)
+    return model, layout | (dict(compiled=True) if run.torch_compile else {})
 
 # %% ../../nbs/40_learner.ipynb #3d06ff3f
 class DeviceMean(Metric):
-    "The mean over images of what `func` says of a Learner after a batch, added up on the device."
+    "The mean over images of `func`, a function of the Learner after a batch, summed on the device."
     def __init__(self, func, name): self.func, self.called = func, name
     def reset(self): self.total, self.count = 0., 0
     def accumulate(self, learn):
@@ -119,7 +122,7 @@ class DeviceMean(Metric):
     def name(self): return self.called
 
 class DeviceSmoothLoss(AvgSmoothLoss):
-    "fastai's `AvgSmoothLoss`, on the device."
+    "fastai's `AvgSmoothLoss`, kept on the device."
     def accumulate(self, learn):
         self.count += 1
         self.val = torch.lerp(learn.loss.detach().mean(), self.val.to(learn.loss.device), self.beta)
@@ -129,12 +132,12 @@ def _mean_accuracy(learn): return accuracy(learn.pred, *learn.yb)
 
 # %% ../../nbs/40_learner.ipynb #20d937f2
 class PlainLoss(CrossEntropyLossFlat):
-    "fastai's cross entropy of logits [n, n_out] and class numbers [n], in plain tensors."
+    "fastai's cross-entropy of logits [n, n_out] and class indices [n], on plain tensors."
     def __call__(self, inp, targ, **kwargs): return self.func(inp, targ, **kwargs)
 
 # %% ../../nbs/40_learner.ipynb #c03a4942
 class StudyLearner(Learner):
-    "A fastai Learner that calls, at an event, only the callbacks that have a method for it."
+    "A fastai Learner that, at an event, calls only the callbacks with a method for it."
     asked, by_event = None, None
     def listeners(self, event_name):
         "The callbacks with a method for the event, in their order."
@@ -147,16 +150,16 @@ class StudyLearner(Learner):
     def __call__(self, event_name):
         self._call_one(event_name) if isinstance(event_name, str) else super().__call__(event_name)
     def _call_one(self, event_name):
-        if event_name == 'after_fit': return super()._call_one(event_name) # it also switches callbacks on again
+        if event_name == 'after_fit': return super()._call_one(event_name) # it also re-enables callbacks
         for cb in self.listeners(event_name): cb(event_name)
 
 # %% ../../nbs/40_learner.ipynb #805dd876
 def create_learner(
-    run:Run,  # says model, init, recipe, size and precision
-    dls,      # as from `create_dls`
+    run:Run,   # its model, init, recipe, size and precision are used
+    dls,       # as returned by `create_dls`
     root=None, # the folder of all records, for init='run:ID'; None: `runs_root()`
-) -> Learner: # not yet trained; `loaded` is the table of `init_weights`, `layout` says precision and channels_last
-    "A Learner for `run`, weights drawn from the current random state: call `seed_everything` first."
+) -> Learner: # not trained; `loaded` is the table of `init_weights`, `layout` holds precision and channels_last
+    "A Learner for `run`; weights are drawn from the current random state, so call `seed_everything` first."
     recipe = run.recipe
     model = create_model(run.model, dls.c, size=run.size, dropout=recipe.dropout)
     if recipe.head_init in ('glorot', 'zero'): draw_classifier(model, recipe.head_init)
@@ -165,7 +168,8 @@ def create_learner(
     groups = param_groups(model, recipe)
     learn = StudyLearner(dls, model, loss_func=PlainLoss(label_smoothing=recipe.label_smoothing or 0.),
                          opt_func=create_opt_func(recipe), splitter=lambda m: [g.params for g in groups],
-                         metrics=DeviceMean(_mean_accuracy, 'accuracy'), lr=recipe.lr, wd=decay_of(groups, recipe), train_bn=False)
+                         metrics=DeviceMean(_mean_accuracy, 'accuracy'), lr=recipe.lr, wd=decay_of(groups, recipe),
+                         train_bn=False)
     learn.recorder.loss, learn.recorder.smooth_loss = DeviceMean(_mean_loss, 'loss'), DeviceSmoothLoss()
     learn.groups, learn.loaded, learn.layout = groups, loaded, layout
     return learn

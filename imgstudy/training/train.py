@@ -27,7 +27,7 @@ from .fit import *
 def _one_view(learn, dl): return learn.get_preds(dl=dl, act=lambda x: x.float().log_softmax(1))
 
 def _views(learn, dl, n):
-    "Logarithms of probabilities averaged over the plain view and `n` augmented ones."
+    "Logarithms of the probabilities averaged over the plain view and `n` augmented ones."
     probs, target = learn.tta(dl=dl, n=n, beta=1/(n + 1))
     return probs.float().clamp_min(1e-12).log(), target
 
@@ -36,72 +36,85 @@ def predict_test(
     learn:Learner,
     data:StudyData,
     tta:int=None, # augmented views to average with the plain one; None: the plain one alone
-) -> tuple: # as from `pack_predictions`; dict test_seconds, test_batches: of the pass or passes over the test images
-    "Predictions for every test image of `data`, and what they cost."
+) -> tuple: # predictions as returned by `pack_predictions`; dict with test_seconds and test_batches, over all views
+    "Predictions for every test image of `data`, and their cost."
     dl, start = create_test_dl(learn.dls, data), time.perf_counter()
     with learn.no_bar(): preds, target = _views(learn, dl, tta) if tta else _one_view(learn, dl)
     if not preds.isfinite().all(): # the last steps can still break a model
-        raise Diverged(f'The trained model answers some test images with no number. Lower the peak rate, now lr={learn.lr:g}.')
+        raise Diverged('Predictions of the trained model for some test images are NaN or infinite. '
+                       f'Lower the peak rate, now lr={learn.lr:g}.')
     cost = dict(test_seconds=time.perf_counter() - start, test_batches=len(dl)*(1 + (tta or 0)))
     return pack_predictions(data.of('test').path, target.numpy(), preds.numpy()), cost
 
 # %% ../../nbs/46_train.ipynb #e068b855
 def describe_data(data:StudyData) -> dict:
-    "What the record says of the images."
+    "The `data` of a record: fingerprint, classes, counts per split, normalisation, formats, skipped files."
     return dict(fingerprint=data.fingerprint, classes=data.classes, counts=data.counts().sum().to_dict(),
                 mean=data.mean, std=data.std, note=data.spec.note,
-                leaked=data.leaked, # test images that are among the others too
-                formats=data.items.path.map(lambda p: Path(p).suffix).value_counts().to_dict(), # JPEG is not raw pixels
+                leaked=data.leaked, # test images that also occur in the other splits
+                formats=data.items.path.map(lambda p: Path(p).suffix).value_counts().to_dict(), # lossy or not
                 skipped=dict(n=len(data.skipped), files=data.skipped))
 
 def describe_cost(history:History, keep:Checkpoint) -> dict:
-    "Seconds and joules (None: not counted) until now, images per second of the epochs, each with its validation; the epochs after which it was continued."
-    fitting, members = sum(r['seconds'] for r in history.rows), getattr(history, 'members', 1) # trained as one: each its share
+    "Seconds and joules (None: not counted) so far, training images per second, epochs after which it was continued."
+    fitting = sum(r['seconds'] for r in history.rows) # with validation
+    members = getattr(history, 'members', 1) # trained together: each gets an equal part of seconds and joules
     joules = keep.meter.read()
-    return dict(seconds=keep.spent/members, fit_seconds=fitting, images_per_second=history.images/fitting, resumed=list(keep.resumed),
-                joules=None if joules is None else joules/members, counters=[c.name for c in keep.meter.counters])
+    return dict(seconds=keep.spent/members, fit_seconds=fitting, images_per_second=history.images/fitting,
+                resumed=list(keep.resumed), joules=None if joules is None else joules/members,
+                counters=[c.name for c in keep.meter.counters])
 
-def describe_model(learn:Learner, run:Run, epoch:int) -> dict: # epoch: of the weights kept, from 1 on
-    "Size and work of the model, how much of it had been trained, and how it was computed."
+def describe_model(
+    learn:Learner,
+    run:Run,
+    epoch:int, # of the weights kept, from 1
+) -> dict:
+    "Parameters and operations of the model, how many parameters were trained, precision and memory layout."
     last = first_trained(run.recipe, epoch - 1, learn.groups[-1].top)
     trained = sum(p.numel() for g in learn.groups for p in g.params if g.depth >= last)
-    return dict(parameters=count_params(learn.model), trained=trained, flops=count_flops(learn.model, run.size), **learn.layout)
+    return dict(parameters=count_params(learn.model), trained=trained, flops=count_flops(learn.model, run.size),
+                **learn.layout)
 
 # %% ../../nbs/46_train.ipynb #8113304e
-def check_data(run, data, root):
-    "Raise `StudyError` if `data` is not that of `run`, or if its record was made from other images."
+def check_data(
+    run:Run,
+    data:StudyData,
+    root, # the folder of all records
+):
+    "Raise `StudyError` if `data` is not that of `run`, or if the record of `run` was made from other images."
     part, names = part_of(run), '(dataset, subset, valid, split_seed, folds, fold)'
     if data.part != part: raise StudyError(f'The run is of {part} {names}, but `data` of {data.part}.')
     dest = Path(root)/run_id(run)
     if is_finished(dest) and (old := read_record(dest).info['data']['fingerprint']) != data.fingerprint:
-        raise StudyError(f'The record {dest} was made from other images (fingerprint {old}, now {data.fingerprint}): the data '
-                         'has changed since. Delete or rename that folder to train on the new images.')
+        raise StudyError(f'The record {dest} was made from other images (fingerprint {old}, now {data.fingerprint}): '
+                         'the data has changed since. Delete or rename that folder to train on the new images.')
 
 # %% ../../nbs/46_train.ipynb #3253e76f
 def _label(data, run):
-    "What stands in front of each line while `run` trains."
+    "The beginning of each line printed while `run` trains."
     fold = '' if run.fold is None else f' fold {run.fold + 1} of {run.folds},'
     return f'{data.spec.title}, {run.model}, seed {run.seed},{fold}'
 
 def _watchers(run, data, root, learn, start):
-    "The callbacks of a training that can be interrupted: `Checkpoint` first."
-    file, setting = checkpoint_file(run, root), dict(format=2, images=data.fingerprint, torch=str(torch.__version__),
-                                                     device=torch.device(learn.dls.device).type, **learn.layout)
+    "The callbacks of a training that can be interrupted; the first is its `Checkpoint`."
+    file = checkpoint_file(run, root)
+    setting = dict(format=checkpoint_format, images=data.fingerprint, torch=str(torch.__version__),
+                   device=torch.device(learn.dls.device).type, **learn.layout)
     keep = Checkpoint(file, setting, load_checkpoint(file, setting), _label(data, run), learn.dls.device)
     keep.start = start # loading the images counts
     return [keep, Deadline(deadline(), test_share([run], [data])), *event_cbs(run_id(run))]
 
 def test_share(runs, datas) -> float:
-    "Test images, one per view, for each image of an epoch's last pass: validation, or training where nothing validates."
+    "Test images times views, per validation image of `runs`; per training image if there is no validation."
     views = sum(len(d.of('test'))*(1 + (r.recipe.tta or 0)) for r, d in zip(runs, datas))
     return views/(sum(len(d.of('valid')) for d in datas) or sum(len(d.of('train')) for d in datas))
 
 # %% ../../nbs/46_train.ipynb #8d41ab65
 class OutOfMemory(StudyError):
-    "`images` at once were too many for the memory."
+    "`images` at once do not fit into memory."
 
-def _attempt(run, data, root, start, most): # most: images that go through the model at once; None: all of a batch
-    "The Learner of `run`, fitted, its History and its Checkpoint."
+def _attempt(run, data, root, start, most): # most: images through the model at once; None: all of a batch
+    "The fitted Learner of `run`, its History and its Checkpoint."
     seed_everything(run.seed)
     learn = create_learner(run, create_dls(run, data), root)
     keep, *cbs = _watchers(run, data, root, learn, start)
@@ -112,52 +125,62 @@ def _attempt(run, data, root, start, most): # most: images that go through the m
         if not is_out_of_memory(e): raise
     error = OutOfMemory('Memory does not do even for one image at a time: take a smaller model or a smaller `size`.')
     error.images = most or learn.dls.bs
-    raise error # outside of the clause above, so that nothing holds on to what filled the memory
+    raise error # outside the except clause, so that nothing keeps a reference to what filled the memory
 
 # %% ../../nbs/46_train.ipynb #1c4f533b
 def _fitted(run, data, root, start):
-    "As `_attempt`, in as many images at once as memory allows."
+    "As `_attempt`, with as many images at once as memory allows."
     most = None
     while True:
         try: return _attempt(run, data, root, start, most)
         except OutOfMemory as e:
             if (images := e.images) == 1: raise
         most = math.ceil(images/2)
-        print(f'{_label(data, run)} out of memory with {images} images at once: begins again with {most}, in batches as before')
+        label = _label(data, run)
+        print(f'{label} out of memory with {images} images at once: begins again with {most}, in batches as before')
         drop_checkpoint(checkpoint_file(run, root))
         free_memory()
 
 def free_memory():
+    "Release memory that is no longer used, on the GPU too."
     gc.collect()
     if torch.cuda.is_available(): torch.cuda.empty_cache()
 
 # %% ../../nbs/46_train.ipynb #c40cb527
 def _train(run, data, root):
-    "The record of `run` and its weights."
+    "The record of `run`, and its weights."
     start = time.perf_counter()
-    if run.size is None or run.augment is None: raise StudyError('The run leaves size or augment open: make it with create_run.')
+    if run.size is None or run.augment is None:
+        raise StudyError('The run leaves size or augment open: make it with create_run.')
     if time.time() >= deadline(): raise Paused(f'Paused before {run_id(run)} began: the deadline has passed.')
     data = data or load_data(run)
     check_data(run, data, root)
     learn, history, keep = _fitted(run, data, root, start)
     return make_record(run, data, learn, history, keep)
 
-def make_record(run, data, learn, history, keep):
-    "The record of `run` that `learn` was trained for, and its weights."
+def make_record(
+    run:Run,
+    data:StudyData,
+    learn:Learner,    # trained
+    history:History,  # of the training
+    keep:Checkpoint,  # of the training
+) -> tuple: # Record, and a dict of the weights
+    "Test `learn` and make the finished record of `run`."
     predictions, test_cost = predict_test(learn, data, run.recipe.tta)
-    info = dict(data=describe_data(data), init=describe_init(learn.loaded), model=describe_model(learn, run, history.best_epoch),
-                cost=describe_cost(history, keep) | test_cost, best_epoch=history.best_epoch, environment=environment(learn.dls.device))
+    info = dict(data=describe_data(data), init=describe_init(learn.loaded),
+                model=describe_model(learn, run, history.best_epoch), cost=describe_cost(history, keep) | test_cost,
+                best_epoch=history.best_epoch, environment=environment(learn.dls.device))
     metrics = compute_metrics(*(predictions[k] for k in ('target', 'pred', 'log_probs')))
     return Record(run, 'finished', metrics, info, pd.DataFrame(history.rows), predictions), learn.model.state_dict()
 
 # %% ../../nbs/46_train.ipynb #8619c3cc
 def train(
-    run:Run,             # complete, as from `create_run`
-    data:StudyData=None, # the images of `run`, if they are loaded already
+    run:Run,             # complete, as returned by `create_run`
+    data:StudyData=None, # the images of `run`, if already loaded
     root=None,           # where records go; None: `runs_root()`
 ) -> Record:
-    "Train `run`, or what is left of it, test it once and write its record; a failure is recorded and raised."
-    root = writable(root or runs_root(), 'IMGSTUDY_RUNS') # known before the training, not after it
+    "Train `run` or continue its training, test once and write the record; a failure is recorded and raised."
+    root = writable(root or runs_root(), 'IMGSTUDY_RUNS') # checked before the training, not after it
     try: record, weights = _train(run, data, root)
     except (Paused, DiskFull): raise
     except Exception as e:
@@ -171,22 +194,22 @@ def train(
 
 # %% ../../nbs/46_train.ipynb #7c5f2374
 def train_once(
-    run:Run,             # complete, as from `create_run`
-    data:StudyData=None, # the images of `run`, if they are loaded already
+    run:Run,             # complete, as returned by `create_run`
+    data:StudyData=None, # the images of `run`, if already loaded
     root=None,           # where records go; None: `runs_root()`
 ) -> Record:
-    "The finished record of `run`, if there is one with its weights, else `train`."
+    "The finished record of `run` if it exists with its weights; else train it."
     dest = Path(root or runs_root())/run_id(run)
     if is_finished(dest) and (dest/'weights.safetensors').exists(): return read_record(dest)
     return train(run, data if data and data.part == part_of(run) else None, root)
 
 # %% ../../nbs/46_train.ipynb #29a26bca
 def train_all(
-    runs,            # complete, as from `create_run`
-    data:StudyData=None, # the images of some of the `runs`, if they are loaded already
-    root=None,       # where records go; None: `runs_root()`
-) -> list: # a Record a run
-    "Train each of `runs`; images are loaded again only where the next run has others, such as another fold."
+    runs,                # complete, as returned by `create_run`
+    data:StudyData=None, # the images of some of the `runs`, if already loaded
+    root=None,           # where records go; None: `runs_root()`
+) -> list: # one Record per run
+    "Train each of `runs`; images are loaded again only if the next run has others, such as another fold."
     records, pieces = [], deadline() < math.inf or any(has_checkpoint(r, root) for r in runs)
     for run in runs:
         if data is None or data.part != part_of(run): data = load_data(run)
