@@ -163,7 +163,7 @@ def _bubbles(ax, table, x, title):
 
 # %% ../../nbs/82_overview.ipynb #bd732ce5
 def published_table() -> pd.DataFrame: # as returned by `groups_table`, without n, seconds, epochs and device
-    "Best published accuracy of each registered model and data set; size and operations at the model's default image size."
+    "Best published accuracy of each registered model and data set; size and operations at the model's default."
     best = best_references()
     best = best[best.model.isin([*models])]
     costs = {m: model_cost(m) for m in dict.fromkeys(best.model)}
