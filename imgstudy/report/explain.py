@@ -105,7 +105,8 @@ def _pick(logits, target):
 
 # %% ../../nbs/83_explain.ipynb #2187baed
 _no_map = ('{} has no feature map of at least 2x2 positions{}: Grad-CAM needs one. Use a convolutional network or a '
-           'Vision Transformer, an earlier layer or larger images; for a perceptron, `plot_filters` shows the first layer.')
+           'Vision Transformer, an earlier layer or larger images; for a perceptron, `plot_filters` shows '
+           'the first layer.')
 
 def grad_cam(
     model,       # any classifier of images with a feature map inside
