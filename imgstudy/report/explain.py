@@ -142,7 +142,7 @@ def _pictures(x) -> np.ndarray: # [n, h, w, c] in [0, 1]
 
 # %% ../../nbs/83_explain.ipynb #98641492
 def plot_grad_cam(
-    model,
+    model,        # as for `grad_cam`
     batch,        # DataLoaders, or a pair of images and labels
     n:int=8,      # number of images
     classes=None, # class names; None: those of the DataLoaders, else numbers
@@ -176,7 +176,7 @@ def _first_weights(model): # [k, c, h, w]
 
 # %% ../../nbs/83_explain.ipynb #52abf765
 def plot_filters(
-    model,
+    model,         # with a convolution or a linear layer
     n:int=32,      # maximum number of filters
     cols:int=16,   # filters per row
 ): # Figure

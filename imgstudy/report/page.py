@@ -95,7 +95,7 @@ def _width(v) -> str:
 
 # %% ../../nbs/88_page.ipynb #e8284ebe
 def as_table(
-    table:pd.DataFrame,
+    table:pd.DataFrame, # its cells are escaped
     caption:str,     # what it shows
     digits:int=3,    # decimals of floats
     folded:bool=False, # inside closed <details>

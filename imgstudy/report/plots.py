@@ -89,7 +89,7 @@ def plot_confusion(
 
 # %% ../../nbs/80_plots.ipynb #f8f80a95
 def plot_classwise(
-    record:Record,
+    record:Record, # with predictions
     most:int=25, # maximum number of bars
     best:bool=False, # of more classes, show those of highest accuracy instead of lowest
 ): # Axes
@@ -115,7 +115,7 @@ def confident_errors_table(
 
 # %% ../../nbs/80_plots.ipynb #f2672c0f
 def plot_confident_errors(
-    record:Record,
+    record:Record,  # with predictions
     data:StudyData, # with the images of `record`
     n:int=12,       # number of images
 ): # Figure

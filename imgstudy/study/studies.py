@@ -39,7 +39,7 @@ def _smoke(params, start):
 
 def row_params(
     study,     # a `Study` or its name
-    row:Row,
+    row:Row,   # one of its rows
     scale:str, # one of `scales`
 ) -> dict: # parameters of `create_run`, without seed and fold
     "The training of `row` at `scale`."
