@@ -18,9 +18,9 @@ def _tokens_to_map(
     out,  # [n, N, c]
     size, # height and width of the image in pixels
 ): # [n, c, gh, gw] or None
-    "The patch tokens as a map; those that come first and belong to no place are dropped."
-    n, places = out.shape[1], out.shape[1]*size[0]/size[1]
-    gh = math.isqrt(math.floor(places))
+    "The patch tokens as a map; leading tokens that belong to no position are dropped."
+    n = out.shape[1]
+    gh = math.isqrt(math.floor(n*size[0]/size[1]))
     gw = round(gh*size[1]/size[0])
     if not 0 <= n - gh*gw <= 5: return None
     return out[:, n - gh*gw:].transpose(1, 2).unflatten(2, (gh, gw))
@@ -29,7 +29,7 @@ def _as_map(
     out,  # what a module returned
     size, # height and width of the image in pixels
 ): # [n, c, h, w] or None
-    "`out` as a feature map of at least 2x2 places in the image's proportion, if it is one."
+    "`out` as a feature map of at least 2x2 positions and the image's aspect ratio, if it is one."
     if not isinstance(out, torch.Tensor) or not out.is_floating_point(): return None
     if out.ndim == 3: out = _tokens_to_map(out, size)
     if out is None or out.ndim != 4 or min(out.shape[2:]) < 2: return None
@@ -38,7 +38,7 @@ def _as_map(
 # %% ../../nbs/83_explain.ipynb #f6d458bf
 @contextmanager
 def _eval_mode(model):
-    "Evaluate within the block; every module's own mode is put back afterwards."
+    "Evaluation mode within the block; every module's own mode is restored afterwards."
     modes = [(m, m.training) for m in model.modules()]
     try: yield model.eval()
     finally:
@@ -47,9 +47,9 @@ def _eval_mode(model):
 def _forward(
     model,
     x,       # float32 [n, n_in, h, w]
-    modules, # whose outputs to note
-): # logits [n, n_out], and a list of (module, output), the last finished last
-    "Run `model` on `x` and note the outputs of `modules`."
+    modules, # whose outputs to record
+): # logits [n, n_out], and a list of (module, output) in the order in which they finished
+    "Run `model` on `x` and record the outputs of `modules`."
     outs = []
     hooks = [m.register_forward_hook(lambda m, args, out: outs.append((m, out))) for m in modules]
     try: return model(x), outs
@@ -61,7 +61,7 @@ def _map_and_gradient(
     score, # the number to explain
     outs,  # (module, output) from `_forward`
     size,  # height and width of the image in pixels
-    named, # did the reader name the layer?
+    named, # whether the caller named the layer
 ): # two of [n, c, h, w], or None
     "The last map among `outs` with a gradient, and that gradient; the very last map if all gradients are 0."
     found = None
@@ -79,9 +79,9 @@ def _map_and_gradient(
 def _heat(
     acts,  # [n, c, h, w]
     grads, # the same
-    size,  # height and width to bring it to
+    size,  # height and width of the result
 ): # [n, h, w] in [0, 1]
-    "Equations 1 and 2 of the paper, enlarged and scaled."
+    "Equations 1 and 2 of the paper, resized and scaled to a maximum of 1."
     weights = grads.float().mean((2, 3), keepdim=True)             # [n, c, 1, 1]
     heat = F.relu((weights*acts.float()).sum(1, keepdim=True))     # [n, 1, h, w]
     heat = F.interpolate(heat, size, mode='bilinear', align_corners=False)[:, 0]
@@ -89,14 +89,14 @@ def _heat(
 
 # %% ../../nbs/83_explain.ipynb #93b320b1
 def _find_layer(model, layer):
-    "The modules to look at: all but the whole, or the one that is `layer` or is called so."
+    "The modules to record: the one that `layer` is or names; None: all but `model` itself."
     names = {name: m for name, m in model.named_modules() if name}
     if layer is None: return list(names.values())
     if isinstance(layer, str) and layer not in names: raise StudyError(did_you_mean('layer', layer, names))
     return [names[layer] if isinstance(layer, str) else layer]
 
 def _pick(logits, target):
-    "The logit of each image's `target`, or its largest, as [n]."
+    "The logit of each image's `target`, or its largest logit: [n]."
     n, n_out = logits.shape
     target = logits.argmax(1) if target is None else torch.as_tensor(target, device=logits.device)
     if target.min() < 0 or target.max() >= n_out or target.numel() not in (1, n):
@@ -104,17 +104,17 @@ def _pick(logits, target):
     return logits.gather(1, target.long().reshape(-1, 1).expand(n, 1))[:, 0]
 
 # %% ../../nbs/83_explain.ipynb #2187baed
-_no_map = ('{} has no feature map of at least 2x2 places{}: Grad-CAM needs one. Use a convolutional network or a '
-           'Vision Transformer, a layer further in front or larger images; of a perceptron `plot_filters` shows '
+_no_map = ('{} has no feature map of at least 2x2 positions{}: Grad-CAM needs one. Use a convolutional network or a '
+           'Vision Transformer, an earlier layer or larger images; for a perceptron, `plot_filters` shows '
            'the first layer.')
 
 def grad_cam(
     model,       # any classifier of images with a feature map inside
     x,           # float32 [n, n_in, h, w], prepared as for training
-    target=None, # a class number, or one an image; None: the class that the model predicts
+    target=None, # a class number, or one per image; None: the predicted class
     layer=None,  # a module or its name; None: the last feature map with a gradient
 ): # float32 [n, h, w] in [0, 1], on the model's device
-    "Where `model` looks for `target`: Grad-CAM after Selvaraju et al. 2017."
+    "Where in each image `model` finds evidence for `target`: Grad-CAM after Selvaraju et al. 2017."
     size, x = x.shape[-2:], x.detach().as_subclass(torch.Tensor).to(next(model.parameters()).device)
     with _eval_mode(model), torch.enable_grad():
         x.requires_grad_() # frozen weights alone pass no gradient
@@ -126,7 +126,7 @@ def grad_cam(
 # %% ../../nbs/83_explain.ipynb #fcc17124
 def _sample(
     batch,  # DataLoaders, or images and labels
-    n,      # how many
+    n,      # number of images
 ):
     "Images and labels: `n` spread evenly over the validation images, or the first `n` of a batch."
     if not hasattr(batch, 'valid_ds'): return [b[:n] for b in batch]
@@ -135,20 +135,20 @@ def _sample(
     return batch.test_dl([items[i] for i in some], with_labels=True, num_workers=0).one_batch()
 
 def _pictures(x) -> np.ndarray: # [n, h, w, c] in [0, 1]
-    "Tensors [n, c, h, w] as pictures, each stretched from its smallest to its largest value."
+    "Tensors [n, c, h, w] as pictures, each rescaled to [0, 1]."
     x = x.detach().as_subclass(torch.Tensor).cpu().float()
     low, high = (f(x, (1, 2, 3), keepdim=True) for f in (torch.amin, torch.amax))
     return ((x - low)/(high - low).clamp(min=1e-6)).permute(0, 2, 3, 1).numpy()
 
 # %% ../../nbs/83_explain.ipynb #98641492
 def plot_grad_cam(
-    model,
+    model,        # as for `grad_cam`
     batch,        # DataLoaders, or a pair of images and labels
-    n:int=8,      # how many images
+    n:int=8,      # number of images
     classes=None, # class names; None: those of the DataLoaders, else numbers
     **kwargs,     # target and layer, as for `grad_cam`
 ): # Figure
-    "Pictures (above) and the same under their Grad-CAM (below), with true and predicted class."
+    "Images with true and predicted class (above), and the same with their Grad-CAM (below)."
     xb, yb = _sample(batch, n)
     heats = grad_cam(model, xb, **kwargs).cpu()
     with _eval_mode(model), torch.no_grad(): pred = model(xb.to(next(model.parameters()).device)).argmax(1)
@@ -162,7 +162,7 @@ def plot_grad_cam(
 
 # %% ../../nbs/83_explain.ipynb #315707e2
 def _first_weights(model): # [k, c, h, w]
-    "The weights of the first convolution or linear layer, in the shape of pictures."
+    "The weights of the first convolution or linear layer as pictures."
     first = next((m.weight for m in model.modules() if isinstance(m, (nn.Conv2d, nn.Linear))), None)
     if first is None: raise StudyError(f'{type(model).__name__} has no filters to show: use a model that has a '
                                        'convolution or a linear layer.')
@@ -176,11 +176,11 @@ def _first_weights(model): # [k, c, h, w]
 
 # %% ../../nbs/83_explain.ipynb #52abf765
 def plot_filters(
-    model,
-    n:int=32,      # how many at most
-    cols:int=16,   # in a row
+    model,         # with a convolution or a linear layer
+    n:int=32,      # maximum number of filters
+    cols:int=16,   # filters per row
 ): # Figure
-    "The first layer's filters as pictures; of other than three channels, their mean in grey."
+    "The first layer's filters as pictures; unless they have three channels, their mean over channels in grey."
     w = _first_weights(model)[:n]
     if w.shape[1] != 3: w = w.mean(1, keepdim=True)
     w = .5 + .5*w/w.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-30)   # [k, c, h, w], 0 becomes grey

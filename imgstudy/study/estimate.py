@@ -16,16 +16,18 @@ from ..models.zoo import create_light
 from .studies import *
 
 # %% ../../nbs/65_estimate.ipynb #8b5c5cd7
-_counts = dict(digits=(1150, 288, 359), cifar10=(40000, 10000, 10000), cifar100=(40000, 10000, 10000), # train, valid, test
-               cats_vs_dogs=(16000, 4000, 5000), stl5=(2000, 500, 4000), stl5_standin=(2000, 500, 4000), stl10=(4000, 1000, 8000),
-               stanford_dogs=(9600, 2400, 8580), stanford_dogs20=(2651, 663, 829), digits_low=(577, 144, 180), digits_high=(574, 143, 179),
-               pets=(2944, 736, 3669), imagenette=(7575, 1894, 3925))
-default_rate = (4e-4, 2e-11) # seconds an image, seconds an operation: two cores of a Xeon
+_counts = dict( # train, valid, test
+    digits=(1150, 288, 359), digits_low=(577, 144, 180), digits_high=(574, 143, 179),
+    cifar10=(40000, 10000, 10000), cifar100=(40000, 10000, 10000), cats_vs_dogs=(16000, 4000, 5000),
+    stl5=(2000, 500, 4000), stl5_standin=(2000, 500, 4000), stl10=(4000, 1000, 8000),
+    stanford_dogs=(9600, 2400, 8580), stanford_dogs20=(2651, 663, 829), pets=(2944, 736, 3669),
+    imagenette=(7575, 1894, 3925))
+default_rate = (4e-4, 2e-11) # seconds per image, seconds per operation: two cores of a Xeon
 
 @lru_cache
 def _images(dataset):
-    "About how many images to train on, to validate and to test."
-    if not dataset.startswith('folder:'): return _counts.get(dataset, (4000, 1000, 1000)) # no download for an estimate
+    "Approximate numbers of training, validation and test images of `dataset`."
+    if not dataset.startswith('folder:'): return _counts.get(dataset, (4000, 1000, 1000)) # no download
     n = len(find_images(dataset)[1])
     return round(.64*n), round(.16*n), round(.2*n)
 
@@ -33,49 +35,52 @@ def _images(dataset):
 def _flops(model, size): return count_flops(create_light(model, 10, size=size), size)
 
 # %% ../../nbs/65_estimate.ipynb #8887e586
-def _work(run, counts=None) -> np.ndarray: # images, operations; counts: images in each split, where they are known
-    "What `run` has to do in all its epochs and its test."
-    train, valid, test = (counts[k] for k in ('train', 'valid', 'test')) if counts else _parts(run)
+def _work(run, counts=None) -> np.ndarray: # images, operations; counts: images in each split, None: estimated
+    "The total work of `run`: all epochs and the test."
+    train, valid, test = (counts[k] for k in ('train', 'valid', 'test')) if counts else _split_sizes(run)
     epochs, flops = total_epochs(run.recipe), _flops(run.model, run.size)
     return np.array([epochs*(train + valid) + test, flops*(epochs*(3*train + valid) + test)])
 
-def _parts(run) -> tuple: # images to train on, to validate and to test
-    "About how many images `run` sees."
+def _split_sizes(run) -> tuple: # training, validation and test images
+    "Approximate size of each split of `run`."
     train, valid, test = _images(run.dataset)
-    if run.folds: train, valid, test = (round(n*k) for n, k in zip((train + test + valid,)*3, (.8*(1 - 1/run.folds), .2*(1 - 1/run.folds), 1/run.folds)))
+    if run.folds:
+        n, k = train + valid + test, run.folds
+        train, valid, test = round(n*(.8*(1 - 1/k))), round(n*(.2*(1 - 1/k))), round(n*(1/k))
     if run.valid == 0: train, valid = train + valid, 0
     if run.subset: train = round(run.subset*train) if isinstance(run.subset, float) and run.subset <= 1 else run.subset
     return train, valid, test
 
 def fit_rate(
     records, # finished ones of one kind of machine
-) -> tuple: # seconds an image, seconds an operation
-    "How fast `records` say their machine is."
-    rated = [(_work(r.run, r.info['data']['counts']), r.info['cost']['seconds']) for r in records if r.info.get('cost') and 'data' in r.info]
+) -> tuple: # seconds per image, seconds per operation
+    "The speed of a machine, fitted to `records`; `default_rate` if none of them has a time."
+    rated = [(_work(r.run, r.info['data']['counts']), r.info['cost']['seconds'])
+             for r in records if r.info.get('cost') and 'data' in r.info]
     if not rated: return default_rate
     work, seconds = (np.array(v) for v in zip(*rated))
-    scale = 1/seconds[:, None] # every record weighs the same, however long it took
+    scale = 1/seconds[:, None] # relative errors: every record weighs the same, however long it took
     return tuple(float(v) for v in nnls(work*scale, np.ones(len(seconds)))[0])
 
 def estimate_seconds(
     run:Run,
-    rate:tuple=default_rate, # as from `fit_rate`
-) -> float:
-    "About how long `run` takes; early stopping would make it shorter."
+    rate:tuple=default_rate, # as returned by `fit_rate`
+) -> float: # seconds
+    "Approximate duration of `run`, without early stopping."
     return 2. + float(_work(run) @ rate)
 
 # %% ../../nbs/65_estimate.ipynb #a550d9e0
 def plan_table(
     study,             # a `Study` or its name
     scale:str='small', # one of `scales`
-    rate:tuple=default_rate, # as from `fit_rate`
-    seeds=None,        # how many, or a list; None: as the study says
-) -> pd.DataFrame: # a row a row of the study: model, dataset, init, runs, epochs, images, seconds
-    "What a study would train, without training it."
+    rate:tuple=default_rate, # as returned by `fit_rate`
+    seeds=None,        # number of seeds, or a list of them; None: the study's own number
+) -> pd.DataFrame: # index row; columns model, dataset, init, runs, size, subset, epochs, seconds (both over all runs)
+    "What a study would train, and about how long it would take."
     rows = []
     for name, runs in study_runs(study, scale, seeds).items():
         r, total = runs[0], lambda f: sum(map(f, runs))
-        rows.append(dict(row=name, model=r.model, dataset=r.dataset, init=r.init.split(':')[0], runs=len(runs), size=r.size, subset=r.subset,
-                         epochs=total(lambda r: total_epochs(r.recipe)),
+        rows.append(dict(row=name, model=r.model, dataset=r.dataset, init=r.init.split(':')[0], runs=len(runs),
+                         size=r.size, subset=r.subset, epochs=total(lambda r: total_epochs(r.recipe)),
                          seconds=round(total(lambda r: estimate_seconds(r, rate)))))
     return pd.DataFrame(rows).set_index('row')

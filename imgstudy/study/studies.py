@@ -18,8 +18,8 @@ from .design import *
 from . import reports, ours # each registers its studies
 
 # %% ../../nbs/64_studies.ipynb #fe975322
-def studies_table() -> pd.DataFrame: # a row a study: question, source, rows, runs at each scale
-    "Every study, its question and its size."
+def studies_table() -> pd.DataFrame: # index study; columns question, rows, smoke, small, full (runs), expected, source
+    "Every study, its question, and its number of rows and runs."
     count = lambda s, scale: len({run_id(r) for rs in study_runs(s, scale).values() for r in rs})
     rows = [dict(study=s.name, question=s.question, rows=len(s.rows), **{k: count(s, k) for k in scales},
                  expected='{:.0%} to {:.0%}'.format(*s.expected), source=s.source) for s in studies.values()]
@@ -29,42 +29,45 @@ def studies_table() -> pd.DataFrame: # a row a study: question, source, rows, ru
 _digits = dict(stl5='digits_high', stl5_standin='digits_high')
 _no_stop = dict(patience=None, min_epochs=None, warmup=None, step_epochs=None)
 
-def _smoke(said, start):
-    "What remains of a row for a first look; `start`: does another row start from it?"
-    size = dict(size=max(32, models[said['model']].min_size))
-    few = max(10, round(200*said['subset'])) if isinstance(said.get('subset'), float) else 100 # at least one of each digit
-    dataset = 'digits_low' if start else _digits.get(said['dataset'], 'digits')
-    return {**said, **_no_stop, **size, 'dataset': dataset, 'subset': few, 'epochs': 1}
+def _smoke(params, start):
+    "The `params` of a row, reduced to a quick check; `start`: another row starts from the weights of this one."
+    size = dict(size=max(32, models[params['model']].min_size))
+    subset = params.get('subset')
+    few = max(10, round(200*subset)) if isinstance(subset, float) else 100 # at least one image of each digit
+    dataset = 'digits_low' if start else _digits.get(params['dataset'], 'digits')
+    return {**params, **_no_stop, **size, 'dataset': dataset, 'subset': few, 'epochs': 1}
 
 def row_params(
     study,     # a `Study` or its name
-    row:Row,
+    row:Row,   # one of its rows
     scale:str, # one of `scales`
 ) -> dict: # parameters of `create_run`, without seed and fold
-    "What `row` trains at `scale`."
+    "The training of `row` at `scale`."
     study = get_study(study)
     if scale == 'full': return {**row.run, **study.full, **row.full}
     if scale == 'small': return {**row.run, **study.small, **row.small}
     return _smoke(row.run, any(r.start == row.name for r in study.rows))
 
 # %% ../../nbs/64_studies.ipynb #10f51556
-@lru_cache(maxsize=None) # a few hundred rows at three scales, which a report asks for again and again
-def _create(params): return create_run(**dict(params))
+@lru_cache(maxsize=None) # a few hundred rows at three scales, which a report asks for repeatedly
+def _cached_run(params): return create_run(**dict(params))
 
 def _seeds(study, row, scale): return dict(smoke=1, small=row.small_seeds or study.small_seeds, full=study.seeds)[scale]
 
 def _row_runs(study, row, scale, seeds, done):
     "The runs of `row`; `done` holds those of earlier rows by name."
-    runs = seed_runs(_create(tuple(row_params(study, row, scale).items())), seeds)
-    if row.start: runs = [run_from_dict({**run_to_dict(r), 'init': f'run:{run_id(s)}'}) for r, s in zip(runs, done[row.start])]
+    runs = seed_runs(_cached_run(tuple(row_params(study, row, scale).items())), seeds)
+    if row.start:
+        inits = [f'run:{run_id(s)}' for s in done[row.start]]
+        runs = [run_from_dict({**run_to_dict(r), 'init': i}) for r, i in zip(runs, inits)]
     return [f for r in runs for f in fold_runs(r)]
 
 def study_runs(
     study,           # a `Study` or its name
     scale:str='small', # one of `scales`
-    seeds=None,      # how many, or a list; None: as the study says
+    seeds=None,      # number of seeds, or a list of them; None: the study's own number
 ) -> dict: # name of a row -> list of Run
-    "The runs that answer `study`, complete and checked, a list a row."
+    "The runs that answer `study`, complete and checked."
     study, done = get_study(study), {}
     if scale not in scales: raise StudyError(did_you_mean('scale', scale, scales))
     for row in study.rows: done[row.name] = _row_runs(study, row, scale, seeds or _seeds(study, row, scale), done)
@@ -72,36 +75,40 @@ def study_runs(
 
 # %% ../../nbs/64_studies.ipynb #7a2b2d87
 def unique_runs(
-    runs:dict, # as from `study_runs`
+    runs:dict, # as returned by `study_runs`
 ) -> list: # of Run, in order
-    "Every run once."
+    "The distinct runs among `runs`."
     return list({run_id(r): r for rs in runs.values() for r in rs}.values())
 
 # %% ../../nbs/64_studies.ipynb #cdd027c4
+_exact = ('study', 'model', 'init', 'metric', 'split', 'dataset') # compared as a whole; the others match a pattern
+
 def row_references(
     study, # a `Study` or its name
     row:Row,
-) -> pd.DataFrame: # rows of `references`; none where nothing was published
-    "The published figures that `row` answers."
+) -> pd.DataFrame: # rows of `references`; empty if nothing was published
+    "The published figures that `row` is compared with."
     if row.published is None: return pd.DataFrame(columns=['metric', 'split', 'value'])
     table, study = references(), get_study(study)
     for column, text in {'study': study.name, **row.published}.items():
         if column not in table: raise StudyError(did_you_mean('column', column, table.columns))
-        whole = column in ('study', 'model', 'init', 'metric', 'split', 'dataset')
-        table = table[table[column] == text] if whole else table[table[column].str.contains(text)]
-    if not len(table): raise StudyError(f'The row {row.name!r} of {study.name} names figures that are not in references.csv: {row.published}.')
+        table = table[table[column] == text if column in _exact else table[column].str.contains(text)]
+    if not len(table): raise StudyError(
+        f'The row {row.name!r} of {study.name} names figures that are not in references.csv: {row.published}.')
     return table.reset_index(drop=True)
 
 # %% ../../nbs/64_studies.ipynb #c288239d
 def compare_study(
     dataset:str, # folder:PATH, or a registered name
-    names,       # models
-    **params,    # for all rows, such as epochs
-) -> Study:
+    names,       # of models
+    **params,    # of all rows, such as epochs
+) -> Study: # not registered
     "The question 'from scratch or transferred?' for the images of `dataset`."
     inits = lambda m: ('scratch', 'imagenet') if models[m].weights else ('scratch',)
     rows = tuple(Row(f'{m}, {i}', dict(params, dataset=dataset, model=m, init=i)) for m in names for i in inits(m))
     title = get_dataset(dataset).title
     if not rows: raise StudyError('Name at least one model to compare, such as lenet_modern.')
-    return Study(f'compare {title}', f'What suits {title}: trained from scratch, or transferred?', 'ours', 'The recipe of each model.', rows,
-                 expected=(0., 1.), small={} if 'epochs' in params else dict(epochs=5), note='Each model has its own recipe; none was tuned on these images.')
+    return Study(f'compare {title}', f'What suits {title}: trained from scratch, or transferred?', 'ours',
+                 'The recipe of each model.', rows, expected=(0., 1.),
+                 small={} if 'epochs' in params else dict(epochs=5),
+                 note='Each model has its own recipe; none was tuned on these images.')
