@@ -19,7 +19,7 @@ from .data.split import load_data
 from .data.audit import audit_page
 from .models.zoo import models_table
 from .records.record import read_records, verify_record
-from .records.find import committed_records, find_records, get_record, sound_records
+from .records.find import committed_records, find_records, get_record, records_in, sound_records
 from .stats.seeds import with_intervals
 from .stats.configs import siblings_of
 from .study.studies import compare_study, get_study, studies, studies_table, study_runs, unique_runs
@@ -102,7 +102,7 @@ def _root(said): return Path(said).expanduser().resolve() if said else None
 
 def _check_data(runs, root):
     "Raise `StudyError` if a data set is no longer what finished records among `runs` were made from."
-    old = {r.run.dataset: r for r in find_records(runs, root or runs_root())}
+    with records_in(root or runs_root()): old = {r.run.dataset: r for r in find_records(runs)}
     for r in old.values():
         if data_missing(r.run.dataset): continue # nothing to compare with
         now, was = load_data(r.run).fingerprint, r.info['data']['fingerprint']
@@ -127,15 +127,19 @@ def _said_part(study, *args):
 
 def _answer(chosen, scale, seeds, root):
     "Print what the records say to the studies `chosen`."
-    for s in chosen:
-        print(f'\n{s.name}: {s.question}')
-        args = s, scale, int(seeds) if seeds else None, root
-        _show(_answers(answer_table(*args)))
-        if scale == 'smoke': continue # it shows that rows train, not which is better
-        part = _said_part(*args)
-        for title, table in (('Zero-one loss, fold by fold', folds_table(*args)), ('Compared pair by pair', _short(comparisons_table(*args))),
-                             *zip((f'Cells{part}, the first selected on validation images', f'Effects on accuracy{part}'), grid_tables(*args))):
-            if table is not None and len(table): print(f'{title}:'); _show(table.round(4))
+    with records_in(root):
+        for s in chosen: _answer_one(s, scale, int(seeds) if seeds else None)
+
+def _answer_one(study, *args):
+    "Print the tables of one study."
+    print(f'\n{study.name}: {study.question}')
+    args = study, *args
+    _show(_answers(answer_table(*args)))
+    if args[1] == 'smoke': return # it shows that rows train, not which is better
+    part = _said_part(*args)
+    for title, table in (('Zero-one loss, fold by fold', folds_table(*args)), ('Compared pair by pair', _short(comparisons_table(*args))),
+                         *zip((f'Cells{part}, the first selected on validation images', f'Effects on accuracy{part}'), grid_tables(*args))):
+        if table is not None and len(table): print(f'{title}:'); _show(table.round(4))
 
 # %% ../nbs/98_cli.ipynb #ee8a4b0f
 def _left(time_limit) -> float|None:
@@ -183,10 +187,10 @@ def run(
     _say_failed(runs, root)
 
 # %% ../nbs/98_cli.ipynb #21912b27
-def _done_larger(study, scale, seeds, states, root):
+def _done_larger(study, scale, seeds, states):
     "How many of the runs that are left belong to rows that have records at full scale."
     left, full = {*states.id[states.state == 'left']}, study_runs(study, 'full', seeds)
-    return len(left & {run_id(r) for row, runs in study_runs(study, scale, seeds).items() if find_records(full[row], root) for r in runs})
+    return len(left & {run_id(r) for row, runs in study_runs(study, scale, seeds).items() if find_records(full[row]) for r in runs})
 
 @command
 def status(
@@ -198,7 +202,7 @@ def status(
     "Say what is done, running, paused, failed, blocked or left, and why."
     for s in _named(study):
         states = run_states(unique_runs(study_runs(s, scale, seeds or None)), _root(root))
-        larger = _done_larger(s, scale, seeds or None, states, _root(root)) if scale != 'full' else 0
+        with records_in(_root(root)): larger = _done_larger(s, scale, seeds or None, states) if scale != 'full' else 0
         print(f'{s.name}: ' + ', '.join(f'{n} {state}' for state, n in states.state.value_counts().items()) + f' ({larger} of the left have their row trained at full scale)'*bool(larger))
         rest = states[~states.state.isin(['done', 'left'])]
         if len(rest): _show(rest.groupby(['state', 'reason'], sort=False, dropna=False).id.agg(['size', 'first'])
@@ -280,6 +284,10 @@ def compare_runs(
         _show(part) if isinstance(part, pd.DataFrame) else print(part)
 
 # %% ../nbs/98_cli.ipynb #659d15f5
+def _findings(records, where):
+    "The answers for the README."
+    with records_in(where): return markdown_parts(answer_parts(records, short=True))
+
 @command
 def collect_(
     study:str,       # a study, several with commas, or all
@@ -290,7 +298,7 @@ def collect_(
 ):
     "Copy finished records to report/records, small and without weights, with the pictures that the report shows."
     root, dest = _root(root) or runs_root(), _root(dest) or committed_records()
-    records = find_records([r for s in _named(study) for rs in scale_runs(s, scale, root=root).values() for r in rs], root)
+    with records_in(root): records = find_records([r for s in _named(study) for rs in scale_runs(s, scale).values() for r in rs])
     records = [*{r.id: r for r in records}.values()]
     if not records: raise StudyError(f'There are no finished records of {study} in {root}: name their folder with --root.')
     said = keep_pictures(_named(study), root)
@@ -317,7 +325,7 @@ def report_(
     if cards: print(f'{len(write_cards(records, cards))} model cards in {cards}')
     if not own and not said_out:
         update_between(checkout_path('README.md'), 'headline', '\n' + markdown_table(headline_table(records)) + '\n')
-        update_between(checkout_path('README.md'), 'findings', '\n' + markdown_parts(answer_parts(records, where, short=True)) + '\n')
+        update_between(checkout_path('README.md'), 'findings', '\n' + _findings(records, where) + '\n')
 
 # %% ../nbs/98_cli.ipynb #d7ead900
 def _parse(f, name, words) -> dict: # parameter -> value

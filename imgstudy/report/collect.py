@@ -10,7 +10,7 @@ from pathlib import Path
 from ..core import StudyError, writable
 from ..data.split import load_data
 from ..records.record import copy_record, finished, read_record
-from ..records.find import committed_records
+from ..records.find import committed_records, records_in
 from ..stats.configs import validation
 from ..sweep.needs import data_missing
 from .overview import *
@@ -19,11 +19,10 @@ from .exhibits import *
 # %% ../../nbs/94_collect.ipynb #9be86432
 def pictured(
     study,     # a `Study` or its name
-    root=None, # a folder of records; None: as for `find_records`
     few:int=4, # up to so many rows get Grad-CAM each, of more only the best
 ) -> tuple: # records whose mistakes are kept, records whose Grad-CAM is kept
     "The records of `study` that get pictures."
-    groups = study_groups(study, root=root)
+    groups = study_groups(study)
     if not groups: return [], []
     best = max(groups, key=lambda k: validation(groups[k]))
     return [groups[best][0]], [rs[0] for k, rs in groups.items() if k == best or len(groups) <= few]
@@ -43,8 +42,9 @@ def keep_pictures(
 ) -> list: # of texts, one a picture that could not be made
     "Make the pictures of `pictured` in the folders of the records."
     wanted, said = {}, []
-    for s in studies_:
-        for make, records in zip((confident_errors_exhibit, grad_cam_exhibit), pictured(s, root)):
+    with records_in(root): chosen = [pictured(s) for s in studies_]
+    for pair in chosen:
+        for make, records in zip((confident_errors_exhibit, grad_cam_exhibit), pair):
             for r in records: wanted.setdefault(r.id, (r, {}))[1][_kind(make)] = make
     for r, makes in wanted.values():
         if all((r.path/picture_files[kind]).exists() for kind in makes): continue

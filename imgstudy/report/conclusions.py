@@ -23,13 +23,12 @@ def pair_sentence(
     study,     # a `Study` or its name
     a:str,     # a row
     b:str,     # another
-    root=None, # a folder of records; None: as for `find_records`
 ) -> str:
     "Whether row `b` is better than row `a`, Holm-adjusted over the rows of the study that can be compared."
     missing = f'{b} over {a}: missing; run imgstudy run {get_study(study).name}.'
-    groups = study_groups(study, root=root)
+    groups = study_groups(study)
     if not {a, b} <= {*groups}: return missing
-    table = comparisons_table(study, 'largest', root=root)
+    table = comparisons_table(study, 'largest')
     if f'{b} over {a}' not in table.index: return missing
     row = table.loc[f'{b} over {a}']
     return (f'{b} over {a}, {get_study(study).name}: {gain_sentence(row.gain)}; {row.test}, Holm-adjusted p = {row.p_holm:.3g}: '
@@ -37,12 +36,11 @@ def pair_sentence(
 
 # %% ../../nbs/90_conclusions.ipynb #e77df9db
 def verdict_counts(
-    root=None, # a folder of records; None: as for `find_records`
 ) -> pd.Series: # `Verdict` -> published figures
     "How many of the published figures that a study holds its rows against came out how."
     order = list(Verdict)
     rows = [(s.source, r.Index, r.metric, r.images, round(r.published, 2), r.verdict) for s in studies.values()
-            for r in answer_table(s, 'largest', root=root).itertuples() if r.published == r.published]
+            for r in answer_table(s, 'largest').itertuples() if r.published == r.published]
     t = pd.DataFrame(rows, columns=['source', 'row', 'metric', 'images', 'published', 'verdict'])
     t = t.sort_values('verdict', key=lambda v: v.map(order.index), kind='stable')
     t = t.drop_duplicates(['source', 'row', 'metric', 'images']) # in a table and again, rounded, in the text
@@ -66,12 +64,11 @@ def _decided_line(study, r) -> str: # r: a row of `answer_table`
     return f'{study}, {r.row}: {r.metric} {r.published:g} published, {ends}: {interval}.'
 
 def decided_sentences(
-    root=None, # a folder of records; None: as for `find_records`
 ) -> list: # of sentences, one per row that could be held against its published figure, and a caveat
     "Which published figures lie within our intervals, which were exceeded or not reached, and what to mind of them."
     lines = []
     for s in studies.values():
-        t = answer_table(s, 'largest', root=root)
+        t = answer_table(s, 'largest')
         t = t[t.verdict.isin(list(_decided))].reset_index().drop_duplicates(['row', 'metric', 'images'])
         lines += [_decided_line(s.name, r) for r in t.itertuples()]
     caveat = ('A published figure is one number without an interval, taken as wide as its rounding; where its source leaves the '
@@ -80,11 +77,10 @@ def decided_sentences(
 
 # %% ../../nbs/90_conclusions.ipynb #f8bb4812
 def missing_sentence(
-    root=None, # a folder of records; None: as for `find_records`
 ) -> str|None: # None where every row has a training
     "How many rows have no training at any scale, and what they wait for."
     rows = [(s.name, r) for s in studies.values() for r in s.rows]
-    have = {s.name: study_groups(s, root=root) for s in studies.values()}
+    have = {s.name: study_groups(s) for s in studies.values()}
     lack = [r for name, r in rows if r.name not in have[name]]
     if not lack: return None
     seen = {rs[0].run.dataset for groups in have.values() for rs in groups.values()}
@@ -140,10 +136,9 @@ def calibration_sentence(
 
 # %% ../../nbs/90_conclusions.ipynb #efd72bf7
 def labels_sentence(
-    root=None, # a folder of records; None: as for `find_records`
 ) -> str:
     "With how many labels a transfer does what training from scratch does with all."
-    groups = study_groups('label_efficiency', root=root)
+    groups = study_groups('label_efficiency')
     table = labels_table(groups) if groups else pd.DataFrame(columns=['init', 'images', 'accuracy'])
     scratch, other = (table[(table.init == 'scratch') == own] for own in (True, False))
     if not len(scratch) or not len(other): return 'Labels: missing; run imgstudy run label_efficiency.'

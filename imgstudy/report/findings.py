@@ -100,10 +100,9 @@ def transfer_verdict(
 # %% ../../nbs/89_findings.ipynb #71ad1be5
 def tuning_sentence(
     study,     # a `Study` or its name
-    root=None, # a folder of records; None: as for `find_records`
 ) -> str|None: # None where there are less than two rows
     "The row that validation images chose against the one they would have chosen last."
-    groups = study_groups(study, root=root)
+    groups = study_groups(study)
     groups = {k: rs for k, rs in groups.items() if validation(rs) > -np.inf}
     if len(groups) < 2: return None
     order = sorted(groups, key=lambda k: validation(groups[k]))
@@ -121,13 +120,12 @@ def single_changes(groups) -> list: # of names; one with "and" changes two thing
 
 def change_groups(
     study='tuned', # rows named 'what: change', the first of each as published
-    root=None,     # a folder of records; None: as for `find_records`
 ) -> dict: # what -> groups, the first as published; without those that lack the published row or every change
     "The one-change-at-a-time rows of a study that have records."
     found, drawn = {}, lambda rs: {(r.run.seed, r.run.fold) for r in rs}
     for scale in ('full', 'small'):
         at = {}
-        for name, records in study_groups(study, scale, root=root).items():
+        for name, records in study_groups(study, scale).items():
             what, _, change = name.partition(': ')
             if change: at.setdefault(what, {})[change] = records
         for what, g in at.items():
@@ -160,10 +158,9 @@ def best_change(groups) -> str:
 
 # %% ../../nbs/89_findings.ipynb #ba3e29ce
 def stand_in_sentence(
-    root=None, # a folder of records; None: as for `find_records`
 ) -> str|None: # None where ResNet-18 itself was trained
     "What stands in for the fine-tuning whose loss jumped."
-    groups = study_groups('tuned', root=root)
+    groups = study_groups('tuned')
     if any(k.startswith('ResNet-18 on CIFAR-10') for k in groups): return None
     other = any(k.startswith('MobileNetV2 tuned as ResNet-18 was') for k in groups)
     t = references()
@@ -221,12 +218,11 @@ class Aim:
 
 def aims(
     study='tuned', # a `Study` or its name
-    root=None,     # a folder of records; None: as for `find_records`
 ) -> list: # of `Aim`, one per row with a target
     "Which targets were set, and what was reached."
     study = get_study(study)
     runs, same = study_runs(study, 'full'), lambda a, b: (a.model, a.dataset, a.init) == (b.model, b.dataset, b.init)
-    have = {row.name: rs for row in study.rows if (rs := find_records(runs[row.name], root))}
+    have = {row.name: rs for row in study.rows if (rs := find_records(runs[row.name]))}
     reached = {name: (*tested_interval(rs), len(rs)) for name, rs in have.items()}
     own = lambda row: runs[row.name][0]
     tried = lambda row: {k: reached[k] for k, rs in have.items() if rs[0].run != own(row) and same(rs[0].run, own(row))}
@@ -248,18 +244,16 @@ def target_sentence(aim:Aim) -> str:
 
 def target_sentences(
     study='tuned', # a `Study` or its name
-    root=None,     # a folder of records; None: as for `find_records`
 ) -> list: # of sentences, one per row with a target
     "Which targets were reached, by how much others were missed, and what else was tried."
-    return [target_sentence(a) for a in aims(study, root)]
+    return [target_sentence(a) for a in aims(study)]
 
 # %% ../../nbs/89_findings.ipynb #175723e7
 def targets_in_short(
     study='tuned', # a `Study` or its name
-    root=None,     # a folder of records; None: as for `find_records`
 ) -> list: # of sentences
     "Targets that were reached or missed, and in one sentence those that wait."
-    every = aims(study, root)
+    every = aims(study)
     waiting = [a for a in every if a.reached is None and not a.tried]
     rest = ', '.join(f'{a.row} ({a.target:.2f})' for a in waiting)
     return [target_sentence(a) for a in every if a not in waiting] + (
@@ -270,11 +264,10 @@ def networks_sentence(
     study='tuned',     # a `Study` or its name
     dataset='cifar10', # all that is trained on it from scratch
     scale='full',      # one of `scales`
-    root=None,         # a folder of records; None: as for `find_records`
 ) -> str|None: # None where there are less than two networks
     "The networks of a data set in order, and how far each is behind the one before it, on the images and seeds that both were trained on."
     images, best = lambda rs: (rs[0].info['data']['fingerprint'], rs[0].info['data']['counts']['train']), {}
-    for rs in sorted(study_groups(study, scale, root=root).values(), key=validation):
+    for rs in sorted(study_groups(study, scale).values(), key=validation):
         if rs[0].run.dataset == dataset and rs[0].run.init == 'scratch': best[rs[0].run.model] = rs # the last one stays
     order = sorted(best.values(), key=validation, reverse=True)
     order = [rs for rs in order if images(rs) == images(order[0])]
@@ -293,12 +286,11 @@ def _alike(a, b): # the same images, network and kind of start
     return images(a) == images(b) and bool(drawn_seeds(a) & drawn_seeds(b))
 
 def tuned_pairs(
-    root=None, # a folder of records; None: as for `find_records`
 ) -> dict: # 'model on dataset' -> (row with settings published, its records, tuned row, its records), of the seeds that both have
     "Of each network that was trained with settings published and with ours, the rows that validation images choose."
     found = {}
     for scale in ('full', 'small'):
-        groups = {s.name: study_groups(s, scale, root=root) for s in studies.values() if s.source != 'ours' or s.name == 'tuned'}
+        groups = {s.name: study_groups(s, scale) for s in studies.values() if s.source != 'ours' or s.name == 'tuned'}
         theirs = {f'{s}, {k}': rs for s, g in groups.items() for k, rs in g.items() if s != 'tuned' or k.endswith('as published')}
         tuned = {k: rs for k, rs in groups['tuned'].items() if ': ' not in k and not k.endswith('as published')}
         for k, b in sorted(tuned.items(), key=lambda kb: -validation(kb[1])):

@@ -28,11 +28,11 @@ from .cards import *
 from .sections import *
 
 # %% ../../nbs/93_general.ipynb #5ebd5815
-def planned_runs(root=None) -> dict: # id -> (run, studies)
+def planned_runs() -> dict: # id -> (run, studies)
     "Every run of every study at the scale it is reported at."
     found = {}
     for s in studies.values():
-        for row, runs in scale_runs(s, 'largest', root=root).items():
+        for row, runs in scale_runs(s, 'largest').items():
             for r in runs: found.setdefault(run_id(r), (r, []))[1].append(s.name)
     return {i: (r, [*dict.fromkeys(names)]) for i, (r, names) in found.items()}
 
@@ -46,24 +46,23 @@ def _transfers_said(records) -> list: # of sentences
     pairs = real_pairs(transfer_pairs(records))
     return [transfer_verdict(pairs), *transfer_sentences(pairs, best_configs(records)), calibration_sentence(pairs)]
 
-def _asked(root, short) -> dict: # question -> sentences
+def _asked(short) -> dict: # question -> sentences
     "What the studies ask."
-    groups = change_groups(root=root)
-    return {'What moves trainings with published settings?': [*changes_in_short(groups), erasing_sentence(groups), stand_in_sentence(root)],
-            'Did Adam beat AdamW?': [pair_sentence('cats_dogs_optimizers', 'Adam', 'AdamW', root), published_folds_sentence()],
-            'How far does tuning get?': [*targets_in_short(root=root), tuned_sentence(tuned_pairs(root)), networks_sentence(root=root),
-                                         None if short else tuning_sentence('cifar10_cnn_batch_lr', root)],
-            'Do the published figures hold?': [verdicts_sentence(verdict_counts(root)), *decided_sentences(root), missing_sentence(root)]}
+    groups = change_groups()
+    return {'What moves trainings with published settings?': [*changes_in_short(groups), erasing_sentence(groups), stand_in_sentence()],
+            'Did Adam beat AdamW?': [pair_sentence('cats_dogs_optimizers', 'Adam', 'AdamW'), published_folds_sentence()],
+            'How far does tuning get?': [*targets_in_short(), tuned_sentence(tuned_pairs()), networks_sentence(),
+                                         None if short else tuning_sentence('cifar10_cnn_batch_lr')],
+            'Do the published figures hold?': [verdicts_sentence(verdict_counts()), *decided_sentences(), missing_sentence()]}
 
 def answer_parts(
     records, # finished ones
-    root=None, # a folder of records; None: as for `find_records`
     short=False, # without what a grid and the seeds say, as in the README
 ) -> dict: # question -> sentences
     "What transfer buys, what tuning buys, at what cost, and what cannot be said; of records that no study planned what is said of any."
-    planned, transfers = planned_runs(root), _transfers_said(records)
+    planned, transfers = planned_runs(), _transfers_said(records)
     known = any(r.id in planned for r in records)
-    parts = {'From scratch, or transferred?': transfers + [labels_sentence(root)]*known, **(_asked(root, short) if known else {}),
+    parts = {'From scratch, or transferred?': transfers + [labels_sentence()]*known, **(_asked(short) if known else {}),
              'What it took, and what to mind': [*caveats(records), None if short else spread_sentence(records), cost_sentence(records)]}
     return {k: said for k, v in parts.items() if (said := [*filter(None, v)])}
 
@@ -74,9 +73,9 @@ def gains_figure(pairs):
     said = ', '.join(f'{k} {r.difference:+.3f}' for k, r in t.iterrows())
     return as_figure(plot_comparisons(t), f'Gain in test accuracy by transfer: {said}.', 'What transfer buys: the same network, images and seeds, from scratch and transferred, each side with its own recipe where the sentences above say so.')
 
-def tuning_figure(study, root=None):
+def tuning_figure(study):
     "What the choice of a setting moves, as a figure of the page; None where there are no records."
-    groups = study_groups(study, root=root)
+    groups = study_groups(study)
     if len(groups) < 2: return None
     t = pd.DataFrame({k: dict(validation=validation(rs), test=np.mean([r.metrics['accuracy'] for r in rs])) for k, rs in groups.items()}).T.sort_values('validation')
     return as_figure(plot_choice(t), f'Accuracy of {len(t)} rows of {get_study(study).name}, from {t.index[0]}, {t.test.iloc[0]:.3f}, to {t.index[-1]}, {t.test.iloc[-1]:.3f}.',
@@ -90,10 +89,10 @@ def bubbles_figure(records, x):
     return as_figure(plot_bubbles(t, x), f'Test accuracy of {len(t)} networks over {x}; bubbles grow with the operations an image takes.',
                      f'Of each data set, network and start the way to train that validation images choose; whiskers are ranges over seeds or folds.' + (' Seconds are those of the quickest of its trainings, median epoch times epochs; a busy machine makes them longer, and that of the source of a transfer is not in them.' if x == 'seconds' else ''))
 
-def answer_figures(records, pairs, root=None) -> list: # of HTML
+def answer_figures(records, pairs) -> list: # of HTML
     "What transfer buys, what tuning buys, at what cost."
     parts = [gains_figure(real_pairs(pairs))] if pairs else []
-    return [*parts, *filter(None, [tuning_figure('cifar10_cnn_batch_lr', root)]), bubbles_figure(records, 'seconds')]
+    return [*parts, *filter(None, [tuning_figure('cifar10_cnn_batch_lr')]), bubbles_figure(records, 'seconds')]
 
 # %% ../../nbs/93_general.ipynb #c8a8180f
 def _settings(run) -> str:
@@ -153,11 +152,10 @@ def _way_name(way) -> str:
 
 def other_sections(
     records, # finished ones
-    root=None, # a folder of records; None: as for `find_records`
     most=6,  # rows in a figure of curves
 ) -> list: # of HTML
     "Curves, comparisons, classes, calibration and mistakes of what no study planned."
-    planned, parts, sets = planned_runs(root), [], {}
+    planned, parts, sets = planned_runs(), [], {}
     for way in configs([r for r in records if r.id not in planned]): sets.setdefault(way[0].run.dataset, {}).setdefault(_way_name(way), way)
     for dataset, groups in sets.items():
         title, best, few = get_dataset(dataset).title, best_row(groups), best_rows(groups, most)
@@ -197,7 +195,6 @@ def samples_figure(name, exhibit):
 # %% ../../nbs/93_general.ipynb #2c26fa99
 def threats(
     records, # finished ones
-    root=None, # a folder of records; None: as for `find_records`
 ) -> list: # of sentences
     "What a reader must hold against the numbers, counted from the records."
     notes = {}
@@ -251,10 +248,9 @@ def _time_row(records) -> dict:
 # %% ../../nbs/93_general.ipynb #33e4d341
 def time_table(
     records,   # finished ones
-    root=None, # a folder of records; None: as for `find_records`
 ) -> pd.DataFrame: # trainings, seconds, hours, kWh: a row a study and machine
     "What each study took on each machine; what several studies share counts in each of them, and once at the end."
-    planned, parts = planned_runs(root), {}
+    planned, parts = planned_runs(), {}
     for r in records:
         for study in planned[r.id][1] if r.id in planned else ['no study']: parts.setdefault((study, _machine(r)), []).append(r)
     rank = {k: i for i, k in enumerate([*studies, 'no study'])}
@@ -265,11 +261,10 @@ def time_table(
 # %% ../../nbs/93_general.ipynb #842366e4
 def trainings_list(
     records, # finished ones
-    root=None, # a folder of records; None: as for `find_records`
     where='records', # their folder, as seen from the page
 ) -> pd.DataFrame: # study, accuracy, n, seconds, created, commit, device: a row a run, indexed by a link to its record
     "Every run: those that were planned, and what else has a record."
-    planned, have = planned_runs(root), {r.id: r for r in records}
+    planned, have = planned_runs(), {r.id: r for r in records}
     rows = []
     for i in [*planned, *(i for i in have if i not in planned)]:
         r, names = have.get(i), ', '.join(planned[i][1]) if i in planned else 'none'

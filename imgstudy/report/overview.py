@@ -26,10 +26,9 @@ def study_groups(
     study,             # a `Study` or its name
     scale:str='largest', # one of `scales`, or largest
     seeds=None,        # trainings per row; None: the study's own number
-    root=None,         # a folder of records; None: as for `find_records`
 ) -> dict: # name of a row -> finished records; rows without any are left out
     "The records of each row of `study`."
-    groups = {name: find_records(runs, root) for name, runs in scale_runs(study, scale, seeds, root).items()}
+    groups = {name: find_records(runs) for name, runs in scale_runs(study, scale, seeds).items()}
     return {name: records for name, records in groups.items() if records}
 
 def best_rows(

@@ -11,10 +11,9 @@ __all__ = ['our_protocol', 'facts_section', 'results_table', 'published_and_ours
 # %% ../../nbs/92_sections.ipynb #ddb2bc5d
 import numpy as np, pandas as pd
 from IPython.display import display
-from pathlib import Path
 from ..records.metrics import classwise_table
 from ..records.record import mean_confusion, record_confusion
-from ..records.find import committed_records
+from ..records.find import committed_records, record_folders
 from ..stats.seeds import with_intervals
 from ..stats.pairs import plot_comparisons
 from ..stats.grid import factor_value
@@ -33,11 +32,10 @@ from .findings import *
 # %% ../../nbs/92_sections.ipynb #44eeca74
 def our_protocol(
     study,     # a `Study` or its name
-    root=None, # a folder of records; None: as for `find_records`
 ) -> str:
     "At which scale the rows are, and what the scale small changes."
     study = get_study(study)
-    runs, groups = scale_runs(study, 'largest', root=root), study_groups(study, root=root)
+    runs, groups = scale_runs(study, 'largest'), study_groups(study)
     scales = pd.Series([said_scale(study, name, runs[name]) for name in groups], dtype=object).value_counts()
     changes = ', '.join(f'{k} {v}' for k, v in study.small.items() if v is not None)
     said = f'{len(groups)} of {len(runs)} rows trained' + (f", {', '.join(f'{n} at scale {s}' for s, n in scales.items())}" if groups else '')
@@ -45,20 +43,19 @@ def our_protocol(
 
 def facts_section(
     study,     # a `Study` or its name
-    root=None, # a folder of records; None: as for `find_records`
 ): # HTML
     "Question, source, protocols, what was shown there, and what a reader must know."
     s = get_study(study)
     first, same = s.rows[0].run, lambda k, v: all(r.run.get(k) == v for r in s.rows)
     common = ', '.join(f'{k} {v}' for k, v in first.items() if v is not None and same(k, v))
-    return as_facts({'Question': s.question, 'Source': s.source, 'Protocol' if s.source == 'ours' else 'Published protocol': s.protocol, 'All rows': common, 'Ours': our_protocol(s, root),
+    return as_facts({'Question': s.question, 'Source': s.source, 'Protocol' if s.source == 'ours' else 'Published protocol': s.protocol, 'All rows': common, 'Ours': our_protocol(s),
                      'They showed': '; '.join(f'{k}: {v}' for k, v in s.shown.items()), 'Mind': s.note, 'Command': f'imgstudy run {s.name}'})
 
 # %% ../../nbs/92_sections.ipynb #915d499b
-def _trainings(study, root) -> dict: # row -> text
+def _trainings(study) -> dict: # row -> text
     "Accuracies of all trainings of a row in one cell."
     cell = lambda v: v if isinstance(v, str) else f'{v:.3f}'
-    table = trainings_table(study, 'largest', root=root)
+    table = trainings_table(study, 'largest')
     return {row: ', '.join(cell(v) for v in values.dropna()) for row, values in table.iterrows()}
 
 def _interval(r): # r: a row of `answer_table`
@@ -66,12 +63,11 @@ def _interval(r): # r: a row of `answer_table`
 
 def results_table(
     study,     # a `Study` or its name
-    root=None, # a folder of records; None: as for `find_records`
 ) -> pd.DataFrame: # scale, n, metric, published, where, ours, verdict, reasons, trainings, probably wrong
     "What was published beside what we measured: one row per row of the study and published figure."
-    study, runs = get_study(study), scale_runs(study, 'largest', root=root)
-    groups, t = study_groups(study, root=root), answer_table(study, 'largest', root=root)
-    trained = _trainings(study, root)
+    study, runs = get_study(study), scale_runs(study, 'largest')
+    groups, t = study_groups(study), answer_table(study, 'largest')
+    trained = _trainings(study)
     wrong = {row: diagnosis(records[0], siblings=records[1:]) for row, records in groups.items()}
     metric = lambda r: ' of '.join(filter(None, [r.metric.replace('_', ' '), r.images]))
     rows = [r for _, r in t.iterrows()]
@@ -207,13 +203,12 @@ _short_note = 'Not compared, because trainings are missing: {}. Adjusted p-value
 
 def comparisons_section(
     study,     # a `Study` or its name
-    root=None, # a folder of records; None: as for `find_records`
 ) -> list: # of HTML; empty where no two rows were trained on the same images
     "Which row is better than which, in a figure and a table."
-    runs, groups = scale_runs(study, 'largest', root=root), study_groups(study, root=root)
+    runs, groups = scale_runs(study, 'largest'), study_groups(study)
     short = [f'{row} ({len(groups[row])} of {len(runs[row])})' for row in groups if len(groups[row]) < len(runs[row])]
     waiting = [as_list([_short_note.format(', '.join(short))])] if short else []
-    t = comparisons_table(study, 'largest', root=root)
+    t = comparisons_table(study, 'largest')
     if not len(t): return waiting
     apart = t.better.notna().sum()
     whole = {row: rs for row, rs in groups.items() if len(rs) == len(runs[row])}
@@ -227,36 +222,34 @@ def comparisons_section(
 # %% ../../nbs/92_sections.ipynb #e1304db9
 def grid_section(
     study,     # a `Study` or its name
-    root=None, # a folder of records; None: as for `find_records`
 ) -> list: # of HTML; empty where the study is no grid
     "Every training of a grid as a point, the chosen cell, and what each factor does."
-    study, groups = get_study(study), study_groups(study, root=root)
+    study, groups = get_study(study), study_groups(study)
     factors = grid_factors(study)
     if not factors or len(groups) < 4: return []
     records = [r for rs in groups.values() for r in rs]
     known = [f for f in factors if len({str(factor_value(r, f)) for r in records}) > 1]
     parts = [as_figure(plot_grid(records, known), f'Test accuracy of {len(records)} trainings by {", ".join(known)}.', 'A point is one training.')]
-    cells, effects = grid_tables(study, 'largest', root=root)
+    cells, effects = grid_tables(study, 'largest')
     if cells is None: return parts + [as_list(['Cells and effects: missing; they need a part of the grid that is whole.'])]
-    part = grid_part(study, 'largest', root=root)
+    part = grid_part(study, 'largest')
     of, first = f'{len(study.rows)} cells of the grid', next(f for f in factors if f in cells)
     levels = {f: ', '.join(dict.fromkeys(str(factor_value(g[0], f)) for g in part.values())) for f in factors} # one that does not vary too
     fixed = '' if len(part) == len(study.rows) else f', in the {len(part)} of {of} that are whole: ' + '; '.join(f'{f} {v}' for f, v in levels.items())
     return parts + [as_table(with_intervals(cells.set_index(first), 3), f'Cells, the first chosen on validation images{fixed}', folded=len(cells) > 12),
                     as_table(effects.set_index('factor'), f'What each level adds to the accuracy of the first{fixed}')]
 
-def tuned_section(root=None) -> list: # of HTML; empty where no network was trained with both
+def tuned_section() -> list: # of HTML; empty where no network was trained with both
     "Recipes of today against settings published, network by network."
-    pairs = tuned_pairs(root)
+    pairs = tuned_pairs()
     if not pairs: return []
     return [as_table(with_intervals(tuned_table(pairs).astype({'difference': float}), 3), 'Tuned against the settings published: the same network, images and seeds, and minutes of a training on both sides')]
 
 def changes_section(
-    root=None, # a folder of records; None: as for `find_records`
 ) -> list: # of HTML
     "One change at a time, a figure for each training as published."
     parts = []
-    for what, groups in change_groups(root=root).items():
+    for what, groups in change_groups().items():
         base = np.mean([r.metrics['accuracy'] for r in groups['as published']])
         ends = ', '.join(f'{k} {np.mean([r.metrics["accuracy"] for r in rs]) - base:+.3f}' for k, rs in groups.items() if k != 'as published')
         n = len(groups['as published'])
@@ -292,25 +285,24 @@ def untrained(study, groups) -> list: # of fields of `Run` and `Recipe`
 # %% ../../nbs/92_sections.ipynb #3fe1fee7
 def study_section(
     study,     # a `Study` or its name
-    root=None, # a folder of records; None: as for `find_records`
     most=6,    # rows in a figure of curves
 ) -> list: # of HTML
     "All that the records say to a study."
-    study, groups = get_study(study), study_groups(study, root=root)
-    table = results_table(study, root)
-    if not groups and root and Path(root) != committed_records(): return [as_list(['These records hold no training of this study.'])]
-    parts = [facts_section(study, root), *published_and_ours(table, study.name)]
+    study, groups = get_study(study), study_groups(study)
+    table = results_table(study)
+    if not groups and committed_records() not in record_folders(): return [as_list(['These records hold no training of this study.'])]
+    parts = [facts_section(study), *published_and_ours(table, study.name)]
     if not groups: return parts + [as_list(['No training of this study has a record: every cell reads missing.'])]
     if unasked := untrained(study, groups): return parts + [as_list([f'No training varies {" or ".join(unasked)}, which this study asks about: the rows trained are those of another study.'])]
     few, best = best_rows(groups, most), best_row(groups)
     if study.name != 'tuned': parts += [curves_figure(few)] # its rows are of many data sets
     if any('schedule' in v or 'rate' in v for v in study.shown.values()): parts.append(rates_figure(few))
     if study.name == 'label_efficiency': parts.append(labels_figure(groups))
-    if any(r.target for r in study.rows): parts.append(as_list(target_sentences(study, root)))
-    if study.name == 'tuned': parts += [*tuned_section(root), *changes_section(root)]
-    folds = folds_table(study, 'largest', root=root)
+    if any(r.target for r in study.rows): parts.append(as_list(target_sentences(study)))
+    if study.name == 'tuned': parts += [*tuned_section(), *changes_section()]
+    folds = folds_table(study, 'largest')
     if len(folds): parts.append(as_table(folds, 'Zero-one loss, fold by fold'))
-    parts += grid_section(study, root) + ([] if study.name == 'tuned' else comparisons_section(study, root))
+    parts += grid_section(study) + ([] if study.name == 'tuned' else comparisons_section(study))
     if any('class' in v for v in study.shown.values()): parts += classes_section(groups)
     parts += [classwise_figure(best, groups[best]), confusion_figure(best, groups[best]), calibration_figure(few)] if study.name != 'tuned' else []
     return parts + confident_errors_section(best, groups[best]) + cams_section(groups)

@@ -24,12 +24,11 @@ def scale_runs(
     study,             # a `Study` or its name
     scale:str='small', # one of `scales`, or largest
     seeds=None,        # trainings a row; None: as the study says
-    root=None,         # a folder of records; None: as for `find_records`
 ) -> dict: # name of a row -> list of Run
     "As `study_runs`; at the scale largest, a row is full where a record of that is at hand, else small. Of rows 'what: change' at least two have to be full."
     if scale != 'largest': return study_runs(study, scale, seeds)
     full, small = (study_runs(study, s, seeds) for s in ('full', 'small'))
-    large, what = [row for row in full if find_records(full[row], root)], lambda row: row.partition(': ')[0]
+    large, what = [row for row in full if find_records(full[row])], lambda row: row.partition(': ')[0]
     of = Counter(map(what, large))
     return {row: full[row] if row in large and (': ' not in row or of[what(row)] > 1) else small[row] for row in small}
 
@@ -65,9 +64,9 @@ def _surprise(study, found, full) -> str:
     if run_differences(found[0].run, full) or low <= mean <= high: return ''
     return f'outside the expected {low:.0%} to {high:.0%}: look why'
 
-def _row_lines(study, row, runs, full, root) -> list: # of dicts
+def _row_lines(study, row, runs, full) -> list: # of dicts
     "The lines of one row of `study`."
-    found, refs = find_records(runs, root), row_references(study, row)
+    found, refs = find_records(runs), row_references(study, row)
     refs = refs[refs.metric.isin(_compared) & (refs.split != 'train')]
     if len(refs): refs = refs[refs.setting.str.extract(_one_fold)[0].isna()] # those are in `folds_table`
     line = dict(row=row.name, n=len(found), of=len(runs))
@@ -81,12 +80,11 @@ def answer_table(
     study,              # a `Study` or its name
     scale:str='small',  # one of `scales`, or largest
     seeds=None,         # trainings a row; None: as the study says
-    root=None,          # a folder of records; None: `runs_root()`
 ) -> pd.DataFrame: # n, of, metric, images, value, value_low, value_high, over, published, where, verdict, reasons, note
     "One row per row of `study` and published figure: ours with its interval, and a `Verdict` ('' where nothing was published)."
     study = get_study(study)
-    runs, full = scale_runs(study, scale, seeds, root), study_runs(study, 'full', 1)
-    lines = [l for row in study.rows for l in _row_lines(study, row, runs[row.name], full[row.name][0], root)]
+    runs, full = scale_runs(study, scale, seeds), study_runs(study, 'full', 1)
+    lines = [l for row in study.rows for l in _row_lines(study, row, runs[row.name], full[row.name][0])]
     columns = 'n of metric images value value_low value_high over published where verdict reasons note'.split()
     empty = dict.fromkeys(('metric', 'images', 'over', 'where', 'verdict', 'note'), '') | dict(reasons=())
     return pd.DataFrame([empty | l for l in lines]).set_index('row').reindex(columns=columns)
@@ -98,17 +96,16 @@ def trainings_table(
     study,             # a `Study` or its name
     scale:str='small', # one of `scales`, or largest
     seeds=None,        # trainings a row; None: as the study says
-    root=None,         # a folder of records; None: as for `find_records`
 ) -> pd.DataFrame: # test accuracy or 'missing': rows those of the study, columns seeds or folds
     "Test accuracy of every training of `study`."
-    value = lambda run: next((r.metrics['accuracy'] for r in find_records([run], root)), 'missing')
-    rows = {name: {_part(r): value(r) for r in runs} for name, runs in scale_runs(study, scale, seeds, root).items()}
+    value = lambda run: next((r.metrics['accuracy'] for r in find_records([run])), 'missing')
+    rows = {name: {_part(r): value(r) for r in runs} for name, runs in scale_runs(study, scale, seeds).items()}
     return pd.DataFrame(rows, dtype=object).T.rename_axis('row')
 
 # %% ../../nbs/81_tables.ipynb #25c4e6cb
-def _fold_values(study, row, runs, root) -> dict: # fold, from 1 on, or 'all' -> zero-one loss, ours and published
+def _fold_values(study, row, runs) -> dict: # fold, from 1 on, or 'all' -> zero-one loss, ours and published
     "Zero-one losses of `row`."
-    found, refs = find_records(runs, root), row_references(study, row)
+    found, refs = find_records(runs), row_references(study, row)
     ours = {r.run.fold + 1: r.metrics['zero_one_loss'] for r in found}
     fold = refs.setting.str.extract(_one_fold)[0] if len(refs) else []
     theirs = {int(f): v for f, v, m in zip(fold, refs.value, refs.metric) if m == 'zero_one_loss' and f == f}
@@ -119,12 +116,11 @@ def folds_table(
     study,             # a `Study` or its name
     scale:str='small', # one of `scales`, or largest
     seeds=None,        # trainings a row; None: as the study says
-    root=None,         # a folder of records; None: as for `find_records`
 ) -> pd.DataFrame: # a row a fold and one for their mean, columns a row of the study, here and published
     "Zero-one loss of each fold; empty for a study without folds."
     study, columns = get_study(study), {}
-    for name, runs in scale_runs(study, scale, seeds, root).items():
-        if runs[0].folds: columns |= _fold_values(study, next(r for r in study.rows if r.name == name), runs, root)
+    for name, runs in scale_runs(study, scale, seeds).items():
+        if runs[0].folds: columns |= _fold_values(study, next(r for r in study.rows if r.name == name), runs)
     return pd.DataFrame(columns).rename_axis('fold')
 
 # %% ../../nbs/81_tables.ipynb #57a94c62
@@ -152,11 +148,11 @@ def grid_factors(
     return factors if len(factors) > 1 and cells == len(firsts) else []
 
 # %% ../../nbs/81_tables.ipynb #7063de6e
-def _by_scale(study, scale, seeds, root) -> dict: # scale -> name of a row -> records
+def _by_scale(study, scale, seeds) -> dict: # scale -> name of a row -> records
     "The rows of `study` with all of their trainings, small ones apart from full ones."
     apart = {}
-    for name, runs in scale_runs(study, scale, seeds, root).items():
-        if len(found := find_records(runs, root)) == len(runs): apart.setdefault(said_scale(study, name, runs), {})[name] = found
+    for name, runs in scale_runs(study, scale, seeds).items():
+        if len(found := find_records(runs)) == len(runs): apart.setdefault(said_scale(study, name, runs), {})[name] = found
     return apart
 
 def _near_the_best(groups, factors) -> dict: # the best cell first
@@ -176,11 +172,10 @@ def comparisons_table(
     study,             # a `Study` or its name
     scale:str='small', # one of `scales`, or largest
     seeds=None,        # trainings a row; None: as the study says
-    root=None,         # a folder of records; None: as for `find_records`
     few:int=6,         # up to so many rows are compared all with all; more of a grid around its best cell, else with the first
 ) -> pd.DataFrame: # as from `compare_all`; empty where there are no two rows to compare
     "Every comparison of rows of `study` that have been trained on the same images."
-    alike = [g for one in _by_scale(study, scale, seeds, root).values() for g in same_images(one).values()]
+    alike = [g for one in _by_scale(study, scale, seeds).values() for g in same_images(one).values()]
     tables = [_compare_rows(g, grid_factors(study), few) for g in alike if len(g) > 1]
     table = pd.concat(tables) if tables else pd.DataFrame()
     return with_winner(table.assign(p_holm=holm(table.p))) if len(tables) > 1 else table
@@ -190,11 +185,10 @@ def grid_part(
     study,             # a `Study` or its name
     scale:str='small', # one of `scales`, or largest
     seeds=None,        # trainings a row; None: as the study says
-    root=None,         # a folder of records; None: as for `find_records`
 ) -> dict: # name of a row -> finished records; empty where no two settings are crossed
     "The largest part of a grid in which every combination of some levels is trained at one scale with all of its seeds."
     factors = grid_factors(study)
-    return max([_whole(groups, factors) for groups in _by_scale(study, scale, seeds, root).values()], key=len, default={})
+    return max([_whole(groups, factors) for groups in _by_scale(study, scale, seeds).values()], key=len, default={})
 
 def _whole(groups, factors) -> dict:
     "The largest part of `groups` that is every combination of some levels."
@@ -210,10 +204,9 @@ def grid_tables(
     study,             # a `Study` or its name
     scale:str='small', # one of `scales`, or largest
     seeds=None,        # trainings a row; None: as the study says
-    root=None,         # a folder of records; None: as for `find_records`
 ) -> tuple: # of `best_cell` and `factor_effects`; (None, None) where the study is no grid, or none of it is whole
     "The selected cell of a grid, and what each factor does, in the part of it that `grid_part` finds."
-    part = grid_part(study, scale, seeds, root)
+    part = grid_part(study, scale, seeds)
     if not part: return None, None
     records = [r for g in part.values() for r in g]
     factors = [f for f in grid_factors(study) if f in varied([g[0].run for g in part.values()])]
