@@ -9,7 +9,7 @@ from imgstudy.html import build_page
 from imgstudy.records.record import read_record, read_records
 from imgstudy.report.sections import results_table
 from imgstudy.report.general import answer_parts, trainings_list
-from imgstudy.records.find import committed_records
+from imgstudy.records.find import committed_records, records_in
 from imgstudy.report.tables import trainings_table
 
 top = Path(__file__).parent.parent
@@ -54,13 +54,16 @@ def test_names_are_text(small_report):
 def test_missing_record_is_missing_in_its_cells_alone(tmp_path):
     "Of a row with three seeds one goes: its cell and its line read missing, the row says 2 of 3, and every other row stays."
     root = copy(schedules, tmp_path/'records')
-    names = [r for r in trainings_table('cifar100_schedules', 'largest').index if 'LeNet-5, cosine' in r]
+    def tables():
+        with records_in(root):
+            return (trainings_table('cifar100_schedules', 'largest'), results_table('cifar100_schedules'),
+                    trainings_list(read_records(root)))
+    before = tables()
+    names = [r for r in before[0].index if 'LeNet-5, cosine' in r]
     records = read_records(root)
-    before = trainings_table('cifar100_schedules', 'largest'), results_table('cifar100_schedules'), trainings_list(records)
     gone = next(r for r in records if r.run.model == 'lenet5' and r.run.recipe.schedule == 'cosine' and r.run.seed == 1 and r.run.subset)
     shutil.rmtree(root/gone.id)
-    records = read_records(root)
-    after = trainings_table('cifar100_schedules', 'largest'), results_table('cifar100_schedules'), trainings_list(records)
+    after = tables()
     changed = before[0].ne(after[0]) & ~(before[0].isna() & after[0].isna())
     assert changed.sum().sum() == 1 and after[0].loc[names[0], 'seed 1'] == 'missing'
     same = [row for row in before[1].index if row not in names]
@@ -104,7 +107,8 @@ def test_empty_folder_names_the_fix(tmp_path):
 def test_readme_and_cards_say_what_the_records_say(tmp_path):
     records = [r for r in map(read_record, kept) if r.outcome == 'finished']
     assert '<!-- headline -->\n\n' + markdown_table(headline_table(records)) + '\n<!-- /headline -->' in (top/'README.md').read_text(encoding='utf-8'), 'run make report'
-    assert '<!-- findings -->\n\n' + markdown_parts(answer_parts(records, short=True)) + '\n<!-- /findings -->' in (top/'README.md').read_text(encoding='utf-8'), 'run make report'
+    with records_in(top/'report/records'): answers = markdown_parts(answer_parts(records, short=True))
+    assert '<!-- findings -->\n\n' + answers + '\n<!-- /findings -->' in (top/'README.md').read_text(encoding='utf-8'), 'run make report'
     made = {p.name: p.read_text(encoding='utf-8') for p in write_cards(records, tmp_path)}
     assert made == {p.name: p.read_text(encoding='utf-8') for p in (top/'report/cards').glob('*.md')}, 'run make report'
 

@@ -3,6 +3,7 @@ import json, re
 from pathlib import Path
 import pandas as pd, pytest
 from imgstudy.stats.configs import transfer_pairs
+from imgstudy.records.find import records_in
 from imgstudy.records.record import read_record, verify_record
 from imgstudy.stats.pairs import gain_table
 from imgstudy.runs import run_id
@@ -43,7 +44,7 @@ rows = [line for line in (top/'README.md').read_text().splitlines() if line.star
 def test_readme_says_what_the_records_say(row):
     "Accuracies, the gain and its two intervals, to three digits, and the number of seeds."
     name = transfers[re.search(r'\[(transfer[-_]\w+)\]', row)[1]]
-    studied = planned_runs(top/'report/records') # the notebooks' transfers are of no study, their other side may be
+    with records_in(top/'report/records'): studied = planned_runs() # the notebooks' transfers are of no study, their other side may be
     own = [r for r in map(read_record, folders) if r.id not in studied or r.run.init == 'scratch']
     (scratch, other), = [pair for title, pair in transfer_pairs(own).items() if name in title]
     gain = gain_table(scratch, other).iloc[0]
