@@ -25,7 +25,7 @@ help:
 	@echo "make bench   speed beside what you would write instead, and as the work grows; half an hour, with nothing else running"
 	@echo "make report  report/index.html and model cards, from the records in report/records"
 	@echo "make test    exported code in step, notebooks clean, nbdev_test, pytest"
-	@echo "make lab     JupyterLab on nbs/"
+	@echo "make lab     JupyterLab, opened on nbs/index.ipynb"
 
 $(READY): settings.ini setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "imgstudy needs Python 3.10 or newer: make PYTHON=python3.11 ..."; exit 1; }
@@ -61,7 +61,7 @@ test: check
 	pytest tests
 
 check: $(READY)
-	pytest tests/test_sync.py
+	pytest tests/test_export_in_sync.py
 
 lab: $(READY)
-	cd nbs && jupyter lab
+	cd nbs && jupyter lab index.ipynb

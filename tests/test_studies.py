@@ -13,7 +13,7 @@ from imgstudy.study.design import studies
 from imgstudy.study.studies import compare_study, row_references, study_runs, unique_runs
 from imgstudy.study.estimate import _counts, plan_table
 from PIL import Image
-from test_published import published
+from test_published_protocols import published
 
 full_size = dict(  # trainings, counted from the five documents by hand; those that have no number there are ours
     cats_dogs_optimizers=15,        # 5 folds, 3 optimisers
@@ -44,13 +44,13 @@ def test_the_grid_is_trained_once():
     assert len(parts) == 306 and len({run_id(r) for r in parts}) == 216
 
 
-same = {'cifar10_cnn': 'cifar10_cnn_augmentation'}  # test_published has the grid under one name
+same = {'cifar10_cnn': 'cifar10_cnn_augmentation'}  # test_published_protocols has the grid under one name
 
 
 @pytest.mark.parametrize('name', published)
 def test_every_published_training_is_in_its_study(name):
-    "test_published says the trainings of each document in its own words; the studies must hold every one of them."
-    if name == 'stl5_transfer': pytest.skip('it starts from a run, whose id is made up in test_published')
+    "test_published_protocols says the trainings of each document in its own words; the studies must hold every one of them."
+    if name == 'stl5_transfer': pytest.skip('it starts from a run, whose id is made up in test_published_protocols')
     runs = [{**run_to_dict(r), **r.recipe.__dict__} for rs in study_runs(same.get(name, name), 'full').values() for r in rs]
     for said in published[name]:
         assert any(all(r[k] == v for k, v in said.items()) for r in runs), said
