@@ -36,7 +36,9 @@ def trained(root):
 
     def trained(**params):
         run = create_run(**{**small, **params})
-        if run not in known: known[run] = read_record(train(run, data_of(run) if run.dataset == 'digits' else None, root).path)
+        if run not in known:
+            data = data_of(run) if run.dataset == 'digits' else None
+            known[run] = read_record(train(run, data, root).path)
         return known[run]
     return trained
 

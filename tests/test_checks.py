@@ -29,21 +29,24 @@ def test_evidence_holds_plain_numbers():
     assert str(evidence) == 'final training loss 0.5 (limit 2)'
 
 
-@pytest.mark.parametrize('error,name', [('Diverged: The loss became nan', 'Diverged'), ('OSError: disk: full', 'OSError'),
-                                        (None, '')])
+@pytest.mark.parametrize('error,name', [
+    ('Diverged: The loss became nan', 'Diverged'), ('OSError: disk: full', 'OSError'), (None, '')])
 def test_error_class(error, name):
     assert checks.error_class(Record(None, 'failed', error=error)) == name
 
 
-@pytest.mark.parametrize('params', [dict(opt='sgd', lr=1e-7, epochs=3), dict(opt='sgd', lr=1e-4, epochs=5, schedule='flat'),
-                                    dict(lr=1e-7, epochs=3), dict(opt='sgd', lr=1e-3, epochs=4, schedule='cosine')], ids=str)
+@pytest.mark.parametrize('params', [
+    dict(opt='sgd', lr=1e-7, epochs=3), dict(opt='sgd', lr=1e-4, epochs=5, schedule='flat'), dict(lr=1e-7, epochs=3),
+    dict(opt='sgd', lr=1e-3, epochs=4, schedule='cosine')], ids=str)
 def test_rate_too_low(trained, params):
     record = trained(**params)
     assert 'rate too low' in errors(record)
     assert not {'rate too high', 'learns nothing', 'overfits', 'batch norm drifts'} & all_found(record)
 
 
-@pytest.mark.parametrize('params', [dict(opt='sgd', lr=10., epochs=4, schedule='flat'), dict(lr=.3, epochs=5, schedule='flat'), dict(lr=1., epochs=4)], ids=str)
+@pytest.mark.parametrize('params', [
+    dict(opt='sgd', lr=10., epochs=4, schedule='flat'), dict(lr=.3, epochs=5, schedule='flat'),
+    dict(lr=1., epochs=4)], ids=str)
 def test_rate_too_high(trained, params):
     record = trained(**params)
     assert 'rate too high' in errors(record)
@@ -72,7 +75,8 @@ def test_a_sibling_that_died(healthy, trained):
 
 def test_imagenet_stem(trained):
     record = trained(size=32, subset=50, epochs=1, bs=50, model='mobilenetv2', normalize='dataset')
-    assert 'ImageNet stem' in errors(record) and 'ImageNet stem' in errors(replace(record, run=replace(record.run, model='resnet18')))
+    assert 'ImageNet stem' in errors(record)
+    assert 'ImageNet stem' in errors(replace(record, run=replace(record.run, model='resnet18')))
     assert 'mobilenetv2_32' in diagnose(record).set_index('check').remedy['ImageNet stem']
     for model, size in (('resnet18_32', 32), ('resnet18', 224), ('mobilenetv2_32', 32)):
         assert input_checks.imagenet_stem(replace(record, run=replace(record.run, model=model, size=size))) is None
@@ -89,7 +93,8 @@ def test_every_small_model_is_fit_for_its_own_size():
 def test_wrong_normalisation(trained, root, normalize, severity):
     "Random weights in a file will do: the register says what normalisation the model expects."
     file = root/'mobilenet.safetensors'
-    if not file.exists(): save_file({k: v.contiguous() for k, v in create_model('mobilenetv2_32', 7).state_dict().items()}, file)
+    weights = create_model('mobilenetv2_32', 7).state_dict()
+    if not file.exists(): save_file({k: v.contiguous() for k, v in weights.items()}, file)
     record = trained(model='mobilenetv2_32', init=f'file:{file}', normalize=normalize, subset=50, epochs=1, bs=50)
     found = diagnose(record).set_index('check').severity
     assert found.get('normalisation') == severity
@@ -105,7 +110,8 @@ def test_normalisation_of_a_run_that_weights_came_from(trained, root):
 
 def test_batch_norm_drifts(trained):
     "Batch norm in every block, a high learning rate and few steps: the running statistics fall behind."
-    record = trained(model='timm:test_efficientnet', size=32, normalize='dataset', subset=100, lr=1e-2, epochs=8, schedule='flat')
+    record = trained(model='timm:test_efficientnet', size=32, normalize='dataset', subset=100, lr=1e-2, epochs=8,
+                     schedule='flat')
     assert record.history.train_loss.iloc[-1] < .3 and record.history.valid_loss.max() > 5
     found = diagnose(record).set_index('check').text
     assert 'running statistics' in found['batch norm drifts'] and 'overfits' not in found

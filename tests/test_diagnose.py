@@ -25,8 +25,8 @@ def test_nothing_is_wrong_with_a_healthy_run(healthy):
 
 
 def test_against_the_finder(trained, healthy):
-    state, numpy = torch.get_rng_state(), np.random.get_state()[1].copy()
     low, high = trained(opt='sgd', lr=1e-7, epochs=3), trained(opt='sgd', lr=10., epochs=4, schedule='flat')
+    state, numpy = torch.get_rng_state(), np.random.get_state()[1].copy()
     assert [f'times {w}' in dg.against_finder(r).text for r, w in ((low, 'below'), (high, 'above'))] == [True, True]
     assert dg.against_finder(healthy) is None
     assert 'rate against the finder' in errors(low, finder=True) and 'rate against the finder' not in errors(low)
@@ -81,4 +81,5 @@ def test_plot(healthy, trained):
 
 def test_references_chosen_on_their_own_images():
     table = dg.chosen_references()
-    assert {'cifar100_schedules', 'cifar100_deeper'} <= set(table.study) and 'cats_dogs_optimizers' not in set(table.study)
+    assert {'cifar100_schedules', 'cifar100_deeper'} <= set(table.study)
+    assert 'cats_dogs_optimizers' not in set(table.study)
