@@ -9,8 +9,76 @@ __all__ = []
 import types
 
 # %% ../nbs/99_all.ipynb #8a27e376
-#| export
+from .core import *
+from .runs import *
+from .references import *
+from .html import *
+from .data.images import *
+from .data.datasets import *
+from .data.sources import *
+from .data.split import *
+from .data.augment import *
+from .data.pixels import *
+from .data.loaders import *
+from .data.duplicates import *
+from .data.audit import *
+from .models.register import *
+from .models.mlp import *
+from .models.lenet import *
+from .models.cnn import *
+from .models.vit import *
+from .models.convnext import *
+from .models.timm import *
+from .models.weights import *
+from .models.zoo import *
+from .records.metrics import *
+from .records.record import *
+from .records.find import *
+from .predict import *
+from .submission import *
+from .training.learner import *
+from .training.schedule import *
+from .training.energy import *
+from .training.checkpoint import *
+from .training.fit import *
+from .training.stacked import *
+from .training.train import *
+from .training.train_stacked import *
+from .stats.seeds import *
+from .stats.pairs import *
+from .stats.grid import *
+from .stats.published import *
+from .stats.configs import *
+from .study.create import *
+from .study.design import *
+from .study.reports import *
+from .study.ours import *
+from .study.studies import *
+from .study.estimate import *
+from .sweep.claims import *
+from .sweep.needs import *
+from .sweep.states import *
+from .sweep.workers import *
+from .sweep.sweep import *
+from .report.wording import *
+from .report.plots import *
+from .report.tables import *
+from .report.overview import *
+from .report.explain import *
+from .report.exhibits import *
+from .report.compare import *
+from .report.checks import *
+from .report.input_checks import *
+from .report.diagnose import *
+from .report.page import *
+from .report.findings import *
+from .report.conclusions import *
+from .report.cards import *
+from .report.sections import *
+from .report.general import *
+from .report.collect import *
 
 # %% ../nbs/99_all.ipynb #7f11eaa9
-__all__ = [n for n, v in globals().items() if not n.startswith('_') and not isinstance(v, types.ModuleType) and
-           getattr(v, '__module__', 'imgstudy').startswith('imgstudy')]
+_of_fastai = {'models', 'load_model'} # fastai's own keep these names: ours are in imgstudy.models and imgstudy.records
+_ours = lambda v: not isinstance(v, types.ModuleType) and getattr(v, '__module__', 'imgstudy').startswith('imgstudy')
+__all__ = [n for n, v in globals().items() if not n.startswith('_') and n not in _of_fastai and _ours(v)]

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 old_modules = {name: new.split() for name, new in dict( # of 0.1.0 -> modules that hold its names now
     audit='data.audit data.duplicates', augment='data.augment', checkpoint='training.checkpoint', cnn='models.cnn',
     collect='report.collect', comparison='report.compare records.find', convnext='models.convnext',
-    datasets='data.datasets', diagnose='report.diagnose report.checks', energy='training.energy',
+    datasets='data.datasets', diagnose='report.diagnose report.checks report.input_checks', energy='training.energy',
     ensemble='training.stacked', exhibits='report.exhibits', explain='report.explain', figures='report.plots',
     findings='report.findings report.conclusions report.cards stats.configs', fit='training.fit',
     images='data.images', learner='training.learner', lenet='models.lenet', loaders='data.loaders',
