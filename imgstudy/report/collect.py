@@ -19,8 +19,8 @@ from .exhibits import *
 # %% ../../nbs/94_collect.ipynb #9be86432
 def pictured(
     study,     # a `Study` or its name
-    few:int=4, # up to so many rows get Grad-CAM each, of more only the best
-) -> tuple: # records whose mistakes are kept, records whose Grad-CAM is kept
+    few:int=4, # up to this many rows get Grad-CAM each; with more, only the best
+) -> tuple: # records to show errors of, records to show Grad-CAM of
     "The records of `study` that get pictures."
     groups = study_groups(study)
     if not groups: return [], []
@@ -29,7 +29,7 @@ def pictured(
 
 # %% ../../nbs/94_collect.ipynb #893af036
 def _try(make, record, data) -> str:
-    "Make one picture; what keeps it from being made is returned."
+    "Make one picture; returns the reason if it cannot be made, else ''."
     try: make(record, data)
     except StudyError as e: return f'{record.id}: no {_kind(make)} kept: {str(e).split(". ")[0]}.'
     return ''
@@ -38,33 +38,36 @@ def _kind(make): return make.__name__.removesuffix('_exhibit')
 
 def keep_pictures(
     studies_, # `Study`s or their names
-    root,     # the folder of their records, with weights
-) -> list: # of texts, one a picture that could not be made
-    "Make the pictures of `pictured` in the folders of the records."
-    wanted, said = {}, []
+    root,     # folder of their records, with weights
+) -> list: # of str, one reason per picture that could not be made
+    "Make the pictures of `pictured`, in the records' folders."
+    wanted, missed = {}, []
     with records_in(root): chosen = [pictured(s) for s in studies_]
     for pair in chosen:
         for make, records in zip((confident_errors_exhibit, grad_cam_exhibit), pair):
             for r in records: wanted.setdefault(r.id, (r, {}))[1][_kind(make)] = make
     for r, makes in wanted.values():
         if all((r.path/picture_files[kind]).exists() for kind in makes): continue
-        if missing := data_missing(r.run.dataset): said.append(f'{r.id}: no pictures kept. {missing}'); continue
+        if missing := data_missing(r.run.dataset):
+            missed.append(f'{r.id}: no pictures kept. {missing}')
+            continue
         data = load_data(r.run)
-        said += filter(None, [_try(make, r, data) for make in makes.values()])
-    return said
+        missed += filter(None, [_try(make, r, data) for make in makes.values()])
+    return missed
 
 # %% ../../nbs/94_collect.ipynb #92f2f908
 def collect(
-    records,   # finished ones, with folders
-    dest=None, # where they go; None: report/records of the checkout
-) -> list: # of paths, those that were written
-    "Copy `records` without weights and in their small form."
+    records,   # records with folders; unfinished ones are ignored
+    dest=None, # destination folder; None: report/records of the checkout
+) -> list: # of paths that were written
+    "Copy `records` without weights, in their small form."
     dest = writable(Path(dest or committed_records()), 'dest')
     return [copy_record(r, dest) for r in finished(records) if not _is_kept(r, dest/r.id)]
 
 def _is_kept(record, path):
-    "Whether `path` holds the same training with as many pictures, or a later one."
-    try: there = read_record(path).info['created'] if (path/'record.json').exists() else ''
+    "Whether `path` holds the same training with all of its pictures, or a later one."
+    new = record.info['created']
+    try: old = read_record(path).info['created'] if (path/'record.json').exists() else ''
     except StudyError: return False # damaged
     pictures = {p.name for p in record.path.glob('*.webp')} <= {p.name for p in path.glob('*.webp')}
-    return there > record.info['created'] or there == record.info['created'] and pictures # times of one zone, so that text compares
+    return old > new or old == new and pictures # both in UTC, so that they compare as text
