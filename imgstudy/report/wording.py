@@ -20,7 +20,7 @@ _openings = {
     Basis.unsure: 'unsure: {alone} over {repeats}, {both} over {repeats} and images'}
 
 def gain_words(
-    gain:Gain,
+    gain:Gain,             # as returned by `paired_gain`
     better='other better', # the words if the other is better
     worse='base better',   # the words if it is worse
 ) -> str:

@@ -212,7 +212,7 @@ def holm(pvalues) -> np.ndarray: # adjusted p-values; NaN stays NaN
 
 # %% ../../nbs/51_pairs.ipynb #4115ff32
 def pair_test(pairs) -> tuple: # name of the test, p-value; NaN if the seeds have no spread
-    "Test of no difference that suits `pairs`: McNemar for one, else a paired t-test, corrected for folds."
+    "Test for no difference: McNemar's for a single seed, a paired t-test over seeds, Nadeau and Bengio's over folds."
     values, ratio = gain_values(pairs)
     n, spread = len(values), np.std(values, ddof=1) if len(values) > 1 else 0.
     if n == 1: return 'McNemar', mcnemar_table(*([r] for r in pairs[0])).p[0]

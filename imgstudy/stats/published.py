@@ -75,7 +75,7 @@ def _words_differ(ref, run) -> list: # of `Reason`
 
 # %% ../../nbs/53_published.ipynb #aa0918e1
 def _images_differ(ref, ours) -> list: # of `Reason`
-    "Whether the reference was measured on other images than `ours`, or selected on them."
+    "Reasons why the images of the reference are not comparable with `ours`."
     split = _same_images.get((ref.dataset, ref.split), ref.split)
     if split != ours: return [Reason('images', ours, ref.split or None)]
     if split == 'fold' and ref.n == 1: return [Reason('fold', 'mean', 'single')]
@@ -145,7 +145,7 @@ def compare_reference(
     ours:str=None, # 'test', 'fold' or 'validation'; None: 'fold' for records with folds, else 'test'
     stated=None,   # fields of `published_run` that the publication states; None: all
 ) -> pd.DataFrame: # published, ours with its interval, n, verdict, reasons, note: one row per figure
-    "Compare `records` with published figures: a `Verdict`, and a `Reason` for each difference that prevents it."
+    "Compare `records` with published figures: a `Verdict`, with a `Reason` for each difference if not comparable."
     rows = rows.to_frame().T if isinstance(rows, pd.Series) else rows
     records = finished(records)
     if not records: raise StudyError('There are no records to compare with what was published.')
