@@ -33,7 +33,7 @@ class records_in:
         _folder = self.before
 
 def record_folders() -> list: # of Path
-    "Where records are looked for: in the folder that `records_in` names, or else in `runs_root()` and then in the checkout."
+    "Folders in which records are looked up: that of `records_in`, or else `runs_root()` and the checkout's."
     return [_folder] if _folder else [runs_root(), committed_records()]
 
 # %% ../../nbs/32_find.ipynb #1e54c6a9

@@ -36,7 +36,7 @@ def our_protocol(
     "At which scale the rows are, and what the scale small changes."
     study = get_study(study)
     runs, groups = scale_runs(study, 'largest'), study_groups(study)
-    scales = pd.Series([said_scale(study, name, runs[name]) for name in groups], dtype=object).value_counts()
+    scales = pd.Series([scale_of(study, name, runs[name]) for name in groups], dtype=object).value_counts()
     changes = ', '.join(f'{k} {v}' for k, v in study.small.items() if v is not None)
     said = f'{len(groups)} of {len(runs)} rows trained' + (f", {', '.join(f'{n} at scale {s}' for s, n in scales.items())}" if groups else '')
     return f'{said}. ' + (f'Small means here: {changes}, and what single rows say. ' if changes else '') + 'Chosen on validation images, tested once.'
@@ -72,7 +72,7 @@ def results_table(
     metric = lambda r: ' of '.join(filter(None, [r.metric.replace('_', ' '), r.images]))
     rows = [r for _, r in t.iterrows()]
     return pd.DataFrame({
-        'scale': [said_scale(study, row, runs[row]) for row in t.index], 'n': [f'{r.n} of {r.of}' for r in rows],
+        'scale': [scale_of(study, row, runs[row]) for row in t.index], 'n': [f'{r.n} of {r.of}' for r in rows],
         'metric': [metric(r) for r in rows], 'published': t.published.tolist(), 'where': t['where'].tolist(),
         'ours': [_interval(r) for r in rows], 'verdict': t.verdict.tolist(), 'reasons': t.reasons.tolist(),
         'trainings, test accuracy': [trained[row] for row in t.index],

@@ -13,41 +13,46 @@ from ..stats.published import Reason
 def _side(ends, better, worse): return {1: better, -1: worse, 0: 'within noise'}[interval_sign(*ends)]
 
 _openings = {
-    Basis.single: 'n=1: no interval over {repeats}; {rest}', Basis.alike: 'all {n} {repeats} differ alike: no interval over {repeats}; {rest}',
-    Basis.two: 'two {repeats}: an interval so wide (12.7 standard errors) that it says little; {rest}', Basis.agree: '{both}',
+    Basis.single: 'n=1: no interval over {repeats}; {rest}',
+    Basis.alike: 'all {n} {repeats} differ alike: no interval over {repeats}; {rest}',
+    Basis.two: 'two {repeats}: an interval so wide (12.7 standard errors) that it says little; {rest}',
+    Basis.agree: '{both}',
     Basis.unsure: 'unsure: {alone} over {repeats}, {both} over {repeats} and images'}
 
 def gain_words(
-    gain:Gain,
-    better='other better', # what is said if the other is better
-    worse='base better',   # if it is worse
+    gain:Gain,             # as returned by `paired_gain`
+    better='other better', # the words if the other is better
+    worse='base better',   # the words if it is worse
 ) -> str:
-    "What the intervals of `gain` allow to say, not adjusted for other comparisons."
+    "What the intervals of `gain` show, not adjusted for other comparisons."
     alone, images, both = (_side(ends, better, worse) for ends in (gain.seeds, gain.images, gain.both))
-    return _openings[gain.basis].format(repeats=gain.repeats, n=gain.n, rest=f'over images only, {images}', alone=alone, both=both)
+    rest = f'over images only, {images}'
+    return _openings[gain.basis].format(repeats=gain.repeats, n=gain.n, rest=rest, alone=alone, both=both)
 
 def winner_words(
-    row,       # of `compare_all`
-    names=None, # name of a group -> how it is called; None: as it is
+    row,        # one row of `compare_all`
+    names=None, # name of a group -> name to show; None: as it is
 ) -> str:
     "Which of the two is better after adjustment for all comparisons."
     if row.better is None: return 'not told apart'
-    once = ' (these two trainings)'*bool(row.n_pairs == 1) # McNemar's test knows nothing of other seeds
-    return f'{(names or {}).get(row.better, row.better)} better{once}'
+    limits = ' (these two trainings)'*bool(row.n_pairs == 1) # McNemar's test does not cover other seeds
+    return f'{(names or {}).get(row.better, row.better)} better{limits}'
 
 def gain_sentence(gain:Gain) -> str:
-    "A difference with its intervals, and what they allow to say."
-    alone = f'over {gain.repeats} [{gain.seeds[0]:+.3f}, {gain.seeds[1]:+.3f}], ' if gain.seeds[0] == gain.seeds[0] else ''
-    images = f'over {"these and " if alone else ""}images [{gain.both[0]:+.3f}, {gain.both[1]:+.3f}]'
+    "A difference with its intervals, and what they show."
+    (low, high), (both_low, both_high) = gain.seeds, gain.both
+    alone = f'over {gain.repeats} [{low:+.3f}, {high:+.3f}], ' if low == low else '' # not if NaN
+    images = f'over {"these and " if alone else ""}images [{both_low:+.3f}, {both_high:+.3f}]'
     words = gain_words(gain, 'better', 'worse')
     return f'{gain.difference:+.3f} ({alone}{images}; {words if gain.n_pairs == 1 else f"n={gain.n_pairs}: {words}"})'
 
 # %% ../../nbs/79_wording.ipynb #93b25a3d
-_called = dict(dataset='data set', init='weights from')
+_field_names = dict(dataset='data set', init='weights from')
 
 def value_words(field, value) -> str:
-    "A value of a field of `Run` or `Recipe` for reading."
-    if field == 'valid': return 'no validation images' if value == 0 else 'a fifth of the images set apart for validation'
+    "A value of a field of `Run` or `Recipe` in words."
+    if field == 'valid':
+        return 'no validation images' if value == 0 else 'a fifth of the images set apart for validation'
     if value is None: return 'all' if field == 'subset' else 'none'
     return f'{value:g}' if isinstance(value, float) else str(value)
 
@@ -59,15 +64,17 @@ _special = dict(
     interval=lambda r: f'fewer than three runs have no interval for {r.theirs}')
 
 def reason_words(reason:Reason) -> str:
-    "What differs, ours and theirs; `smaller` is left to `reasons_words`."
+    "One difference, ours and theirs; `reasons_words` treats `smaller`."
     if reason.field in _special: return _special[reason.field](reason)
     ours, theirs = (value_words(reason.field, v) for v in (reason.ours, reason.theirs))
-    return f'{_called.get(reason.field, reason.field)} {ours} for {theirs}' + ' (not said there, our own choice)'*reason.assumed
+    assumed = ' (not said there, our own choice)'*reason.assumed
+    return f'{_field_names.get(reason.field, reason.field)} {ours} for {theirs}{assumed}'
 
 def reasons_words(reasons) -> str:
-    "All of `reasons`, those that make ours smaller together and last."
+    "All `reasons`; those that make ours the smaller training come together, last."
     small = ', '.join(reason_words(r) for r in reasons if r.smaller)
-    return '; '.join([reason_words(r) for r in reasons if not r.smaller] + ([f'smaller scale: {small}'] if small else []))
+    others = [reason_words(r) for r in reasons if not r.smaller]
+    return '; '.join(others + ([f'smaller scale: {small}'] if small else []))
 
 def verdict_words(verdict, reasons=()) -> str:
     "A verdict, with its reasons if there are any."

@@ -16,49 +16,50 @@ from .seeds import *
 
 # %% ../../nbs/53_published.ipynb #f74322c8
 class Verdict(str, Enum):
-    "What became of a published figure."
-    within = 'within'                 # it lies within our interval
+    "How our interval compares with a published figure."
+    within = 'within'                 # the published figure lies within our interval
     above = 'above'                   # our interval lies above it
-    below = 'below'                   # or below it
-    not_comparable = 'not comparable' # ours and theirs are not of the same thing; the reasons say why
+    below = 'below'                   # our interval lies below it
+    not_comparable = 'not comparable' # the two do not measure the same; the reasons say why
     undecided = 'undecided'           # ours has no interval
-    missing = 'missing'               # nothing of ours was trained
+    missing = 'missing'               # there is no record of ours
     __str__ = str.__str__
 
 @dataclass(frozen=True)
 class Reason:
-    "One way in which ours differs from what was published."
-    field: str          # of `Run` or `Recipe`; or images, fold, selected_on, metric, interval
+    "One difference between ours and what was published."
+    field: str          # a field of `Run` or `Recipe`, or images, fold, selected_on, metric, interval
     ours: object = None
     theirs: object = None
-    smaller: bool = False # is ours the smaller training in this?
-    assumed: bool = False # was theirs not stated, so that we chose it?
+    smaller: bool = False # does this make ours the smaller training?
+    assumed: bool = False # was theirs not stated, so that the value is our choice?
 
 # %% ../../nbs/53_published.ipynb #1bee427e
-_not_protocol = {'seed', 'fold', 'split_seed', 'precision'} # which draw, and how it was computed
-_open = {'size', 'augment', 'normalize', 'interpolation'}   # None: not said, whereas `subset=None` is all of the images
+_not_protocol = {'seed', 'fold', 'split_seed', 'precision'} # random draws and arithmetic
+_open = {'size', 'augment', 'normalize', 'interpolation'}   # None: not stated; but `subset=None` means all images
 _scale = ('size', 'epochs', 'subset')
-_protocol = ('epochs', 'size', 'bs', 'lr', 'schedule', 'augment') # what a reader would ask for first
+_protocol = ('epochs', 'size', 'bs', 'lr', 'schedule', 'augment') # what readers ask for first
 
 def _flat(run) -> dict:
-    "Fields of run and recipe, with the kind of its `init`, and with its frozen epochs among the epochs."
+    "Fields of run and recipe; `init` is reduced to its kind, and `epochs` includes the frozen ones."
     flat = {**{k: v for k, v in run_to_dict(run).items() if k != 'recipe'}, **run_to_dict(run)['recipe']}
     return flat | dict(init=run.init.split(':')[0], epochs=total_epochs(run.recipe))
 
 def _smaller(field, ours, theirs):
-    "Whether `ours` is less than `theirs` in what makes a training large."
+    "Whether ours is the smaller training in `field` (image size, epochs or number of images)."
     return field in _scale and ours is not None and (theirs is None or ours < theirs)
 
 # %% ../../nbs/53_published.ipynb #fef3f873
 def run_differences(
-    run:Run,       # executed
-    published:Run, # what was published, as a Run
-    stated=None,   # the fields that were said there; the others are our own choice. None: all of them
-) -> list: # of `Reason`, those that make ours smaller first
-    "In which fields `run` differs from `published`, but for seed and fold."
+    run:Run,       # the executed run
+    published:Run, # the published protocol as a Run
+    stated=None,   # fields stated in the publication; the others are our own choice. None: all
+) -> list: # of `Reason`; those that make ours smaller come first
+    "The fields in which `run` differs from `published`, except seed and fold."
     ours, theirs = _flat(run), _flat(published)
-    assumed = set(theirs) - {'subset', *(stated or theirs)} # who says nothing took all images
-    differ = [k for k in ours if k not in _not_protocol and ours[k] != theirs[k] and not (k in _open and theirs[k] is None)]
+    assumed = set(theirs) - {'subset', *(stated or theirs)} # if no subset is stated, all images were used
+    unstated = {k for k in _open if theirs[k] is None}
+    differ = [k for k in ours if k not in _not_protocol | unstated and ours[k] != theirs[k]]
     reasons = [Reason(k, ours[k], theirs[k], _smaller(k, ours[k], theirs[k]), k in assumed) for k in differ]
     return sorted(reasons, key=lambda r: not r.smaller)
 
@@ -66,7 +67,7 @@ def run_differences(
 _same_images = {('cifar10', 'kaggle'): 'test'} # kaggle.com/c/cifar-10/data
 
 def _words_differ(ref, run) -> list: # of `Reason`
-    "Where the words of the reference do not fit `run`."
+    "Differences between the fields of the reference and `run`."
     subset = [Reason('subset', run.subset, None, smaller=True)] if run.subset else []
     pairs = [('dataset', run.dataset, ref.dataset), ('model', run.model, ref.model),
              ('init', run.init.split(':')[0], ref.init.removesuffix('22k'))]
@@ -74,7 +75,7 @@ def _words_differ(ref, run) -> list: # of `Reason`
 
 # %% ../../nbs/53_published.ipynb #aa0918e1
 def _images_differ(ref, ours) -> list: # of `Reason`
-    "Where the images of the reference are not those that `ours` names."
+    "Reasons why the images of the reference are not comparable with `ours`."
     split = _same_images.get((ref.dataset, ref.split), ref.split)
     if split != ours: return [Reason('images', ours, ref.split or None)]
     if split == 'fold' and ref.n == 1: return [Reason('fold', 'mean', 'single')]
@@ -83,7 +84,7 @@ def _images_differ(ref, ours) -> list: # of `Reason`
 
 # %% ../../nbs/53_published.ipynb #c5c29e0a
 def rounding(ref) -> float:
-    "Half of the last digit that was published; of a share at most half a point, since a trailing zero is lost."
+    "Half a unit of the last published digit; of a fraction at most 0.005, since a trailing zero is lost."
     digits = len(f'{ref.value:.10f}'.rstrip('0').split('.')[1])
     return .5*10.**-max(digits, 2 if ref.unit == 'share' or not ref.approximate else 0)
 
@@ -92,59 +93,63 @@ _metrics = {m: m for m in ('accuracy', 'zero_one_loss', 'macro_f1', 'log_loss', 
 _metrics['test_loss'] = 'log_loss'
 
 def _measured(
-    ref,     # a row of `references`
+    ref,     # one row of `references`
     records, # finished ones
-    ours:str, # which of our images
-) -> tuple: # mean, low, high, and over what; nan where there is none
-    "What `records` say of the metric of `ref`."
+    ours:str, # 'test', 'fold' or 'validation'
+) -> tuple: # mean, low, high (NaN if unknown), what the interval is over
+    "Our value of the metric of `ref`, with its interval."
     metric = _metrics.get(ref.metric)
-    known = metric in ('accuracy', 'zero_one_loss') if ours == 'validation' else all(metric in r.metrics for r in records)
-    return (validation_interval if ours == 'validation' else tested_interval)(records, metric) if known else (np.nan, np.nan, np.nan, '')
+    if ours == 'validation': known, interval = metric in ('accuracy', 'zero_one_loss'), validation_interval
+    else: known, interval = all(metric in r.metrics for r in records), tested_interval
+    return interval(records, metric) if known else (np.nan, np.nan, np.nan, '')
 
 def _reasons(ref, records, published_run, stated, ours, measured) -> tuple: # of `Reason`
     "Why `ref` and `records` cannot be compared."
     mean, low = measured[:2]
     reasons = [Reason('metric', ours, ref.metric)] if np.isnan(mean) else []
     if np.isnan(low) and not reasons: reasons = [Reason('interval', len(records), ref.metric)]
-    differ = (lambda run: run_differences(run, published_run, stated)) if published_run else (lambda run: _words_differ(ref, run))
-    return tuple(dict.fromkeys(reasons + _images_differ(ref, ours) + [reason for r in records for reason in differ(r.run)]))
+    differ = lambda run: run_differences(run, published_run, stated) if published_run else _words_differ(ref, run)
+    protocol = [reason for r in records for reason in differ(r.run)]
+    return tuple(dict.fromkeys(reasons + _images_differ(ref, ours) + protocol))
 
 # %% ../../nbs/53_published.ipynb #de9ff909
 def _verdict(ref, reasons, low, high) -> Verdict:
-    "Where our interval lies, seen from the published figure, if the two can be compared."
+    "Where our interval lies relative to the published figure, if the two can be compared."
     if any(r.field != 'interval' for r in reasons): return Verdict.not_comparable
     if reasons: return Verdict.undecided
     half = rounding(ref)
     return Verdict.above if low > ref.value + half else Verdict.below if high < ref.value - half else Verdict.within
 
 def _note(n, over, published_run, stated=None) -> str:
-    "What a verdict leaves open."
+    "The limitations of a verdict."
     few = f'n={n}: over images only' if over == 'images' else ''
-    unsaid = [k for k in _protocol if k not in (stated or _protocol)]
+    unstated = [k for k in _protocol if k not in (stated or _protocol)]
     return '; '.join(filter(None, [few, '' if published_run else 'its protocol was not given as a Run and not compared',
-                                   f"not said there: {', '.join(unsaid)}" if unsaid else '']))
+                                   f"not said there: {', '.join(unstated)}" if unstated else '']))
 
 def _compare_one(ref, records, published_run, stated, ours) -> dict:
     "The row of `compare_reference` for one published figure."
     mean, low, high, over = measured = _measured(ref, records, ours)
     reasons = _reasons(ref, records, published_run, stated, ours, measured)
     n = len(by_fold(records)) if over == 'folds' else len(records)
-    row = {k: ref[k] for k in ('study', 'where', 'model', 'metric', 'split')} | dict(published=ref.value, published_n=ref.n)
-    row |= dict(ours=mean, low=low, high=high, over=over, n=n, verdict=_verdict(ref, reasons, low, high), reasons=reasons)
+    row = {k: ref[k] for k in ('study', 'where', 'model', 'metric', 'split')}
+    row |= dict(published=ref.value, published_n=ref.n, ours=mean, low=low, high=high, over=over, n=n)
+    row |= dict(verdict=_verdict(ref, reasons, low, high), reasons=reasons)
     return row | dict(note=_note(n, over, published_run, stated))
 
 # %% ../../nbs/53_published.ipynb #5cc35cd7
 def compare_reference(
-    rows,    # rows of `references`, or one
-    records, # finished ones that differ in seed or fold only
-    published_run:Run=None, # the published protocol as a complete Run; None: what the rows say of it
-    ours:str=None, # 'test', 'fold' or 'validation'; None: fold or test, as the records were tested
-    stated=None,   # the fields of `published_run` that were said there; None: all of them
+    rows,    # rows of `references`, or one of them
+    records, # records that differ in seed or fold only; unfinished ones are ignored
+    published_run:Run=None, # the published protocol as a complete Run; None: use the fields of `rows`
+    ours:str=None, # 'test', 'fold' or 'validation'; None: 'fold' for records with folds, else 'test'
+    stated=None,   # fields of `published_run` that the publication states; None: all
 ) -> pd.DataFrame: # published, ours with its interval, n, verdict, reasons, note: one row per figure
-    "Whether `records` agree with published figures: a `Verdict`, and where they cannot be compared a `Reason` for each difference."
+    "Compare `records` with published figures: a `Verdict`, with a `Reason` for each difference if not comparable."
     rows = rows.to_frame().T if isinstance(rows, pd.Series) else rows
     records = finished(records)
     if not records: raise StudyError('There are no records to compare with what was published.')
     ours = ours or ('fold' if records[0].run.folds else 'test')
-    if ours not in ('test', 'fold', 'validation'): raise StudyError(did_you_mean('kind of images', ours, ('test', 'fold', 'validation')))
+    kinds = ('test', 'fold', 'validation')
+    if ours not in kinds: raise StudyError(did_you_mean('kind of images', ours, kinds))
     return pd.DataFrame([_compare_one(ref, records, published_run, stated, ours) for _, ref in rows.iterrows()])
