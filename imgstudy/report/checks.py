@@ -189,6 +189,10 @@ def rate_too_high(
         evidence = Evidence('training loss relative to the epoch before', after/before, 1.2)
         text = f'The training loss jumps: from {before:.3f} to {after:.3f} in epoch {h.epoch[at[0]]}.'
         return Finding(Severity.error, evidence, text, remedy, tuple(h.epoch[at]))
+    if record.run.recipe.lr > _usual_rates[record.run.recipe.opt][1] and losses[-1] > 1.5*chance:
+        text = f'The training loss ends at {losses[-1]:.3f}, far above chance, which is {chance:.3f}.'
+        evidence = Evidence('training loss relative to chance', losses[-1]/chance, 1.5)
+        return Finding(Severity.error, evidence, text, remedy, tuple(h.epoch))
     if dead := _dead_siblings(record, siblings):
         seeds = ', '.join(_seed_text(r.run) for r in dead)
         text = f'The same training learns nothing with seed {seeds}: this one was lucky.'

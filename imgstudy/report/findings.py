@@ -133,16 +133,16 @@ def single_changes(groups) -> list: # of names; a name with "and" changes two se
     return [k for k in groups if k != 'as published' and ' and ' not in k]
 
 def change_groups(
-    study='tuned', # rows named 'what: change', the first of each as published
+    study='tuned', # with rows that have a `group`
 ) -> dict: # what -> groups, the first as published; only those with the published row and at least one change
     "The one-change-at-a-time rows of a study that have records."
     found = {}
     drawn = lambda rs: {(r.run.seed, r.run.fold) for r in rs}
     for scale in ('full', 'small'):
-        by_training = {}
-        for name, records in study_groups(study, scale).items():
-            what, _, change = name.partition(': ')
-            if change: by_training.setdefault(what, {})[change] = records
+        by_training, trained = {}, study_groups(study, scale)
+        for row in get_study(study).rows:
+            if row.group is None or row.name not in trained: continue
+            by_training.setdefault(row.group, {})[row.change or 'as published'] = trained[row.name]
         for what, g in by_training.items():
             published = g.get('as published')
             # a change counts once it has all seeds of the published row
@@ -184,8 +184,9 @@ def stand_in_sentence(
 ) -> str|None: # None if ResNet-18 itself was trained
     "The stand-in for the published ResNet-18 fine-tuning whose validation loss jumped."
     groups = study_groups('tuned')
-    if any(k.startswith('ResNet-18 on CIFAR-10') for k in groups): return None
-    other = any(k.startswith('MobileNetV2 tuned as ResNet-18 was') for k in groups)
+    trained = {r.group for r in get_study('tuned').rows if r.name in groups}
+    if 'ResNet-18 on CIFAR-10' in trained: return None
+    other = 'MobileNetV2 tuned as ResNet-18 was' in trained
     t = references()
     theirs = t[(t.study == 'cifar10_finetune') & (t.model == 'resnet18') & (t.metric == 'accuracy')].value.max()
     ours = ' MobileNetV2, tuned with the same settings, stands in; whether ResNet-18 does the same is open.'
@@ -330,9 +331,10 @@ def tuned_pairs(
     found = {}
     for scale in ('full', 'small'):
         groups = {s.name: study_groups(s, scale) for s in studies.values() if s.source != 'ours' or s.name == 'tuned'}
+        rows = {r.name: r for r in get_study('tuned').rows}
         theirs = {f'{s}, {k}': rs for s, g in groups.items() for k, rs in g.items()
-                  if s != 'tuned' or k.endswith('as published')}
-        tuned = {k: rs for k, rs in groups['tuned'].items() if ': ' not in k and not k.endswith('as published')}
+                  if s != 'tuned' or rows[k].as_published}
+        tuned = {k: rs for k, rs in groups['tuned'].items() if rows[k].group is None and not rows[k].as_published}
         for k, b in sorted(tuned.items(), key=lambda kb: -validation(kb[1])):
             name = f'{b[0].run.model} on {b[0].run.dataset}'
             partners = {n: a for n, a in theirs.items() if _alike(a, b)}

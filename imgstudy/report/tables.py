@@ -28,10 +28,10 @@ def scale_runs(
     "The runs of each row; at scale 'largest' those at full scale if any of them has a record, else the small ones."
     if scale != 'largest': return study_runs(study, scale, seeds)
     full, small = (study_runs(study, s, seeds) for s in ('full', 'small'))
-    large, group = [row for row in full if find_records(full[row])], lambda row: row.partition(': ')[0]
-    sizes = Counter(map(group, large))
-    # rows named 'group: change' are compared with each other: at full scale only if at least two of a group are
-    comparable = lambda row: ': ' not in row or sizes[group(row)] > 1
+    large, group = [row for row in full if find_records(full[row])], {r.name: r.group for r in get_study(study).rows}
+    sizes = Counter(group[row] for row in large)
+    # rows of a group are compared with each other: at full scale only if at least two of them are
+    comparable = lambda row: group[row] is None or sizes[group[row]] > 1
     return {row: full[row] if row in large and comparable(row) else small[row] for row in small}
 
 def scale_of(

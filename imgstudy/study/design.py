@@ -21,6 +21,9 @@ class Row:
     start: str|None = None     # name of the row whose weights it starts from
     full: dict = field(default_factory=dict) # what scale full changes in this row, applied after the study's `full`
     target: float|None = None  # test accuracy at full scale that we predicted before training
+    group: str|None = None     # the training whose changes are compared, one row each, with the row as published
+    change: str|None = None    # what this row of a group changes; None: nothing, it is as published
+    as_published: bool = False # is it a row of ours with the published settings?
 
 @dataclass(frozen=True)
 class Study:
