@@ -120,7 +120,7 @@ def test_class_numbers_are_as_small_as_they_can_be_and_do_not_overflow(n_out, bi
     target = np.arange(900) % n_out
     brief = copied(record_of(target, np.full((900, n_out), -np.log(n_out))), tmp_path)
     with np.load(brief.path/'predictions.npz') as stored:
-        assert stored['target'].dtype == f'uint{bits}' and stored['n_tied'].dtype == ('uint8' if n_out < 256 else 'uint16')
+        assert stored['target'].dtype == f'uint{bits}' and stored['level'].dtype == ('uint8' if n_out < 256 else 'uint16')
         assert len(stored['target_log_prob']) == (target != 0).sum()
     assert (brief.predictions['n_tied'] == n_out).all() and (brief.predictions['pred'] - brief.predictions['target']).min() == 1 - n_out
 
@@ -163,7 +163,7 @@ def test_a_changed_metric_is_found(metric, kept):
                                           ('log_prob', lambda v, wrong: v*np.float16(1.1)),
                                           ('target_log_prob', lambda v, wrong: v*np.float16(1.1)),
                                           ('target_log_prob', lambda v, wrong: v[:-1]),
-                                          ('n_higher', lambda v, wrong: np.zeros_like(v)), ('n_tied', lambda v, wrong: v + np.uint8(1))])
+                                          ('ahead', lambda v, wrong: np.zeros_like(v)), ('level', lambda v, wrong: v + np.uint8(1))])
 def test_a_changed_prediction_is_found(array, change, kept):
     path = kept[1].path/'predictions.npz'
     with np.load(path) as f: stored = dict(f)

@@ -5,7 +5,7 @@ from fastai.basics import Callback
 from imgstudy.training import fit as fitting
 from imgstudy.data.augment import augment_levels
 from imgstudy.core import StudyError, seed_everything
-from imgstudy.data.split import load_data
+from imgstudy.data.split import load_data, part_of
 from imgstudy.data.loaders import create_dls, create_test_dl, norm_stats
 from imgstudy.training.learner import create_learner
 from imgstudy.models.register import create_model, layer_groups
@@ -29,7 +29,7 @@ def data():
 
 def tried(data, root, **params): # a Record of a short training, read back and verified
     run = create_run(**{**quick, **params})
-    record = read_record(train(run, data if data and data.part[1:] == (run.subset, run.split_seed, run.folds, run.fold) else None, root).path)
+    record = read_record(train(run, data if data and data.part[1:] == part_of(run)[1:] else None, root).path)
     verify_record(record)
     assert record.outcome == 'finished' and record.run == run
     return record
