@@ -126,8 +126,8 @@ def test_class_names_that_look_like_mathematics(tmp_path, runs_dir):
     run = create_run(dataset=f'folder:{root}', model='lenet5', epochs=1, size=32)
     data = load_data(run)
     record = train(run, data)
-    for axes in (plots.plot_counts(data), figures.plot_confusion([record]), figures.plot_classwise(record)): axes.figure.canvas.draw()
-    figures.plot_confident_errors(record, data).canvas.draw()
+    for axes in (plots.plot_counts(data), plots.plot_confusion([record]), plots.plot_classwise(record)): axes.figure.canvas.draw()
+    plots.plot_confident_errors(record, data).canvas.draw()
 
 
 # Data sets in the layouts in which their home pages ship them, each built small in the real format.

@@ -9,7 +9,7 @@ from imgstudy.study.create import create_run
 
 write = '''
 import sys
-from imgstudy.predict import *
+from imgstudy.submission import write_submission
 write_submission(sys.argv[1], sys.argv[2], sys.argv[3], chunk=256, workers={workers})
 '''
 
