@@ -143,7 +143,6 @@ def test_what_runs_at_the_limit_is_stopped(tmp_path):
 
 def test_a_paused_run_goes_on(tmp_path, here):
     "Epochs of half a second, and time for some of them; then the others, and no other."
-    pytest.importorskip('imgstudy.checkpoint')
     (run,) = runs = runs_of(1, epochs=18)
     def slowly(run, root):
         with pytest.MonkeyPatch.context() as m:
