@@ -77,7 +77,9 @@ class _Autocast:
     def __init__(self, device): self.device, self.entered = device, []
     def enter(self, *_):
         self.entered.append(ExitStack())
-        self.entered[-1].enter_context(torch.autocast(self.device, torch.bfloat16))
+        # a recorded step must not read weights cast by an earlier one, and no weight is cast twice in a forward pass
+        cast = torch.autocast(self.device, torch.bfloat16, cache_enabled=self.device == 'cpu')
+        self.entered[-1].enter_context(cast)
         # on a CPU, the backward pass of fused attention takes three quarters of a small ViT's step in bfloat16;
         # plain matrix products take little
         if self.device == 'cpu': self.entered[-1].enter_context(sdpa_kernel(SDPBackend.MATH))
@@ -138,7 +140,7 @@ class PlainLoss(CrossEntropyLossFlat):
 # %% ../../nbs/40_learner.ipynb #c03a4942
 class StudyLearner(Learner):
     "A fastai Learner that, at an event, calls only the callbacks with a method for it."
-    asked, by_event = None, None
+    asked, by_event, engine = None, None, None
     def listeners(self, event_name):
         "The callbacks with a method for the event, in their order."
         now = [id(cb) for cb in self.cbs]
@@ -152,6 +154,10 @@ class StudyLearner(Learner):
     def _call_one(self, event_name):
         if event_name == 'after_fit': return super()._call_one(event_name) # it also re-enables callbacks
         for cb in self.listeners(event_name): cb(event_name)
+    def all_batches(self):
+        "Do the batches of an epoch: by fastai's loop, or by an `Engine` where it can (`43_capture`)."
+        engine = self.engine if self.training and self.dl is self.dls.train else None
+        engine.epoch() if engine and engine.ready() else super().all_batches()
 
 # %% ../../nbs/40_learner.ipynb #805dd876
 def create_learner(
