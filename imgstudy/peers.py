@@ -6,7 +6,7 @@
 __all__ = ['peers', 'lr', 'wd', 'Pace', 'Images', 'link_images', 'peer', 'Ticks', 'fastai', 'fastai_fp16', 'pytorch',
            'timm_loader', 'hf_trainer', 'peer_rate']
 
-# %% ../nbs/96_peers.ipynb #9f418508
+# %% ../nbs/96_peers.ipynb #7a9f5e50
 import os, tempfile, time
 import timm.data, timm.optim, torch
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ from .core import StudyError, seed_everything
 from .data.split import StudyData
 from .models.register import create_model
 
-# %% ../nbs/96_peers.ipynb #07bb112e
+# %% ../nbs/96_peers.ipynb #6e4cc858
 @dataclass
 class Pace:
     "Times the steps of a training after `warm` seconds of it, for `seconds`."
@@ -48,7 +48,7 @@ class Pace:
             self.rate = self.bs*(self.steps - self.start[1])/(self._now() - self.start[0])
         return self.rate is not None
 
-# %% ../nbs/96_peers.ipynb #cadcb82e
+# %% ../nbs/96_peers.ipynb #2b55b85f
 @dataclass
 class Images:
     "A folder of images, and how the peers are to read it."
@@ -73,7 +73,7 @@ def link_images(
             to.parent.mkdir(parents=True, exist_ok=True)
             to.symlink_to((data.root/path).resolve())
 
-# %% ../nbs/96_peers.ipynb #6dc42554
+# %% ../nbs/96_peers.ipynb #349896a2
 peers, lr, wd = {}, 1e-3, .01
 
 def peer(f):
@@ -88,7 +88,7 @@ class Ticks(Callback):
     def after_batch(self):
         if self.training and self.tick(): raise CancelFitException
 
-# %% ../nbs/96_peers.ipynb #08a67542
+# %% ../nbs/96_peers.ipynb #1abcebf5
 def _fastai_learner(net, images):
     random = aug_transforms(max_rotate=10, max_zoom=1., max_lighting=.2, max_warp=0, p_affine=1., p_lighting=1.,
                             xtra_tfms=Saturation(max_lighting=.2, p=1.))
@@ -108,7 +108,7 @@ def fastai_fp16(net, images, tick):
     if images.device != 'cuda': return 'needs a GPU'
     _fit(_fastai_learner(net, images).to_fp16(), tick)
 
-# %% ../nbs/96_peers.ipynb #63298450
+# %% ../nbs/96_peers.ipynb #26e24ff1
 def _prepare(images):
     "torchvision's transforms for training."
     random = [v2.RandomHorizontalFlip(), v2.ColorJitter(.2, .2, .2), v2.RandomRotation(10)]
@@ -125,7 +125,7 @@ def _loop(net, loader, opt, images, tick):
             opt.step()
             if tick(): return
 
-# %% ../nbs/96_peers.ipynb #29a95e82
+# %% ../nbs/96_peers.ipynb #743bcef7
 @peer
 def pytorch(net, images, tick):
     loader = torch.utils.data.DataLoader(
@@ -143,7 +143,7 @@ def timm_loader(net, images, tick):
     opt = timm.optim.create_optimizer_v2(net, opt='adamw', lr=lr, weight_decay=wd)
     _loop(net, loader, opt, images, tick)
 
-# %% ../nbs/96_peers.ipynb #abb694a4
+# %% ../nbs/96_peers.ipynb #639873e1
 class _Dicts(torch.utils.data.Dataset):
     "`images` as the Trainer expects them: dicts."
     def __init__(self, images): self.items = ImageFolder(images.folder/'train', _prepare(images))
@@ -157,7 +157,7 @@ class _WithLoss(nn.Module):
         logits = self.net(pixel_values)
         return dict(loss=nn.functional.cross_entropy(logits, labels), logits=logits)
 
-# %% ../nbs/96_peers.ipynb #f241e693
+# %% ../nbs/96_peers.ipynb #b1d91dc7
 @peer
 def hf_trainer(net, images, tick):
     if not (find_spec('transformers') and find_spec('accelerate')): return 'transformers is not installed'
@@ -174,7 +174,13 @@ def hf_trainer(net, images, tick):
         trainer.remove_callback(PrinterCallback)
         trainer.train()
 
-# %% ../nbs/96_peers.ipynb #2771d161
+# %% ../nbs/96_peers.ipynb #de680185
+def _plain_kernels():
+    "PyTorch's own settings, which a user of a peer would have, in place of ours."
+    torch.use_deterministic_algorithms(False)
+    torch.backends.cudnn.deterministic = False
+    torch.backends.cudnn.allow_tf32 = True
+
 def peer_rate(
     name:str,      # one of `peers`
     model:str,     # a registered model
@@ -185,7 +191,7 @@ def peer_rate(
     "How fast a peer trains `model` on `images`."
     if name not in peers: raise StudyError(f"There is no peer {name!r}: take one of {', '.join(peers)}.")
     seed_everything(0)
-    torch.use_deterministic_algorithms(False) # the peers are given what is faster
+    _plain_kernels()
     net, pace = create_model(model, images.n_out, size=images.size), Pace(images.bs, images.device, warm, seconds)
     why = peers[name](net, images, pace.tick)
     return pace.rate, why
