@@ -7,7 +7,7 @@ __all__ = ['NoGPU', 'Bench', 'some_images', 'matmul_rate', 'matrix_peaks', 'peak
            'trained', 'told', 'ours', 'stacked', 'images_of', 'beside', 'proven', 'large', 'accuracy', 'start_tests',
            'ended_tests', 'end_tests', 'Row', 'gpu_rows', 'measure_row', 'gpu_file', 'measure_gpu']
 
-# %% ../nbs/97_gpu.ipynb #d1a72f5b
+# %% ../nbs/97_gpu.ipynb #1928adf1
 import io, json, os, re, subprocess, sys, tempfile, time
 import pandas as pd, torch
 from contextlib import contextmanager, redirect_stdout
@@ -32,7 +32,7 @@ from .study.create import create_run
 from .sweep.needs import data_here
 from .peers import Images, link_images, peer_rate, peers
 
-# %% ../nbs/97_gpu.ipynb #ae61319a
+# %% ../nbs/97_gpu.ipynb #d6c09099
 class NoGPU(StudyError): "There is no NVIDIA GPU on this machine."
 
 @dataclass
@@ -51,7 +51,7 @@ class Bench:
     @cached_property
     def data(self): return load_data(Run(self.dataset, 'lenet5', valid=0))
 
-# %% ../nbs/97_gpu.ipynb #22863e65
+# %% ../nbs/97_gpu.ipynb #a238817e
 def some_images(
     data:StudyData,
     n:int,           # training images, repeated if there are too few
@@ -62,7 +62,7 @@ def some_images(
     rows = pd.concat([train]*-(-n//len(train))).head(n)
     return replace(data, items=rows.reset_index(drop=True))
 
-# %% ../nbs/97_gpu.ipynb #442347a5
+# %% ../nbs/97_gpu.ipynb #bbeccb3e
 def matmul_rate(
     n:int,       # side of the matrices
     dtype, device,
@@ -78,7 +78,7 @@ def matmul_rate(
     wait()
     return 2*n**3*repeats/(time.perf_counter() - start)
 
-# %% ../nbs/97_gpu.ipynb #734ce25d
+# %% ../nbs/97_gpu.ipynb #c6ed2eb8
 def matrix_peaks(bench) -> dict: # TFLOP/s
     "Rates of matrix multiplication in bfloat16, TF32 (on a GPU) and float32."
     def rate(precision):
@@ -94,7 +94,7 @@ def peak(bench) -> float: # operations per second
     if 'peak' not in bench.known: matrix_peaks(bench)
     return bench.known['peak']
 
-# %% ../nbs/97_gpu.ipynb #540aceed
+# %% ../nbs/97_gpu.ipynb #258033d0
 @contextmanager
 def capture_off(off=True):
     "Trainings in this block are not captured."
@@ -109,7 +109,7 @@ def steady_rate(history) -> float: # images/s
     per_epoch, later = history.images/len(history.rows), history.rows[1:]
     return per_epoch*len(later)/sum(r['seconds'] for r in later)
 
-# %% ../nbs/97_gpu.ipynb #1db23a8e
+# %% ../nbs/97_gpu.ipynb #38c42f65
 def quick_run(bench, model, bs, epochs, size=32, augment='basic', **params) -> Run:
     "A run to be timed: AdamW, one cycle, no validation images."
     return create_run(**dict(dict(dataset=bench.dataset, model=model, bs=bs, epochs=epochs, size=size, augment=augment,
@@ -127,7 +127,7 @@ def told(learn) -> dict:
     names = 'precision', 'captured', 'not_captured', 'capture_difference'
     return {k: learn.layout[k] for k in names if learn.layout.get(k) is not None}
 
-# %% ../nbs/97_gpu.ipynb #8b2eb59a
+# %% ../nbs/97_gpu.ipynb #6b1cfbcb
 def ours(
     bench,
     model:str,      # a registered one
@@ -137,9 +137,9 @@ def ours(
     **params,       # of the run
 ) -> dict:
     "Rate of training `model`, and what is said about its capture."
-    bs = bench.few(bs)
-    first = steady_rate(trained(bench, quick_run(bench, model, bs, 2, **params), bs*(2 if bench.cpu else 20), unique)[1])
-    n = int(min(max(bench.seconds*first/3, 2*bs), 50_000))//bs*bs
+    bs, few = bench.few(bs), 2 if bench.cpu else 60 if params.get('size', 32) <= 64 else 10
+    first = steady_rate(trained(bench, quick_run(bench, model, bs, 2, **params), few*bs, unique)[1])
+    n = int(min(max(bench.seconds*first/2, 2*bs), 50_000))//bs*bs # what an epoch costs once counts little then
     learn, history = trained(bench, quick_run(bench, model, bs, 4, **params), n, unique)
     row = dict(model=model, bs=bs, **params, images=n, images_per_s=round(steady_rate(history)), **told(learn))
     if eager: # a tenth of the images is enough
@@ -148,7 +148,7 @@ def ours(
     bench.known[model, bs, params.get('size', 32)] = row['images_per_s']
     return row
 
-# %% ../nbs/97_gpu.ipynb #17dd3ac6
+# %% ../nbs/97_gpu.ipynb #05ad9bc2
 def stacked(
     bench,
     model:str,   # a registered one
@@ -170,7 +170,7 @@ def stacked(
     rate = round(steady_rate(learn.members[0]))
     return dict(model=model, members=members, bs=bs, images=bs*steps, images_per_s=rate, **told(learn))
 
-# %% ../nbs/97_gpu.ipynb #4b94275f
+# %% ../nbs/97_gpu.ipynb #896ec671
 def images_of(bench, size, bs) -> Images:
     "The folder that the peers read."
     folder, workers = Path(bench.folders.name)/'images', min(os.cpu_count(), 16)
@@ -195,7 +195,7 @@ def beside(
     if rate is None: return row | dict(why=why)
     return row | dict(images_per_s=round(rate), ours_over_peer=round(bench.known[model, bs, size]/rate, 2))
 
-# %% ../nbs/97_gpu.ipynb #9bcf86f0
+# %% ../nbs/97_gpu.ipynb #9c50ab8c
 def proven(bench, model:str, bs=16) -> dict:
     "Two epochs of four batches of `model`, and what is said about its capture."
     bs, size = bench.few(bs), max(32, models[model].min_size)
@@ -210,7 +210,7 @@ def large(bench, model:str, bs=64, size=224) -> dict:
     return row | dict(tflops=round(flops*row['images_per_s']/1e12, 4),
                       share_of_peak=round(flops*row['images_per_s']/peak(bench), 4))
 
-# %% ../nbs/97_gpu.ipynb #d02741af
+# %% ../nbs/97_gpu.ipynb #e0c49105
 def accuracy(bench, epochs=20, bs=512) -> dict:
     "resnet9 trained on all training images: seconds, and accuracy on the test images."
     run = quick_run(bench, 'resnet9', bench.few(bs), 1 if bench.cpu else epochs, augment='standard', lr=.4, opt='sgd',
@@ -220,7 +220,7 @@ def accuracy(bench, epochs=20, bs=512) -> dict:
     return dict(model='resnet9', bs=run.recipe.bs, epochs=run.recipe.epochs, training_seconds=round(seconds, 2),
                 total_seconds=round(record.info['cost']['seconds'], 2), test_accuracy=record.metrics['accuracy'])
 
-# %% ../nbs/97_gpu.ipynb #fa267e82
+# %% ../nbs/97_gpu.ipynb #ed973767
 def start_tests(bench) -> dict:
     "Start the CUDA tests."
     if not find_spec('pytest'): return dict(why='pytest is not installed')
@@ -243,7 +243,7 @@ def end_tests(bench) -> dict:
     bench.tests_out.seek(0)
     return ended_tests(text := bench.tests_out.read()) or dict(why=f'no test ended: {text[-300:]}')
 
-# %% ../nbs/97_gpu.ipynb #3f3459a6
+# %% ../nbs/97_gpu.ipynb #06700f11
 @dataclass
 class Row:
     "One measurement."
@@ -256,7 +256,7 @@ _ours = [('lenet5', 64, {}), ('cnn3', 64, {}), ('vit', 64, {}), ('convnext', 32,
          ('resnet9', 128, dict(augment='standard')), ('cnn_custom', 64, {}), ('mlp_l', 128, {})]
 _stacks = [('lenet5', 16), ('lenet5', 128), ('cnn3', 8), ('cnn3', 36), ('vit', 8)]
 
-# %% ../nbs/97_gpu.ipynb #b69a1e8a
+# %% ../nbs/97_gpu.ipynb #a72f9138
 def _first_rows():
     yield Row(1, 'matrix peak', matrix_peaks)
     for i, (model, bs, params) in enumerate(_ours):
@@ -278,7 +278,7 @@ def _last_rows():
     yield Row(7, 'resnet9, accuracy', accuracy, 40)
     yield from map(capture, [m for m in models if m not in small])
 
-# %% ../nbs/97_gpu.ipynb #8075fa45
+# %% ../nbs/97_gpu.ipynb #69ce5449
 def gpu_rows(
     only:str='', # numbers of groups, or parts of names, separated by commas; '': all
 ) -> list: # of `Row`
@@ -289,7 +289,7 @@ def gpu_rows(
     if not rows: raise StudyError(f'No row matches {only!r}: give numbers of groups from 1 to 8, or parts of names.')
     return rows
 
-# %% ../nbs/97_gpu.ipynb #e7db2717
+# %% ../nbs/97_gpu.ipynb #c5d21760
 def _words(row) -> str:
     "One line for a measured row."
     show = lambda v: f'{v:,}' if isinstance(v, int) and not isinstance(v, bool) else str(v)
@@ -306,7 +306,7 @@ def measure_row(bench, row:Row) -> dict:
     free_memory()
     return dict(group=row.group, name=row.name, seconds=round(time.perf_counter() - start, 2), **got)
 
-# %% ../nbs/97_gpu.ipynb #fc8af30a
+# %% ../nbs/97_gpu.ipynb #0f7e5712
 def gpu_file(out, env:dict) -> Path:
     "Where the record goes: `out`, a file or a folder, or report/records/benchmarks."
     if str(out).endswith('.json'): return Path(out)
@@ -318,7 +318,7 @@ def _write(file, result):
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(file) as part: part.write_text(json.dumps(result, indent=1) + '\n')
 
-# %% ../nbs/97_gpu.ipynb #05aef680
+# %% ../nbs/97_gpu.ipynb #8ee88ce4
 def measure_gpu(
     time_limit=240.,  # seconds
     out='',           # record, or a folder for it; '': report/records/benchmarks, with `cpu` none
