@@ -6,8 +6,9 @@
 __all__ = ['peers', 'lr', 'wd', 'Pace', 'Images', 'link_images', 'peer', 'Ticks', 'fastai', 'fastai_fp16', 'pytorch',
            'timm_loader', 'hf_trainer', 'peer_rate']
 
-# %% ../nbs/96_peers.ipynb #7a9f5e50
-import os, tempfile, time
+# %% ../nbs/96_peers.ipynb #f6dec851
+import tempfile, time
+from .core import StudyError, seed_everything # first: it silences warnings of the imports below
 import timm.data, timm.optim, torch
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -20,11 +21,10 @@ from fastai.data.transforms import Normalize
 from torch import nn
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
-from .core import StudyError, seed_everything
 from .data.split import StudyData
 from .models.register import create_model
 
-# %% ../nbs/96_peers.ipynb #6e4cc858
+# %% ../nbs/96_peers.ipynb #c35adcfb
 @dataclass
 class Pace:
     "Times the steps of a training after `warm` seconds of it, for `seconds`."
@@ -48,7 +48,7 @@ class Pace:
             self.rate = self.bs*(self.steps - self.start[1])/(self._now() - self.start[0])
         return self.rate is not None
 
-# %% ../nbs/96_peers.ipynb #2b55b85f
+# %% ../nbs/96_peers.ipynb #71fdf7c4
 @dataclass
 class Images:
     "A folder of images, and how the peers are to read it."
@@ -73,7 +73,7 @@ def link_images(
             to.parent.mkdir(parents=True, exist_ok=True)
             to.symlink_to((data.root/path).resolve())
 
-# %% ../nbs/96_peers.ipynb #349896a2
+# %% ../nbs/96_peers.ipynb #29f31dbe
 peers, lr, wd = {}, 1e-3, .01
 
 def peer(f):
@@ -88,12 +88,13 @@ class Ticks(Callback):
     def after_batch(self):
         if self.training and self.tick(): raise CancelFitException
 
-# %% ../nbs/96_peers.ipynb #1abcebf5
+# %% ../nbs/96_peers.ipynb #d735ae55
 def _fastai_learner(net, images):
     random = aug_transforms(max_rotate=10, max_zoom=1., max_lighting=.2, max_warp=0, p_affine=1., p_lighting=1.,
                             xtra_tfms=Saturation(max_lighting=.2, p=1.))
     dls = ImageDataLoaders.from_folder(
-        images.folder, train='train', valid='valid', bs=images.bs, num_workers=images.workers, device=images.device,
+        images.folder, train='train', valid='valid', bs=images.bs, num_workers=images.workers,
+        device=images.device if images.device == 'cpu' else None, # None: fastai's own choice
         item_tfms=Resize(images.size), batch_tfms=[*random, Normalize.from_stats(*images.stats)])
     return Learner(dls, net, loss_func=CrossEntropyLossFlat(), wd=wd)
 
@@ -108,7 +109,7 @@ def fastai_fp16(net, images, tick):
     if images.device != 'cuda': return 'needs a GPU'
     _fit(_fastai_learner(net, images).to_fp16(), tick)
 
-# %% ../nbs/96_peers.ipynb #26e24ff1
+# %% ../nbs/96_peers.ipynb #5e110e35
 def _prepare(images):
     "torchvision's transforms for training."
     random = [v2.RandomHorizontalFlip(), v2.ColorJitter(.2, .2, .2), v2.RandomRotation(10)]
@@ -125,7 +126,7 @@ def _loop(net, loader, opt, images, tick):
             opt.step()
             if tick(): return
 
-# %% ../nbs/96_peers.ipynb #743bcef7
+# %% ../nbs/96_peers.ipynb #00505507
 @peer
 def pytorch(net, images, tick):
     loader = torch.utils.data.DataLoader(
@@ -143,7 +144,7 @@ def timm_loader(net, images, tick):
     opt = timm.optim.create_optimizer_v2(net, opt='adamw', lr=lr, weight_decay=wd)
     _loop(net, loader, opt, images, tick)
 
-# %% ../nbs/96_peers.ipynb #639873e1
+# %% ../nbs/96_peers.ipynb #1f4bac4a
 class _Dicts(torch.utils.data.Dataset):
     "`images` as the Trainer expects them: dicts."
     def __init__(self, images): self.items = ImageFolder(images.folder/'train', _prepare(images))
@@ -157,7 +158,7 @@ class _WithLoss(nn.Module):
         logits = self.net(pixel_values)
         return dict(loss=nn.functional.cross_entropy(logits, labels), logits=logits)
 
-# %% ../nbs/96_peers.ipynb #b1d91dc7
+# %% ../nbs/96_peers.ipynb #0d29e33d
 @peer
 def hf_trainer(net, images, tick):
     if not (find_spec('transformers') and find_spec('accelerate')): return 'transformers is not installed'
@@ -174,7 +175,7 @@ def hf_trainer(net, images, tick):
         trainer.remove_callback(PrinterCallback)
         trainer.train()
 
-# %% ../nbs/96_peers.ipynb #de680185
+# %% ../nbs/96_peers.ipynb #3853fad2
 def _plain_kernels():
     "PyTorch's own settings, which a user of a peer would have, in place of ours."
     torch.use_deterministic_algorithms(False)
