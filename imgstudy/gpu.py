@@ -7,7 +7,7 @@ __all__ = ['NoGPU', 'Bench', 'some_images', 'open_images', 'matmul_rate', 'matri
            'quick_run', 'trained', 'told', 'ours', 'stacked', 'images_of', 'beside', 'proven', 'large', 'accuracy',
            'start_tests', 'ended_tests', 'end_tests', 'Row', 'gpu_rows', 'measure_row', 'gpu_file', 'measure_gpu']
 
-# %% ../nbs/97_gpu.ipynb #099df721
+# %% ../nbs/97_gpu.ipynb #e4abee27
 import io, json, os, re, subprocess, sys, tempfile, time
 from .core import (StudyError, atomic_file, checkout_file, checkout_path, environment, say_duration,
                            seed_everything, set_float32)
@@ -33,7 +33,7 @@ from .study.create import create_run
 from .sweep.needs import data_here
 from .peers import Images, link_images, peer_rate, peers
 
-# %% ../nbs/97_gpu.ipynb #2e1dcf1a
+# %% ../nbs/97_gpu.ipynb #f135db95
 class NoGPU(StudyError): "There is no NVIDIA GPU on this machine."
 
 @dataclass
@@ -53,7 +53,7 @@ class Bench:
     @cached_property
     def data(self): return load_data(Run(self.dataset, 'lenet5', valid=0))
 
-# %% ../nbs/97_gpu.ipynb #cf2eeabf
+# %% ../nbs/97_gpu.ipynb #16f61c09
 def some_images(
     data:StudyData,
     n:int,           # training images, repeated if there are too few
@@ -69,7 +69,7 @@ def open_images(bench) -> dict:
     get_pixels(bench.data, 32)
     return dict(images=len(bench.data.items))
 
-# %% ../nbs/97_gpu.ipynb #c708d028
+# %% ../nbs/97_gpu.ipynb #130d6e02
 def matmul_rate(
     n:int,       # side of the matrices
     dtype, device,
@@ -85,7 +85,7 @@ def matmul_rate(
     wait()
     return 2*n**3*repeats/(time.perf_counter() - start)
 
-# %% ../nbs/97_gpu.ipynb #ea7913ad
+# %% ../nbs/97_gpu.ipynb #19d450ac
 def matrix_peaks(bench) -> dict: # TFLOP/s
     "Rates of matrix multiplication in bfloat16, TF32 (on a GPU) and float32."
     def rate(precision):
@@ -101,7 +101,7 @@ def peak(bench) -> float: # operations per second
     if 'peak' not in bench.known: matrix_peaks(bench)
     return bench.known['peak']
 
-# %% ../nbs/97_gpu.ipynb #69c9daa0
+# %% ../nbs/97_gpu.ipynb #e2280515
 @contextmanager
 def capture_off(off=True):
     "Trainings in this block are not captured."
@@ -116,7 +116,7 @@ def steady_rate(history) -> float: # images/s
     per_epoch, later = history.images/len(history.rows), history.rows[1:]
     return per_epoch*len(later)/sum(r['seconds'] for r in later)
 
-# %% ../nbs/97_gpu.ipynb #79b86427
+# %% ../nbs/97_gpu.ipynb #d27c0382
 def quick_run(bench, model, bs, epochs, size=32, augment='basic', **params) -> Run:
     "A run to be timed: AdamW, one cycle, no validation images."
     return create_run(**dict(dict(dataset=bench.dataset, model=model, bs=bs, epochs=epochs, size=size, augment=augment,
@@ -134,7 +134,7 @@ def told(learn) -> dict:
     names = 'precision', 'captured', 'not_captured', 'capture_difference'
     return {k: learn.layout[k] for k in names if learn.layout.get(k) is not None}
 
-# %% ../nbs/97_gpu.ipynb #6398bcd1
+# %% ../nbs/97_gpu.ipynb #63b80cbb
 def ours(
     bench,
     model:str,      # a registered one
@@ -150,12 +150,12 @@ def ours(
     learn, history = trained(bench, quick_run(bench, model, bs, 4, **params), n, unique)
     row = dict(model=model, bs=bs, **params, images=n, images_per_s=round(steady_rate(history)), **told(learn))
     if eager: # a tenth of the images is enough
-        with capture_off(): slow = trained(bench, quick_run(bench, model, bs, 3, **params), max(n//10//bs, 2)*bs, unique)
-        row['eager_images_per_s'] = round(steady_rate(slow[1]))
+        run, few = quick_run(bench, model, bs, 3, **params), max(n//10//bs, 2)*bs
+        with capture_off(): row['eager_images_per_s'] = round(steady_rate(trained(bench, run, few, unique)[1]))
     bench.known[model, bs, params.get('size', 32)] = row['images_per_s']
     return row
 
-# %% ../nbs/97_gpu.ipynb #43c4b137
+# %% ../nbs/97_gpu.ipynb #dab62035
 def stacked(
     bench,
     model:str,   # a registered one
@@ -177,7 +177,7 @@ def stacked(
     rate = round(steady_rate(learn.members[0]))
     return dict(model=model, members=members, bs=bs, images=bs*steps, images_per_s=rate, **told(learn))
 
-# %% ../nbs/97_gpu.ipynb #69dcc6a2
+# %% ../nbs/97_gpu.ipynb #1278cb16
 def images_of(bench, size, bs) -> Images:
     "The folder that the peers read."
     folder, workers = Path(bench.folders.name)/'images', min(os.cpu_count(), 16)
@@ -202,7 +202,7 @@ def beside(
     if rate is None: return row | dict(why=why)
     return row | dict(images_per_s=round(rate), ours_over_peer=round(bench.known[model, bs, size]/rate, 2))
 
-# %% ../nbs/97_gpu.ipynb #5b4e873e
+# %% ../nbs/97_gpu.ipynb #348d3548
 def proven(bench, model:str, bs=16) -> dict:
     "Two epochs of four batches of `model`, and what is said about its capture."
     bs, size = bench.few(bs), max(32, models[model].min_size)
@@ -217,7 +217,7 @@ def large(bench, model:str, bs=64, size=224) -> dict:
     return row | dict(tflops=round(flops*row['images_per_s']/1e12, 4),
                       share_of_peak=round(flops*row['images_per_s']/peak(bench), 4))
 
-# %% ../nbs/97_gpu.ipynb #79053cce
+# %% ../nbs/97_gpu.ipynb #8704c762
 def accuracy(bench, epochs=20, bs=512) -> dict:
     "resnet9 trained on all training images: seconds, and accuracy on the test images."
     run = quick_run(bench, 'resnet9', bench.few(bs), 1 if bench.cpu else epochs, augment='standard', lr=.4, opt='sgd',
@@ -227,7 +227,7 @@ def accuracy(bench, epochs=20, bs=512) -> dict:
     return dict(model='resnet9', bs=run.recipe.bs, epochs=run.recipe.epochs, training_seconds=round(seconds, 2),
                 total_seconds=round(record.info['cost']['seconds'], 2), test_accuracy=record.metrics['accuracy'])
 
-# %% ../nbs/97_gpu.ipynb #ff450bcc
+# %% ../nbs/97_gpu.ipynb #04978006
 def start_tests(bench) -> dict:
     "Start the CUDA tests."
     if not find_spec('pytest'): return dict(why='pytest is not installed')
@@ -251,7 +251,7 @@ def end_tests(bench) -> dict:
     bench.tests_out.seek(0)
     return ended_tests(text := bench.tests_out.read()) or dict(why=f'no test ended: {text[-300:]}')
 
-# %% ../nbs/97_gpu.ipynb #34d876d6
+# %% ../nbs/97_gpu.ipynb #128c9116
 @dataclass
 class Row:
     "One measurement."
@@ -265,7 +265,7 @@ _ours = [('lenet5', 64, {}), ('cnn3', 64, {}), ('vit', 64, {}), ('convnext', 32,
 _first_peers = 'fastai', 'fastai_fp16', 'pytorch' # the others follow if there is time
 _stacks = [('lenet5', 16), ('lenet5', 128), ('cnn3', 8), ('cnn3', 36), ('vit', 8)]
 
-# %% ../nbs/97_gpu.ipynb #cd69c17b
+# %% ../nbs/97_gpu.ipynb #9758155e
 def _first_rows():
     yield Row(1, 'images opened', open_images) # its processes begin before the card is used
     yield Row(1, 'matrix peak', matrix_peaks)
@@ -291,7 +291,7 @@ def _last_rows():
     yield from (_peer_row(name, 'resnet9', 128) for name in peers if name not in _first_peers)
     yield from map(capture, [m for m in models if m not in small])
 
-# %% ../nbs/97_gpu.ipynb #6b09acb1
+# %% ../nbs/97_gpu.ipynb #f0636ce8
 def gpu_rows(
     only:str='', # numbers of groups, or parts of names, separated by commas; '': all
 ) -> list: # of `Row`
@@ -302,7 +302,7 @@ def gpu_rows(
     if not rows: raise StudyError(f'No row matches {only!r}: give numbers of groups from 1 to 8, or parts of names.')
     return rows
 
-# %% ../nbs/97_gpu.ipynb #aac4553d
+# %% ../nbs/97_gpu.ipynb #99720c19
 def _words(row) -> str:
     "One line for a measured row."
     show = lambda v: f'{v:,}' if isinstance(v, int) and not isinstance(v, bool) else str(v)
@@ -319,7 +319,7 @@ def measure_row(bench, row:Row) -> dict:
     free_memory()
     return dict(group=row.group, name=row.name, seconds=round(time.perf_counter() - start, 2), **got)
 
-# %% ../nbs/97_gpu.ipynb #3e01c697
+# %% ../nbs/97_gpu.ipynb #ff121261
 def gpu_file(out, env:dict) -> Path:
     "Where the record goes: `out`, a file or a folder, or report/records/benchmarks."
     if str(out).endswith('.json'): return Path(out)
@@ -331,7 +331,7 @@ def _write(file, result):
     file.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(file) as part: part.write_text(json.dumps(result, indent=1) + '\n')
 
-# %% ../nbs/97_gpu.ipynb #21e8a3a7
+# %% ../nbs/97_gpu.ipynb #1f865e89
 def measure_gpu(
     time_limit=240.,  # seconds
     out='',           # record, or a folder for it; '': report/records/benchmarks, with `cpu` none
