@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # cells and tests that need real data run only where there is some
 FLAGS   := $(if $(IMGSTUDY_DATA),data)
 
-.PHONY: study sweep smoke status bench report test check lab help
+.PHONY: study sweep smoke status bench gpu report test check lab help
 
 help:
 	@echo "make study   train and test MODEL=$(MODEL) on DATASET=$(DATASET); parameters in ARGS=\"-p NAME VALUE\""
@@ -23,6 +23,7 @@ help:
 	@echo "make status  what of STUDY=$(STUDY) is done, blocked or left"
 	@echo "make smoke   every study in minutes, on digits: does each row train?"
 	@echo "make bench   speed beside what you would write instead, and as the work grows; half an hour, with nothing else running"
+	@echo "make gpu     what the NVIDIA GPU of this machine is worth, in 4 minutes; needs neither pip nor .venv"
 	@echo "make report  report/index.html and model cards, from the records in report/records"
 	@echo "make test    exported code in step, notebooks clean, nbdev_test, pytest"
 	@echo "make lab     JupyterLab, opened on nbs/index.ipynb"
@@ -52,6 +53,10 @@ bench: $(READY)
 	$(BIN)/python -m pip install --quiet --progress-bar off --editable '.[bench]'
 	@mkdir -p runs; for n in benchmark benchmark_growth; do \
 	papermill nbs/$$n.ipynb runs/$$n.ipynb --cwd nbs -p out ../report/records/benchmarks $(ARGS) --log-output || exit 1; done
+
+# with .venv if there is one, else with what $(PYTHON) has
+gpu:
+	@PYTHONPATH=. $(PYTHON) -c 'from imgstudy.cli import main; main()' gpu $(ARGS)
 
 report: $(READY)
 	imgstudy report $(ARGS)
