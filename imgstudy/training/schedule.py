@@ -8,10 +8,19 @@ __all__ = ['create_schedule', 'plot_schedule']
 # %% ../../nbs/41_schedule.ipynb #07ea85bc
 import math
 import matplotlib.pyplot as plt, numpy as np
-from fastai.callback.schedule import SchedCos, SchedLin, SchedNo, combined_cos
+from fastai.callback.schedule import SchedCos, SchedLin, SchedNo
 from ..runs import Recipe, total_epochs
 
 # %% ../../nbs/41_schedule.ipynb #f7bff52f
+def _after(n, first, rest, total):
+    "`first` for the first `n` of `total` epochs, then `rest`, each over [0, 1]."
+    cut = n/total
+    return lambda p: first(p/cut) if p < cut - 1e-9 else rest((p - cut)/(1 - cut))
+
+def _cycle(low, high, end): # fastai's `combined_cos` indexes a tensor and takes 25 times as long
+    "A cosine from `low` to `high` over the first quarter, and one from there to `end`."
+    return _after(0.25, SchedCos(low, high), SchedCos(high, end), 1)
+
 def _stairs(lr, gamma, every, epochs):
     "`lr`, multiplied by `gamma` after every `every` epochs."
     done = lambda p: min(math.floor(p*epochs + 1e-9), epochs - 1) # 1e-9: `p` is rounded
@@ -23,20 +32,15 @@ _shapes = dict( # functions of a recipe and the epochs that the shape spans
     cosine=lambda r, n: SchedCos(r.lr, 0),
     exponential=lambda r, n: _stairs(r.lr, r.gamma or 0.95, 1, n),
     step=lambda r, n: _stairs(r.lr, r.gamma or 0.1, r.step_epochs or math.ceil(n/3), n),
-    one_cycle=lambda r, n: combined_cos(0.25, r.lr_start or r.lr/25, r.lr, r.lr/1e5))
+    one_cycle=lambda r, n: _cycle(r.lr_start or r.lr/25, r.lr, r.lr/1e5))
 
 # %% ../../nbs/41_schedule.ipynb #a603bd71
-def _after(n, first, rest, total):
-    "`first` for the first `n` of `total` epochs, then `rest`, each over [0, 1]."
-    cut = n/total
-    return lambda p: first(p/cut) if p < cut - 1e-9 else rest((p - cut)/(1 - cut))
-
 def _rate(recipe):
     "The learning rate of `recipe` as a function of the completed fraction."
     r, warm, frozen = recipe, recipe.warmup or 0, recipe.frozen_epochs or 0
     rate = _shapes[r.schedule](r, r.epochs - warm)
     if warm: rate = _after(warm, SchedLin(0, r.lr), rate, r.epochs)
-    if frozen: rate = _after(frozen, combined_cos(0.25, r.lr/25, r.lr, r.lr/1e5), rate, total_epochs(r))
+    if frozen: rate = _after(frozen, _cycle(r.lr/25, r.lr, r.lr/1e5), rate, total_epochs(r))
     return rate
 
 # %% ../../nbs/41_schedule.ipynb #c5cb0be5
@@ -44,7 +48,7 @@ def _momentum(recipe):
     "The momentum of `recipe` as a function of the completed fraction."
     if recipe.schedule != 'one_cycle': return SchedNo(*[0.9 if recipe.momentum is None else recipe.momentum]*2)
     high, low = (d if m is None else m for d, m in ((0.95, recipe.momentum), (0.85, recipe.momentum_low)))
-    cycle = combined_cos(0.25, high, low, high)
+    cycle = _cycle(high, low, high)
     n = recipe.frozen_epochs
     return _after(n, cycle, cycle, total_epochs(recipe)) if n else cycle
 

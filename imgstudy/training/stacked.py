@@ -142,7 +142,7 @@ def order(self:StackedDL):
         dl.randomize()
         dl.before_iter() # tells the transforms whether this is training
     _, where, classes = self.on_device()
-    orders = [torch.tensor(dl.get_idxs()) for dl in self.dls]
+    orders = [torch.from_numpy(np.asarray(dl.get_idxs())) for dl in self.dls]
     pad = lambda xs, value: pad_sequence([x[o] for x, o in zip(xs, orders)], True, value)
     return pad(where, 0), pad(classes, -100).to(self.device)
 

@@ -85,14 +85,15 @@ def adopt_state(
     chunk.state = {k: _moment(chunk, opt, k) for k in moments[kind]}
     if 'exp_avg' in chunk.state: chunk.state['step'] = _counts(chunk, opt)
 
-# %% ../../nbs/42_step.ipynb #ebd2eb7d
+# %% ../../nbs/42_step.ipynb #2d5eb761
 def _adam_move(p, grad, state, lr, mom, beta2=.999, eps=1e-8): # both as PyTorch's defaults
     state['step'].add_(1)
-    mean, square, count = state['exp_avg'], state['exp_avg_sq'], state['step'].view(-1)[0]
+    mean, square = state['exp_avg'], state['exp_avg_sq']
+    count = state['step'].view(-1)[0].double() # 1 - 0.999 in float32 has four digits
     mean.lerp_(grad, 1 - mom)
     square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
     denom = square.sqrt().div_((1 - beta2**count).sqrt()).add_(eps)
-    p.addcdiv_(mean*(lr/(1 - mom**count)), denom, value=-1)
+    p.addcdiv_(mean*(lr/(1 - mom.double()**count)).to(p.dtype), denom, value=-1)
 
 def adamw_update(p, grad, state, lr, mom, wd):
     "Loshchilov and Hutter 2019, algorithm 2."
