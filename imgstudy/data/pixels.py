@@ -105,14 +105,21 @@ def _open_all(pixels, rows, most=2000): # most: up to this many images are opene
         for n in pool.map(partial(open_rows, pixels), parts): bar.update(n)
 
 # %% ../../nbs/15_pixels.ipynb #8cc09d54
+_complete = {} # folder and rows -> when its files had last changed as they were found complete in this process
+
+def _changed(pixels): return [(pixels.folder/f'{name}.npy').stat().st_mtime_ns for name in ('pixels', 'sums')]
+
 def fill(
     pixels:Pixels,
     rows, # int64, [n]
 ):
     "Ensure that the images of `rows` are cached; of several processes, only one opens them."
-    if not len(missing_rows(pixels, rows)): return
-    with FileLock(pixels.folder/'lock'):
-        if len(need := missing_rows(pixels, rows)): _open_all(pixels, need) # else another process has done it
+    key, now = (pixels.folder, rows.tobytes()), _changed(pixels)
+    if _complete.get(key) == now: return
+    if len(missing_rows(pixels, rows)):
+        with FileLock(pixels.folder/'lock'):
+            if len(need := missing_rows(pixels, rows)): _open_all(pixels, need) # else another process has done it
+    _complete[key] = _changed(pixels)
 
 # %% ../../nbs/15_pixels.ipynb #fa4f0bcf
 def cache_limit() -> float: # bytes
