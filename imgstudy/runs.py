@@ -46,7 +46,8 @@ def checked(cls, **kwargs):
 # %% ../nbs/01_runs.ipynb #d705ffb7
 _only_with = dict( # field: (the field it depends on, with which values; None: any)
     lr_start=('schedule', ['one_cycle']), momentum_low=('schedule', ['one_cycle']), step_epochs=('schedule', ['step']),
-    gamma=('schedule', ['exponential', 'step']), min_epochs=('patience', None), fold=('folds', None))
+    gamma=('schedule', ['exponential', 'step']), min_epochs=('patience', None), fold=('folds', None),
+    nesterov=('opt', ['sgd']))
 
 def _check_alone(spec):
     "Raise `ValueError` if a field of `spec` is given that has no effect without another."
@@ -80,6 +81,7 @@ class Recipe:
     step_epochs: int|None = Field(None, ge=1)                # step: epochs between steps; None: a third of `epochs`
     momentum: float|None = Field(None, ge=0, lt=1)           # or Adam's beta1; None: 0.9, one_cycle: maximum 0.95
     momentum_low: float|None = Field(None, ge=0, lt=1)       # one_cycle: at the peak learning rate; None: 0.85
+    nesterov: bool|None = None                               # sgd: True looks ahead (Nesterov momentum)
     decay_all: bool|None = None                              # True: weight decay on biases and norm layers too
     clip: float|None = Field(None, gt=0)                     # maximum L2 norm of the gradient
     dropout: float|None = Field(None, ge=0, lt=1)            # None: the model's own

@@ -63,7 +63,7 @@ def images(*dls): return [torch.cat([x for x, _ in dl]).as_subclass(torch.Tensor
 # every option by itself, and those that meet badly; model and epochs differ where the option asks for it
 alone = dict(
     momentum=dict(momentum=0.8, momentum_low=0.7), lr_start=dict(lr_start=1e-4), gamma=dict(schedule='exponential', gamma=0.5),
-    steps=dict(schedule='step', step_epochs=1, gamma=0.3), warmup=dict(schedule='cosine', warmup=1.), wd=dict(wd=0.3, decay_all=True),
+    steps=dict(schedule='step', step_epochs=1, gamma=0.3), nesterov=dict(opt='sgd', nesterov=True), warmup=dict(schedule='cosine', warmup=1.), wd=dict(wd=0.3, decay_all=True),
     clip=dict(clip=0.1), dropout=dict(model='cnn3', dropout=0.2), label_smoothing=dict(label_smoothing=0.1), mixup=dict(mixup=0.4),
     cutmix=dict(cutmix=1.), ema=dict(ema=0.9), tta=dict(tta=2), patience=dict(patience=1, epochs=4), head=dict(tune='head'),
     gradual=dict(tune='gradual', epochs=6), frozen=dict(frozen_epochs=1), layer_decay=dict(layer_decay=0.5), bs=dict(bs=10_000),

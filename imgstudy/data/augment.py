@@ -321,6 +321,7 @@ augment_levels.add(Augment('cifar100',
     lambda: [RandomFlip(0.1), BatchRotation(20), RandomSharpen(2, 0.1), RandomJitter(0.1, 0.1, 0.1)]))
 
 # %% ../../nbs/14_augment.ipynb #ed191cdc
+augment_levels.add(Augment('shift', 'mirrored, shifted by up to 1/8', lambda: [RandomFlip(), RandomShift(1/8)]))
 augment_levels.add(Augment('standard',
     'mirrored, shifted by up to 1/8, two operations of RandAugment at magnitude 5 of 30',
     lambda: [RandomFlip(), RandomShift(1/8), RandAugment(2, 5)]))

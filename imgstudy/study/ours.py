@@ -38,6 +38,10 @@ _custom = dict(_ten, model='cnn_custom', lr=2e-3, wd=.05)
 _resnet9 = dict(_ten, model='resnet9', lr=4e-3, wd=.05)
 _vit = dict(_ten, model='vit', lr=4e-3, wd=.05)
 
+_nesterov = dict(_ten, opt='sgd', nesterov=True, schedule='one_cycle', momentum=.9, momentum_low=.9, wd=5e-4,
+                 label_smoothing=0.)
+_lenet_sgd = dict(_nesterov, lr=.05, augment='shift', epochs=100)
+
 _tuned = (
     Row('CIFAR-10 MLP (S)', dict(_mlp, model='mlp_s')),
     Row('CIFAR-10 MLP (L)', dict(_mlp, model='mlp_l')),
@@ -50,6 +54,14 @@ _tuned = (
     Row('CIFAR-10 cnn3, dropout 0.1, 8 views', dict(_cnn3, dropout=.1, tta=8)),
     Row('CIFAR-10 cnn_custom', _custom, target=.88),
     Row('CIFAR-10 cnn_custom, 100 epochs, 8 views', dict(_custom, epochs=100, tta=8)),
+    Row('CIFAR-10 LeNet-5, Nesterov', dict(_lenet_sgd, model='lenet5'), full=all_images, target=.725),
+    Row('CIFAR-10 LeNet-5 with ReLU, Nesterov', dict(_lenet_sgd, model='lenet5_relu'), full=all_images),
+    Row('CIFAR-10 cnn3, Nesterov', dict(_nesterov, model='cnn3', dropout=0., lr=.1, epochs=60), full=all_images,
+        target=.88),
+    Row('CIFAR-10 cnn_custom, Nesterov', dict(_nesterov, model='cnn_custom', lr=.1, wd=1e-3, label_smoothing=.1,
+                                              epochs=60), full=all_images, target=.875),
+    Row('CIFAR-10 resnet9, Nesterov', dict(_nesterov, model='resnet9', bs=512, lr=.4, label_smoothing=.1, epochs=20),
+        full=all_images, small_seeds=1, target=.93),
     Row('CIFAR-10 resnet9', _resnet9, target=.94, small_seeds=1),
     Row('CIFAR-10 resnet9, 15 epochs', dict(_resnet9, epochs=15), small=dict(epochs=4), small_seeds=1),
     Row('CIFAR-10 ViT', dict(_vit, epochs=100), target=.80),
@@ -58,6 +70,8 @@ _tuned = (
         dict(_ten, model='resnet18', init='imagenet', lr=1e-3, epochs=10, layer_decay=.5), small_seeds=1),
     Row('CIFAR-100 perceptron', dict(_today, dataset='cifar100', model='perceptron2', lr=1e-3, epochs=50, bs=128)),
     Row('CIFAR-100 LeNet-5', dict(_today, dataset='cifar100', model='lenet5', lr=3e-3, epochs=50, bs=128)),
+    Row('CIFAR-100 LeNet-5, Nesterov', dict(_lenet_sgd, dataset='cifar100', model='lenet5'), full=all_images,
+        target=.365),
     Row('Cats vs Dogs LeNet, as published',
         dict(cats_row, model='lenet_modern', lr=1e-3, schedule='flat', opt='adam', wd=0.), as_published=True),
     Row('Cats vs Dogs LeNet', dict(_today, **cats_row, model='lenet_modern', lr=1e-3, epochs=30)),

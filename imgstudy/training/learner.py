@@ -34,7 +34,8 @@ class StudyOptim(OptimWrapper):
 
 def create_opt_func(recipe:Recipe):
     "The optimiser of `recipe`, as the `opt_func` of a fastai Learner."
-    return partial(StudyOptim, opt=partial(_optimisers[recipe.opt], fused=True))
+    options = dict(fused=True) | (dict(nesterov=True) if recipe.nesterov else {})
+    return partial(StudyOptim, opt=partial(_optimisers[recipe.opt], **options))
 
 # %% ../../nbs/40_learner.ipynb #6b6a83da
 @dataclass

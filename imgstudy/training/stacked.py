@@ -331,7 +331,8 @@ def _optimiser(members):
     clip = torch.tensor([[m.recipe.clip or math.inf] for m in members])
     def make(params, **kwargs):
         device = params[0].device
-        opt = partial(StackedOptim, opt=members[0].recipe.opt, wd=wd.to(device), clip=clip.to(device))
+        kind = 'nesterov' if members[0].recipe.nesterov else members[0].recipe.opt
+        opt = partial(StackedOptim, opt=kind, wd=wd.to(device), clip=clip.to(device))
         return StudyOptim(params, opt=opt)
     return make
 
