@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from .learner import *
 from .step import *
 
-# %% ../../nbs/43_capture.ipynb #6c3e1eec
+# %% ../../nbs/43_capture.ipynb #2539dbd7
 _batch_events = ('before_batch', 'after_pred', 'after_loss', 'before_backward', 'after_backward', 'after_cancel_backward',
                  'before_step', 'after_step', 'after_cancel_step', 'after_batch', 'after_cancel_batch')
 
@@ -34,7 +34,7 @@ def _tell_scheduler(cb, done):
         cb.hps[k] += [v[-1] if isinstance(v, list) else v for v in values]
         cb.opt.set_hyper(k, values[-1])
 
-# %% ../../nbs/43_capture.ipynb #5ec12208
+# %% ../../nbs/43_capture.ipynb #d11c5601
 def _tell_recorder(cb, done):
     smooth, beta = cb.smooth_loss, cb.smooth_loss.beta
     value, n = float(smooth.val), smooth.count
@@ -55,7 +55,7 @@ def tell(cb, done:Epoch):
     if hasattr(cb, 'replayed'): cb.replayed(done)
     elif type(cb) in _tell: _tell[type(cb)](cb, done)
 
-# %% ../../nbs/43_capture.ipynb #a80b4a64
+# %% ../../nbs/43_capture.ipynb #92ddacc6
 _schedulable = {'lr', 'mom'}
 
 def objects(cb) -> bool:
@@ -64,7 +64,7 @@ def objects(cb) -> bool:
     if type(cb) is GradientClip: return cb.norm_type != 2.
     return hears_batches(cb) and not hasattr(cb, 'replayed') and type(cb) not in _tell
 
-# %% ../../nbs/43_capture.ipynb #977e498e
+# %% ../../nbs/43_capture.ipynb #b4f2e22f
 def largest_difference(a, b) -> float:
     "The largest absolute difference of any two values in the lists of tensors `a` and `b`; NaN equals NaN."
     gaps = [((x - y).abs().masked_fill((x == y) | (x.isnan() & y.isnan()), 0)).max() for x, y in zip(a, b)
@@ -82,7 +82,7 @@ def trial(
     for _ in range(n): run()
     return step.save()[0]
 
-# %% ../../nbs/43_capture.ipynb #eb0bbc7e
+# %% ../../nbs/43_capture.ipynb #f9b8cbbc
 class CaptureFailed(Exception): "A recording cannot be made, or does not do what the step does."
 
 @patch
@@ -115,7 +115,7 @@ def proven(self:Step) -> tuple: # a function that replays the step; the largest 
     if gap > noise: raise CaptureFailed(f'the replayed steps differ by {gap:.2g}, repeated ones by {noise:.2g}')
     return replay, gap
 
-# %% ../../nbs/43_capture.ipynb #7cb7583b
+# %% ../../nbs/43_capture.ipynb #9dbc823f
 def _reason(learn): # '' if nothing stands against it
     "Why no epoch of `learn` can be done by calling or replaying a `Step`."
     dl, layout = learn.dls.train, learn.layout
@@ -132,7 +132,7 @@ def _how(device): # 'graph', 'call' or ''
     if wanted == '0': return ''
     return 'graph' if nvidia and wanted != 'call' else 'call' if wanted == 'call' or device.type != 'cpu' else ''
 
-# %% ../../nbs/43_capture.ipynb #75fba830
+# %% ../../nbs/43_capture.ipynb #5cd87336
 class Engine:
     "Does the epochs of `learn` by a `Step`, replayed on a GPU; for `StudyLearner`, within `fit`."
     portion = 64 # steps between two looks at the clock
@@ -156,7 +156,7 @@ class Engine:
         if captured: return dict(captured=True, capture_difference=self.gap)
         return dict(captured=False, not_captured=self.why or self.failed or 'its steps are called one by one')
 
-# %% ../../nbs/43_capture.ipynb #c2f75a96
+# %% ../../nbs/43_capture.ipynb #0728eb55
 @patch
 def _kind_of_step(self:Engine): # what a recording depends on
     model = self.learn.model
@@ -178,7 +178,7 @@ def _fall_back(self:Engine, e):
     print(f'The training step is not captured ({self.failed}): each step is launched from Python, which is slower.',
           flush=True)
 
-# %% ../../nbs/43_capture.ipynb #59d1b486
+# %% ../../nbs/43_capture.ipynb #53d46d5a
 @patch
 def _launch(self:Engine):
     "Launch all steps; the host is at most two portions ahead."
@@ -211,7 +211,7 @@ def close(self:Engine):
     if self.step: self.step.close()
     self.step = None
 
-# %% ../../nbs/43_capture.ipynb #2f8aa14c
+# %% ../../nbs/43_capture.ipynb #849083fc
 @contextmanager
 def replaying(
     learn:Learner, # a `StudyLearner`
