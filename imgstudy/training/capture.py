@@ -16,9 +16,10 @@ from fastcore.basics import patch
 from .learner import *
 from .step import *
 
-# %% ../../nbs/43_capture.ipynb #2539dbd7
-_batch_events = ('before_batch', 'after_pred', 'after_loss', 'before_backward', 'after_backward', 'after_cancel_backward',
-                 'before_step', 'after_step', 'after_cancel_step', 'after_batch', 'after_cancel_batch')
+# %% ../../nbs/43_capture.ipynb #b258818b
+_batch_events = ('before_batch', 'after_pred', 'after_loss', 'before_backward', 'after_backward',
+                 'after_cancel_backward', 'before_step', 'after_step', 'after_cancel_step', 'after_batch',
+                 'after_cancel_batch')
 
 def hears_batches(cb) -> bool:
     "Whether the callback `cb` has a method for an event of a training batch."
