@@ -27,6 +27,7 @@ from .claims import *
 from .needs import *
 from .states import *
 from .workers import *
+from . import workers_dask # registers its backend
 
 # %% ../../nbs/74_sweep.ipynb #ac8b5950
 class Progress:
