@@ -59,6 +59,7 @@ from .sweep.claims import *
 from .sweep.needs import *
 from .sweep.states import *
 from .sweep.workers import *
+from .sweep.workers_dask import *
 from .sweep.sweep import *
 from .report.wording import *
 from .report.plots import *

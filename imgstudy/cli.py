@@ -23,10 +23,10 @@ from .records.find import committed_records, find_records, get_record, records_i
 from .stats.seeds import with_intervals
 from .stats.configs import siblings_of
 from .study.studies import compare_study, get_study, studies, studies_table, study_runs, unique_runs
-from .study.estimate import default_rate, estimate_seconds, fit_rate, plan_table
+from .study.estimate import Speed, plan_table
 from .sweep.needs import data_here, data_missing, source_id
 from .sweep.states import run_states
-from .sweep.workers import study_notebook
+from .sweep.workers import study_notebook, worker_threads
 from .sweep.sweep import sweep
 from .report.wording import gain_words, verdict_words, winner_words
 from .report.tables import answer_table, comparisons_table, folds_table, grid_part, grid_tables, scale_runs
@@ -84,20 +84,25 @@ def _planned(chosen, scale, seeds, only) -> list: # of Run
     wanted |= {source_id(r) for _, r in runs if run_id(r) in wanted} # the runs they start from
     return list({run_id(r): r for _, r in runs if run_id(r) in wanted}.values())
 
-def _plan(chosen, scale, seeds, rate, runs):
+def _plan(chosen, scale, seeds, speed, runs):
     "Print the rows of the studies `chosen` with a run among `runs`, and the estimated time."
     ids, seeds = {run_id(r) for r in runs}, int(seeds) if seeds else None
     for s in chosen:
-        plan, groups = plan_table(s, scale, rate, seeds), study_runs(s, scale, seeds)
+        plan, groups = plan_table(s, scale, speed, seeds), study_runs(s, scale, seeds)
         print(f'{s.name} at scale {scale}: {s.question}')
         _show(plan.loc[[row for row, rs in groups.items() if any(run_id(r) in ids for r in rs)]])
 
 # %% ../nbs/98_cli.ipynb #525db855
-def _rate(root):
-    "Training speed of this machine, fitted to its records in `root`: as returned by `fit_rate`."
-    here = environment()
-    same = lambda r: all(r.info.get('environment', {}).get(k) == here[k] for k in ('cpu', 'gpu', 'cores'))
-    return fit_rate([r for r in read_records(root, damaged=[]) if r.outcome == 'finished' and same(r)])
+def _speed(root, jobs): # jobs: workers on this machine
+    "How long trainings take on this device, as far as the records in `root` tell."
+    return Speed(read_records(root, damaged=[]), worker_threads(max(1, jobs)))
+
+def _say_total(runs, speed):
+    "Print how long `runs` take, and how much of that was measured."
+    total, measured = sum(map(speed.seconds, runs)), sum(speed.epoch(r) is not None for r in runs)
+    basis = f'{measured} by records of the same kind on this device, the others a rough guess from their operations'
+    if measured in (0, len(runs)): basis = 'by records of the same kind on this device' if measured else 'a rough guess'
+    print(f'{len(runs)} trainings, about {total/60:.0f} minutes one after the other: {basis}.')
 
 def _root(path): return Path(path).expanduser().resolve() if path else None
 
@@ -156,12 +161,11 @@ def _left(time_limit) -> float|None:
     spent = time.time() - psutil.Process().create_time()
     return max(1, round(parse_duration(time_limit) - spent)) if time_limit else None
 
-def _run_all(runs, root, rate, notebook, time_limit, **kwargs):
+def _run_all(runs, root, notebook, time_limit, gpu_memory, **kwargs):
     "Sweep `runs`; problems that can be found beforehand are raised first."
     if notebook: study_notebook()
     _check_data(runs, root)
-    costs = {run_id(r): estimate_seconds(r, rate) for r in runs}
-    sweep(runs, root, notebook=notebook, costs=costs, time_limit=_left(time_limit), **kwargs)
+    sweep(runs, root, notebook=notebook, time_limit=_left(time_limit), gpu_memory=gpu_memory or None, **kwargs)
 
 def _say_failed(runs, root):
     "Raise `StudyError` if one of `runs` failed, so that the command ends with an error."
@@ -183,19 +187,18 @@ def run(
     seeds:int=0,           # trainings per row; 0: as the study defines
     no_notebook:store_true=False, # train without executing nbs/run_study.ipynb
     stack:str='auto',      # train similar runs as one: always, never; auto: on a GPU if it is faster
+    gpu_memory:float=0.,   # share of a GPU's memory for each training; 0: equal shares if several have one GPU
     dry_run:store_true=False, # only list runs, epochs and estimated time
     root:str='',           # folder for the records; default: IMGSTUDY_RUNS, else runs/
 ):
     "Train the runs of a study and print its results; finished runs are skipped, interrupted ones resumed."
     chosen, root, backend = _named(study), _root(root), 'dask' if scheduler else backend
-    runs, rate = _planned(chosen, scale, seeds, only), _rate(root)
-    total = sum(estimate_seconds(r, rate) for r in runs)
-    if dry_run: _plan(chosen, scale, seeds, rate, runs)
-    basis = 'records of this machine' if rate != default_rate else 'a machine with two cores'
-    print(f'{len(runs)} trainings, about {total/60:.0f} minutes one after the other, going by {basis}.')
+    runs, speed = _planned(chosen, scale, seeds, only), _speed(root, jobs)
+    if dry_run: _plan(chosen, scale, seeds, speed, runs)
+    _say_total(runs, speed)
     if dry_run: return
-    _run_all(runs, root, rate, jobs=jobs, time_limit=time_limit or None, backend=backend,
-             scheduler=scheduler or None, notebook=not no_notebook, stack=stack)
+    _run_all(runs, root, jobs=jobs, time_limit=time_limit or None, backend=backend, scheduler=scheduler or None,
+             notebook=not no_notebook, stack=stack, gpu_memory=gpu_memory, speed=speed)
     _answer(chosen, scale, seeds, root)
     _say_failed(runs, root)
 
@@ -253,6 +256,7 @@ def compare(
     scheduler:str='',   # address of a Dask scheduler; default: workers on this machine
     no_notebook:store_true=False, # train without executing nbs/run_study.ipynb
     stack:str='auto',   # train similar runs as one: always, never; auto: on a GPU if it is faster
+    gpu_memory:float=0., # share of a GPU's memory for each training; 0: equal shares if several have one GPU
     dry_run:store_true=False, # only list runs, epochs and estimated time
     root:str='',        # folder for the records; default: IMGSTUDY_RUNS, else runs/
 ):
@@ -260,10 +264,10 @@ def compare(
     names = [m.strip() for m in models.split(',') if m.strip()]
     study = compare_study(dataset, names, **({'epochs': epochs} if epochs else {}))
     root, scale, backend = _root(root), 'full', 'dask' if scheduler else backend
-    runs, rate = _planned([study], scale, seeds, ''), _rate(root)
-    if dry_run: return _plan([study], scale, seeds, rate, runs)
-    _run_all(runs, root, rate, jobs=jobs, time_limit=time_limit or None, backend=backend,
-             scheduler=scheduler or None, notebook=not no_notebook, stack=stack)
+    runs, speed = _planned([study], scale, seeds, ''), _speed(root, jobs)
+    if dry_run: return _plan([study], scale, seeds, speed, runs)
+    _run_all(runs, root, jobs=jobs, time_limit=time_limit or None, backend=backend, scheduler=scheduler or None,
+             notebook=not no_notebook, stack=stack, gpu_memory=gpu_memory, speed=speed)
     _answer([study], scale, seeds, root)
     _say_failed(runs, root)
 

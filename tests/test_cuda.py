@@ -136,3 +136,25 @@ def test_no_replay_waits_for_the_gpu(monkeypatch):
     learn = create_learner(run, create_dls(run, data))
     fit(learn, run.recipe)
     assert learn.layout['captured']
+
+
+@pytest.mark.cuda
+def test_fifty_runs_leave_no_memory_behind(tmp_path):
+    "A worker gives back what each run took, with the memory of its graph: the fiftieth leaves no more than the fifth."
+    from imgstudy.sweep.workers import run_plain, work
+    reserved = []
+    for seed in range(50):
+        run = create_run(dataset='digits', model='lenet5', epochs=1, seed=seed)
+        assert work(run, tmp_path, run_plain) == ('done', '')
+        reserved.append(torch.cuda.memory_reserved())
+    assert reserved[-1] <= reserved[4], reserved
+
+
+@pytest.mark.cuda
+def test_a_worker_takes_at_most_its_share(tmp_path, monkeypatch):
+    from imgstudy.sweep.workers import on_gpu
+    monkeypatch.setenv('IMGSTUDY_GPU_MEMORY', '0.1')
+    total = torch.cuda.get_device_properties(0).total_memory
+    try:
+        with on_gpu(), pytest.raises(torch.OutOfMemoryError): torch.empty(int(.2*total), dtype=torch.uint8, device='cuda')
+    finally: torch.cuda.set_per_process_memory_fraction(1.)

@@ -15,11 +15,12 @@ from imgstudy.models.register import create_model
 from imgstudy.records.record import read_record
 from imgstudy.runs import fold_runs, run_id, seed_runs
 from imgstudy.sweep.claims import Claim
-from imgstudy.sweep.workers import run_plain
-from imgstudy.sweep.sweep import _make_plan, _stack_needs, as_one, attempt_stack, stacks, sweep, work_stacked
+from imgstudy.sweep.workers import create_workers, run_plain
+from imgstudy.sweep.sweep import _make_plan, as_one, attempt_stack, need_of, stacks, sweep, work_stacked
 from imgstudy.training.checkpoint import checkpoint_file
 from imgstudy.training.train import train
 from imgstudy.training.train_stacked import stack_id, train_stacked
+from imgstudy.study.estimate import Speed, epoch_key
 from imgstudy.study.create import create_run
 from torch.nn import functional as F
 
@@ -218,9 +219,11 @@ def test_each_member_streams_its_own_history(tmp_path, monkeypatch):
 def test_a_stack_without_time_for_an_epoch_is_not_begun(tmp_path):
     runs = seed_runs(create_run(**{**quick, 'epochs': 2}), 3)
     plan = _make_plan(tmp_path, run_plain, '10m', 60)
-    costs = {run_id(r): 800. for r in runs} # of two epochs: 400 s for one run fit, 1,200 for three do not
-    assert 400 < _stack_needs(runs[:1], costs, plan) < 540 and 1200 < _stack_needs(runs, costs, plan) < 1300
-    assert list(as_one([runs], plan, costs, when='always')) == [] and not list(tmp_path.glob('*/record.json'))
+    speed, workers = Speed(), create_workers(plan, 1)
+    assert need_of(runs, speed, plan) == 0 # not measured
+    speed.known = {epoch_key(runs[0]): (400., 0.), epoch_key(runs[0], 3): (1200., 0.)}
+    assert 400 < need_of(runs[:1], speed, plan) < 540 and 1200 < need_of(runs, speed, plan) < 1300
+    assert list(as_one([runs], plan, speed, workers, when='always')) == [] and not list(tmp_path.glob('*/record.json'))
 
 
 def test_a_run_that_another_process_has_is_left_to_it(tmp_path):

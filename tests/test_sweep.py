@@ -3,8 +3,11 @@ import errno, json, multiprocessing, os, signal, sys, threading, time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-import numpy as np, nbformat, psutil, pytest
+import numpy as np, nbformat, psutil, pytest, torch
+from fastai.basics import Learner
 from safetensors.torch import load_file
+from imgstudy import cli
+from imgstudy.study import estimate
 from imgstudy.sweep import needs, workers
 from imgstudy.core import StudyError
 from imgstudy.records.record import read_record, verify_record
@@ -15,6 +18,7 @@ from imgstudy.sweep.workers import attempt, backends, run_notebook, work
 from imgstudy.sweep.sweep import sweep
 from imgstudy.training.train import train
 from imgstudy.study.create import create_run
+from imgstudy.study.estimate import Speed, epoch_key
 
 quick = dict(dataset='digits', model='lenet5', subset=60, epochs=1, augment='none', precision='fp32', bs=20, size=16)
 
@@ -45,7 +49,7 @@ def counted(run, root): # a runner: `train`, and a line in the log before and af
 @pytest.fixture
 def here(monkeypatch):
     "A backend in this process: what a sweep does, without the seconds that a new process takes."
-    def one_after_another(todo, plan, jobs, scheduler):
+    def one_after_another(todo, plan, **_):
         for run, need in todo: yield attempt(run, need, plan, work)
     monkeypatch.setitem(backends, 'here', one_after_another)
     return 'here'
@@ -112,17 +116,65 @@ def test_a_full_disk_stops_the_sweep(tmp_path, here):
 class Paused(StudyError): "As `train` raises it."
 
 
+def speed_of(seconds): # run -> seconds of one of its epochs
+    speed = Speed()
+    speed.known = {epoch_key(run): (s, 0.) for run, s in seconds.items()}
+    return speed
+
+
+def alike(*bs): return [create_run(**quick | dict(bs=n)) for n in bs] # each takes its own time
+
+
 def test_the_time_limit(tmp_path, here, capsys):
-    "No run starts without time for an epoch; one that pauses is left; the deadline is before the limit."
-    long, short = runs_of(2)
+    "A run whose measured epoch does not fit is not started; one that pauses is left; the deadline is before the limit."
+    long, short = alike(10, 20)
     def pauses(run, root): log(root, run_id(run)); raise Paused('stopped after epoch 3')
-    costs = {run_id(long): 900., run_id(short): 2.}
-    states = sweep([long, short], tmp_path, backend=here, runner=pauses, time_limit='1m', costs=costs)
+    speed = speed_of({long: 900., short: 2.})
+    states = sweep([long, short], tmp_path, backend=here, runner=pauses, time_limit='1m', speed=speed)
     assert logged(tmp_path) == [[run_id(short)]] and states.state.tolist() == ['left', 'left']
     said = capsys.readouterr().out
     assert 'paused, 0 s: stopped after epoch 3' in said and 'goes on with what is left' in said and 'raise it' not in said
-    sweep([long], tmp_path, backend=here, runner=pauses, time_limit='1m', costs=costs)
+    assert f'Not started before the time limit: {run_id(long)}.' in said
+    sweep([long], tmp_path, backend=here, runner=pauses, time_limit='1m', speed=speed)
     assert 'too short for an epoch' in capsys.readouterr().out
+
+
+def test_a_guess_starts_what_comes_to_nothing(tmp_path, here, capsys, monkeypatch):
+    "Hours for an epoch, but only guessed: it starts, shortest first, and what the first one took is known for its like."
+    monkeypatch.setattr(estimate, 'guess_seconds', lambda run, epochs=None, device=None: 1e5 - run.recipe.bs)
+    runs = alike(10, 20, 30)
+    sweep(runs, tmp_path, backend=here, runner=counted, time_limit='1m')
+    assert [id for word, id, _ in logged(tmp_path) if word == 'start'] == [run_id(r) for r in runs[::-1]]
+    speed = Speed()
+    for r in runs: speed.add(read_record(tmp_path/run_id(r)))
+    assert all(0 < speed.epoch(r) < 30 for r in runs)
+    assert 'Not started' not in capsys.readouterr().out
+    over = create_run(**quick | dict(bs=40))
+    def waits(run, root): time.sleep(3)
+    sweep([*alike(50), over], tmp_path, backend=here, runner=waits, time_limit=3)
+    said = capsys.readouterr().out
+    assert f'Not started before the time limit: {run_id(over)}.' in said and 'too short' not in said
+
+
+def test_another_models_record_says_nothing(tmp_path):
+    "What kept a sweep from beginning: minutes for an epoch of 60 digits, and a CNN on CIFAR-10 under a limit of 80 s."
+    (slow,) = runs_of(1)
+    record = train(slow, root=tmp_path)
+    speed = Speed([replace(record, history=record.history.assign(seconds=100.))])
+    asked = create_run(dataset='cifar10', model='cnn3')
+    assert speed.epoch(slow) == 100 and speed.epoch(asked) is None and speed.seconds(asked) == estimate.guess_seconds(asked)
+    assert speed.epoch(replace(slow, seed=3)) == 100 and speed.epoch(replace(slow, subset=None)) is None
+
+
+def test_what_only_asks_trains_nothing(tmp_path, monkeypatch, capsys):
+    def never(*args, **kwargs): raise AssertionError('this trains')
+    monkeypatch.setattr(Learner, 'fit', never)
+    monkeypatch.setattr(torch.Tensor, 'backward', never)
+    monkeypatch.setattr(workers.Workers, 'pool', never)
+    cli.run('cifar10_cnn_batch_lr', scale='full', time_limit='80s', dry_run=True, root=str(tmp_path/'runs'))
+    cli.status('cifar10_cnn_batch_lr', root=str(tmp_path/'runs'))
+    cli.compare('digits', 'lenet5', dry_run=True, root=str(tmp_path/'runs'))
+    assert 'a rough guess' in capsys.readouterr().out and not (tmp_path/'runs').exists()
 
 
 def sleeps(run, root):
@@ -265,6 +317,46 @@ def killed(run, root):
 def test_a_run_that_is_killed_stops_nothing(tmp_path):
     states = sweep(runs_of(3), tmp_path, runner=killed)
     assert states.state.tolist() == ['done', 'failed', 'done'] and 'no memory was left' in states.reason[1]
+
+
+kept = []
+
+
+def grows(run, root): # by more than what loky takes for a leak
+    log(root, 'start', run_id(run), os.getpid(), os.environ.get('IMGSTUDY_GPU_MEMORY'), workers._images is not None)
+    workers.run_plain(run, root)
+    kept.append(np.ones(50_000_000)) # 400 MB
+    time.sleep(1.1)
+
+
+def test_a_worker_lives_as_long_as_its_sweep(tmp_path, monkeypatch):
+    "One process for runs trained as one and for those trained alone, also if it grows; it keeps the images of its last run."
+    made, create = [], workers.ProcessPoolExecutor
+    monkeypatch.setattr(workers, 'ProcessPoolExecutor', lambda *args, **kwargs: made.append(1) or create(*args, **kwargs))
+    runs = [*runs_of(2), *alike(7, 8, 9)]
+    states = sweep(runs, tmp_path, runner=grows, stack='always', gpu_memory=.5)
+    assert set(states.state) == {'done'} and len(made) == 1
+    assert [read_record(tmp_path/run_id(r)).info['model'].get('stacked') for r in runs] == [2, 2, None, None, None]
+    _, _, pids, shares, images = zip(*logged(tmp_path))
+    assert len(set(pids)) == 1 and set(shares) == {'0.5'} and images == ('False', 'True', 'True')
+
+
+def test_only_a_worker_keeps_images():
+    (run,) = runs_of(1)
+    assert workers.images_of(run) is None and workers._images is None
+
+
+def test_a_kernel_has_the_share_of_its_worker(tmp_path, monkeypatch):
+    (run,) = runs_of(1)
+    cells = [nbformat.v4.new_code_cell('seeds = 1', metadata=dict(tags=['parameters'])),
+             nbformat.v4.new_code_cell("import sys; assert 'torch' in sys.modules")]
+    spec = dict(kernelspec=dict(name='python3', display_name='Python 3', language='python'), language_info=dict(name='python'))
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata=spec), tmp_path/'asks.ipynb')
+    monkeypatch.setattr(workers, 'study_notebook', lambda: tmp_path/'asks.ipynb')
+    monkeypatch.setenv('IMGSTUDY_GPU_MEMORY', '0.5')
+    (tmp_path/run_id(run)).mkdir()
+    run_notebook(run, tmp_path)
+    assert (tmp_path/run_id(run)/'run_study.ipynb').exists()
 
 
 # Dask
