@@ -18,8 +18,9 @@ from .register import *
 
 # %% ../../nbs/24_vit.ipynb #d03313e6
 def plain_attention(q, k, v): # [..., t, d] each
-    "Softmax(q k' / sqrt(d)) v, in operations that can be stacked; the softmax is computed in float32."
-    weights = (q @ k.mT*q.shape[-1]**-.5).float().softmax(-1)
+    "Softmax(q k' / sqrt(d)) v, in operations that can be stacked; the softmax has at least float32."
+    scores = q @ k.mT*q.shape[-1]**-.5
+    weights = scores.to(torch.promote_types(scores.dtype, torch.float32)).softmax(-1)
     return weights.to(v.dtype) @ v
 
 class Attention(nn.Module):
