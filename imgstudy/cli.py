@@ -77,7 +77,7 @@ def _named(names:str) -> list: # of `Study`
 def _planned(chosen, scale, seeds, only) -> list: # of Run
     "Runs of the studies `chosen`, without repetition; with `only`, those whose row or id matches, and their sources."
     seeds = int(seeds) if seeds else None
-    match = lambda row, run: not only or any(fnmatch.fnmatch(t, f'*{only}*') for t in (row, run_id(run)))
+    match = lambda row, run: any(fnmatch.fnmatch(t, f'*{part}*') for part in only.split('|') for t in (row, run_id(run)))
     runs = [(row, r) for s in chosen for row, rs in study_runs(s, scale, seeds).items() for r in rs]
     wanted = {run_id(r) for row, r in runs if match(row, r)}
     if not wanted: raise StudyError(f'No row and no run matches {only!r}. See them with --dry-run.')
@@ -183,7 +183,7 @@ def run(
     time_limit:str='',     # stop cleanly before this time is up: 9m, 1h30m, 90s
     backend:str='loky',    # loky for this machine, dask for several
     scheduler:str='',      # address of a Dask scheduler; default: workers on this machine
-    only:str='',           # only rows or ids that contain this; * and ? are wildcards
+    only:str='',           # only rows or ids that contain this; * and ? are wildcards, | separates several
     seeds:int=0,           # trainings per row; 0: as the study defines
     no_notebook:store_true=False, # train without executing nbs/run_study.ipynb
     stack:str='auto',      # train similar runs as one: always, never; auto: on a GPU if it is faster
