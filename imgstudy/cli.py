@@ -77,7 +77,8 @@ def _named(names:str) -> list: # of `Study`
 def _planned(chosen, scale, seeds, only) -> list: # of Run
     "Runs of the studies `chosen`, without repetition; with `only`, those whose row or id matches, and their sources."
     seeds = int(seeds) if seeds else None
-    match = lambda row, run: any(fnmatch.fnmatch(t, f'*{part}*') for part in only.split('|') for t in (row, run_id(run)))
+    parts = [f'*{p}*' for p in only.split('|')]
+    match = lambda row, run: any(fnmatch.fnmatch(t, p) for p in parts for t in (row, run_id(run)))
     runs = [(row, r) for s in chosen for row, rs in study_runs(s, scale, seeds).items() for r in rs]
     wanted = {run_id(r) for row, r in runs if match(row, r)}
     if not wanted: raise StudyError(f'No row and no run matches {only!r}. See them with --dry-run.')
