@@ -237,6 +237,20 @@ def test_a_run_that_another_process_has_is_left_to_it(tmp_path):
     assert set(states.state) == {'done'} and 'stacked' not in read_record(tmp_path/run_id(runs[1])).info['model']
 
 
+@pytest.mark.parametrize('gpu, notebook, own, asked', [(True, False, False, True), (True, True, False, True), (True, False, True, False), (False, False, False, False)])
+def test_on_a_gpu_a_sweep_tries_stacks_by_itself(gpu, notebook, own, asked, tmp_path, monkeypatch):
+    "Whether the runs are offered as a stack; none is trained."
+    runs, seen, module = seed_runs(create_run(**{**quick, 'epochs': 1}), 2), [], imgstudy.sweep.sweep
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    def passes(order, plan, speed, retry, offer, together):
+        seen.append(together is not None)
+        return []
+    monkeypatch.setattr(module, 'passes', passes)
+    monkeypatch.setattr(module, 'create_workers', lambda plan, jobs: type('Workers', (), {'close': lambda self: None})())
+    module.sweep(runs, tmp_path, notebook=notebook, runner=run_plain if own else None, speed=Speed())
+    assert seen == [asked]
+
+
 @pytest.mark.cuda
 def test_on_a_gpu_a_stack_ends_as_each_alone_and_waits_for_nothing():
     class Watch(Callback):

@@ -245,13 +245,13 @@ def as_one(
     calls = (delayed(attempt_stack)(runs, plan, do, need_of(runs, speed, plan)) for runs in turns)
     for outcomes in in_threads(calls, plan, workers): yield from outcomes
 
-def _together(stack, workers, backend, runner):
+def _together(stack, workers, backend):
     "`as_one` for `passes`; None if each run is trained alone."
     values = ['auto', 'always', 'never']
     if stack not in values: raise StudyError(did_you_mean('way to stack', stack, values))
     if stack == 'always' and backend != 'loky':
         raise StudyError('On workers of Dask each run is trained alone: leave `stack` at auto, or `backend` at loky.')
-    useful = torch.cuda.is_available() and runner is None and backend == 'loky'
+    useful = torch.cuda.is_available() and backend == 'loky'
     return partial(as_one, workers=workers, when=stack) if stack == 'always' or (stack == 'auto' and useful) else None
 
 # %% ../../nbs/74_sweep.ipynb #1f73c0e2
@@ -320,8 +320,9 @@ def sweep(
     gpu_memory=None,  # share of a GPU's memory for each of `jobs`; None: equal shares if they have one GPU
 ) -> pd.DataFrame: # as returned by `run_states`
     "Train each of `runs` that is not finished."
-    offer, runner = backends[backend], runner or (run_notebook if notebook else run_plain)
+    offer, stacked = backends[backend], 'never' if runner and stack == 'auto' else stack
     _check_options(jobs, gpu_memory)
+    runner = runner or (run_notebook if notebook else run_plain)
     plan, outcomes = _make_plan(root, runner, time_limit, lease, gpu_memory), []
     workers, speed = create_workers(plan, jobs), speed or Speed(threads=worker_threads(jobs))
     order, states = sources_first(runs), run_states(runs, plan.root)
@@ -329,7 +330,7 @@ def sweep(
     progress = Progress({run_id(r): speed.seconds(r) for r in startable(order, states, retry=retry)})
     offer = partial(offer, jobs=jobs, scheduler=scheduler, workers=workers)
     with _interruptible(order, plan), progress, closing(workers):
-        together = _together(stack, workers, backend, runner)
+        together = _together(stacked, workers, backend)
         for o in passes(order, plan, speed, retry, offer, together):
             outcomes.append(o)
             progress.add(o)
