@@ -241,7 +241,7 @@ def test_a_run_that_another_process_has_is_left_to_it(tmp_path):
 def test_on_a_gpu_a_sweep_tries_stacks_by_itself(gpu, notebook, own, asked, tmp_path, monkeypatch):
     "Whether the runs are offered as a stack; none is trained."
     runs, seen, module = seed_runs(create_run(**{**quick, 'epochs': 1}), 2), [], imgstudy.sweep.sweep
-    monkeypatch.setattr(torch.cuda, 'is_available', lambda: gpu)
+    monkeypatch.setattr(module, 'torch', SimpleNamespace(cuda=SimpleNamespace(is_available=lambda: gpu)))
     def passes(order, plan, speed, retry, offer, together):
         seen.append(together is not None)
         return []
