@@ -1,5 +1,6 @@
 "Several trainings as one: each member ends as it would have ended alone, whatever becomes of the others."
 import copy, math
+from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest, torch
 from dataclasses import replace
 from fastai.basics import Callback
