@@ -41,7 +41,7 @@ def headline_table(
 ) -> pd.DataFrame: # one row per data set and start, indexed by data set
     "The best configuration for each data set with its test accuracy and interval, beside the best published accuracy."
     published, rows = references(), []
-    own = published.study.isin([*studies]) & ~published.source.str.contains('as cited|as quoted') # not cited
+    own = published.study.isin([*studies]) & ~published.quoted # not from elsewhere
     published = published[own & (published.metric == 'accuracy')]
     shown = [r for r in records if not is_demonstration(r)] or records
     for (dataset, start), config in best_configs(shown).items():

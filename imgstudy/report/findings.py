@@ -11,14 +11,13 @@ __all__ = ['contamination', 'training_scale', 'caveats', 'brief_gain', 'transfer
 # %% ../../nbs/89_findings.ipynb #29dd95c6
 from dataclasses import dataclass
 import numpy as np, pandas as pd
-from ..runs import run_to_dict
 from ..references import references
 from ..data.datasets import get_dataset
 from ..records.find import find_records
 from ..stats.seeds import epoch_seconds, tested_interval
 from ..stats.pairs import paired_gain
 from ..stats.configs import drawn_seeds, validation
-from ..study.studies import get_study, studies, study_runs
+from ..study.studies import get_study, row_references, studies, study_runs
 from .wording import *
 from .overview import *
 
@@ -38,7 +37,7 @@ def caveats(
     "Caveats about the origin of pretrained weights and of images."
     datasets = {r.run.dataset: get_dataset(r.run.dataset) for r in records}
     pretrained = any(r.run.init == 'imagenet' for r in records)
-    return [contamination]*pretrained + [f'{name}: {d.note}' for name, d in datasets.items() if 'stand-in' in d.title]
+    return [contamination]*pretrained + [f'{name}: {d.note}' for name, d in datasets.items() if d.stand_in_for]
 
 _changed_words = 'better with', 'worse with', 'within noise'
 _single_words = 'higher with', 'lower with', 'within the noise of images' # nothing is known about other seeds
@@ -58,7 +57,7 @@ def brief_gain(
     row = paired_gain(a, b)
     over, low, high = row.over, row.low, row.high
     noise = '' if low > 0 or high < 0 else ', within noise'
-    differ = called[0] == 'from scratch' and _unequal(a[0].run, b[0].run) != '; the same recipe'
+    differ = called[0] == 'from scratch' and not _same_recipe(a[0].run, b[0].run)
     unequal = ', each side with its own recipe' if differ else ''
     size = b[0].info['model']
     frozen = size['trained'] < size['parameters']
@@ -68,12 +67,10 @@ def brief_gain(
     return (f'test accuracy {row.base:.3f} {called[0]}, {row.other:.3f} {called[1]}{part}: '
             f'{row.difference:+.3f} [{low:+.3f}, {high:+.3f}] over {over}, n={row.n_pairs}{noise}; {scale}{unequal}.')
 
-def _unequal(a, b) -> str:
-    "Fields in which two runs differ, besides initial weights, seed and fold."
-    flat = lambda r: {**run_to_dict(r), **run_to_dict(r)['recipe']}
-    ignored, other = ('recipe', 'init', 'seed', 'fold'), flat(b)
-    differ = [f'{k} {v} and {other[k]}' for k, v in flat(a).items() if k not in ignored and v != other[k]]
-    return f'; recipes differ: {", ".join(differ)}' if differ else '; the same recipe'
+def _same_recipe(a, b) -> bool:
+    "Whether two runs differ in nothing but initial weights, seed and fold."
+    rest = lambda run: {k: v for k, v in vars(run).items() if k not in ('init', 'seed', 'fold')}
+    return rest(a) == rest(b)
 
 def _rival(scratch, best) -> str:
     "The best network trained from scratch on the same data set, if it is another one and better by more than 0.005."
@@ -128,9 +125,10 @@ def tuning_sentence(
             f'Chosen among rows, such gains are too large by some. On {training_scale(best[0])}.')
 
 # %% ../../nbs/89_findings.ipynb #42353802
-def single_changes(groups) -> list: # of names; a name with "and" changes two settings at once
-    "Names of the groups that change a single setting."
-    return [k for k in groups if k != 'as published' and ' and ' not in k]
+def single_changes(groups) -> list: # of names
+    "Names of the groups that change a single setting, without those that change two at once."
+    several = {row.change for row in get_study('tuned').rows if row.changes > 1}
+    return [k for k in groups if k not in {'as published', *several}]
 
 def change_groups(
     study='tuned', # with rows that have a `group`
@@ -199,9 +197,9 @@ def erasing_sentence(
     "Whether the published loss of accuracy through random erasing is reproduced."
     g = groups.get('cnn3 with erasing', {})
     if 'erasing left out' not in g: return None
-    t = references(study='cifar10_cnn_augmentation', split='validation')
-    erased = t.setting.str.contains('erasing')
-    without, with_erasing = t[~erased].value.iloc[0], t[erased].value.iloc[0]
+    study = get_study('cifar10_cnn_augmentation')
+    published = {r.run['augment']: row_references(study, r).value.item() for r in study.rows if r.published}
+    without, with_erasing = published['basic'], published['erasing']
     theirs = without - with_erasing
     row = paired_gain(g['as published'], g['erasing left out'])
     over, low, high = row.over, row.low, row.high

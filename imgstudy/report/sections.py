@@ -342,14 +342,14 @@ def study_section(
                                  'the rows trained are those of another study.'])]
     few, best = best_rows(groups, most), best_row(groups)
     if study.name != 'tuned': parts += [curves_figure(few)] # its rows are of many data sets
-    if any('schedule' in v or 'rate' in v for v in study.shown.values()): parts.append(rates_figure(few))
+    if 'rates' in study.more: parts.append(rates_figure(few))
     if study.name == 'label_efficiency': parts.append(labels_figure(groups))
     if any(r.target for r in study.rows): parts.append(as_list(target_sentences(study)))
     if study.name == 'tuned': parts += [*tuned_section(), *changes_section()]
     folds = folds_table(study, 'largest')
     if len(folds): parts.append(as_table(folds, 'Zero-one loss, fold by fold'))
     parts += grid_section(study) + ([] if study.name == 'tuned' else comparisons_section(study))
-    if any('class' in v for v in study.shown.values()): parts += classes_section(groups)
+    if 'classes' in study.more: parts += classes_section(groups)
     if study.name != 'tuned':
         parts += [classwise_figure(best, groups[best]), confusion_figure(best, groups[best]), calibration_figure(few)]
     return parts + confident_errors_section(best, groups[best]) + cams_section(groups)
