@@ -26,8 +26,8 @@ def _changed(
         run, own = {**base, **change}, {**dict(small), **change.get('small', {})}
         for key in ('small', 'changes'): run.pop(key, None)
         published, name = name == 'as_published', name.replace('_', ' ')
-        rows.append(Row(f'{title}: {name}', run, small=own, small_seeds=small_seeds, group=title,
-                        change=None if published else name, changes=change.get('changes', 1), as_published=published))
+        rows.append(Row(f'{title}: {name}', run, small=own, small_seeds=small_seeds, group=title, as_published=published,
+                        change=None if published else name, changes=change.get('changes', 1)))
     return tuple(rows)
 
 # %% ../../nbs/63_ours.ipynb #a5f997ee
