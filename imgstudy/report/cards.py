@@ -125,6 +125,7 @@ def _results_text(records) -> str:
             f"calibration error {value('calibration_error')}. "
             'The test images were scored once a training; the way to train was chosen on validation images.')
 
+# %% ../../nbs/92_cards.ipynb #c4984b6b
 def card_facts(
     config, # records that differ in seed or fold only
 ) -> dict: # heading -> text

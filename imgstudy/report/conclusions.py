@@ -60,6 +60,7 @@ def verdicts_sentence(
             f'{counts[Verdict.not_comparable]} not comparable with what we trained '
             f'(mostly because ours is smaller), {undecided}{counts[Verdict.missing]} without a training yet.{none}')
 
+# %% ../../nbs/91_conclusions.ipynb #1eee92a0
 _decided = {Verdict.within: 'within our interval', Verdict.above: 'exceeded', Verdict.below: 'not reached'}
 
 def _decided_line(study, r) -> str: # r: a row of `answer_table`
@@ -126,6 +127,7 @@ def spread_sentence(
             'in the median of the ways to train that learnt something: ' + ', '.join(spreads)
             + '. A difference of two single runs below 2.8 times that deviation is within noise.') # 1.96*sqrt(2)
 
+# %% ../../nbs/91_conclusions.ipynb #9e4a66e0
 def cost_sentence(
     records, # finished ones
 ) -> str:

@@ -259,6 +259,7 @@ def aims(
     tried = lambda row: {k: reached[k] for k, rs in have.items() if rs[0].run != own(row) and same(rs[0].run, own(row))}
     return [Aim(r.name, r.target, reached.get(r.name), tried(r)) for r in study.rows if r.target is not None]
 
+# %% ../../nbs/90_findings.ipynb #b67ee083
 def _reached_words(reached, target) -> tuple:
     "A mean accuracy with its interval in words, and whether the mean and the interval reach `target`."
     mean, low, high, over, n = reached

@@ -244,44 +244,56 @@ def samples_figure(name, exhibit): # HTML
     return as_figure(plot_samples_kept(exhibit), alt, f'{name}: evenly spaced images of each class.')
 
 # %% ../../nbs/94_general.ipynb #2c26fa99
+def _by_dataset(records, key) -> dict: # data set -> values, one of each record
+    "What records say of their data sets under `key`, where they say anything."
+    found = {}
+    for r in records: found.setdefault(r.run.dataset, []).append(r.info['data'].get(key))
+    return {name: kept for name, values in found.items() if (kept := [v for v in values if v])}
+
+def _copies(records) -> list: # of sentences
+    "Test images among the training images, and the formats that images were stored in."
+    leaked = ', '.join(f'{k} up to {max(v)}' for k, v in _by_dataset(records, 'leaked').items())
+    formats = {k: sorted({f for kinds in v for f in kinds}) for k, v in sorted(_by_dataset(records, 'formats').items())}
+    formats = ', '.join(f"{k} {' '.join(v)}" for k, v in formats.items())
+    return ['Test images that are also among the training images of a run, byte for byte: '
+            f'{leaked or "none were found in these runs"}.',
+            f'Copies: images were read as {formats}; JPEG and WebP are not the original pixels, '
+            'and sizes are those under The data.']
+
+# %% ../../nbs/94_general.ipynb #b75e1f9a
+def _selection() -> str:
+    "How many published accuracies and losses were chosen on the images that they are of."
+    refs, metrics = references(), ['accuracy', 'zero_one_loss', 'test_loss', 'val_loss']
+    refs = refs[refs.study.isin([*studies]) & refs.metric.isin(metrics) & (refs.split != 'train')]
+    on_test = refs[refs.selected_on == refs.split]
+    return (f'Selection: {len(on_test)} of {len(refs)} accuracies and losses published in the five studies '
+            'were chosen on the images that they are of; ours are chosen on validation images.')
+
+def _repeats(records) -> tuple: # two lists of sentences
+    "Ways to train with a single training; ways whose seeds differ in precision, if there are any."
+    every = configs(records)
+    few = [config for config in every if len(config) == 1]
+    mixed = [config for config in every if len({r.info['model']['precision'] for r in config}) > 1]
+    precision = (f'Precision: {len(mixed)} of {len(every)} ways to train {"have" if len(mixed) > 1 else "has"} seeds '
+                 'in bfloat16 and in float32, as the machines were that trained them.')
+    return [f'Few seeds: {len(few)} of {len(every)} ways to train have one training; '
+            'nothing is said of them over seeds.'], [precision]*bool(mixed)
+
+# %% ../../nbs/94_general.ipynb #10295f06
 def threats(
     records, # finished ones
 ) -> list: # of sentences
     "Threats to validity, counted from the records."
-    notes = {}
-    for r in records: notes.setdefault(r.run.dataset, r.info['data'].get('note'))
     subset = [r for r in records if r.run.subset not in (None, 1.)]
-    every = configs(records)
-    few = [config for config in every if len(config) == 1]
-    mixed = [config for config in every if len({r.info['model']['precision'] for r in config}) > 1]
-    leaked = {}
-    for r in records: leaked[r.run.dataset] = max(leaked.get(r.run.dataset, 0), r.info['data'].get('leaked') or 0)
-    leaked = ', '.join(f'{k} up to {n}' for k, n in leaked.items() if n)
-    refs = references()
-    metrics = ['accuracy', 'zero_one_loss', 'test_loss', 'val_loss']
-    refs = refs[refs.study.isin([*studies]) & refs.metric.isin(metrics) & (refs.split != 'train')]
-    on_test = refs[refs.selected_on == refs.split]
     dirty = [r for r in records if (r.info['environment']['commit'] or '').endswith('+')]
-    formats = {}
-    for r in records: formats.setdefault(r.run.dataset, set()).update(r.info['data'].get('formats') or {})
-    formats = ', '.join(f"{k} {' '.join(sorted(v))}" for k, v in sorted(formats.items()) if v)
-    precision = (f'Precision: {len(mixed)} of {len(every)} ways to train {"have" if len(mixed) > 1 else "has"} seeds '
-                 'in bfloat16 and in float32, as the machines were that trained them.')
     pretrained = any(r.run.init == 'imagenet' for r in records)
+    few, precision = _repeats(records)
+    notes = {r.run.dataset: r.info['data'].get('note') for r in records[::-1]} # that of the first record
     return [f'Scale: {len(subset)} of {len(records)} trainings use part of the training images; rows labelled small, '
             'on fewer images or epochs than published, are not compared with published figures as equals.',
-            f'Few seeds: {len(few)} of {len(every)} ways to train have one training; '
-            'nothing is said of them over seeds.',
-            'Test images that are also among the training images of a run, byte for byte: '
-            f'{leaked or "none were found in these runs"}.',
-            f'Copies: images were read as {formats}; JPEG and WebP are not the original pixels, '
-            'and sizes are those under The data.',
-            *[precision]*bool(mixed),
-            *[contamination]*pretrained,
+            *few, *_copies(records), *precision, *[contamination]*pretrained,
             f'Records from a working tree with uncommitted changes: {len(dirty)} of {len(records)} '
-            '(their commits end in +).',
-            f'Selection: {len(on_test)} of {len(refs)} accuracies and losses published in the five studies '
-            'were chosen on the images that they are of; ours are chosen on validation images.',
+            '(their commits end in +).', _selection(),
             *(f'{name}: {note}' for name, note in sorted(notes.items()) if note and not name.startswith('digits_'))]
 
 # %% ../../nbs/94_general.ipynb #6b6602ab

@@ -270,6 +270,7 @@ def _complete_part(study, factors) -> str:
     return (f', in the {len(part)} of {len(study.rows)} cells of the grid that are whole: '
             + '; '.join(f'{f} {v}' for f, v in levels.items()))
 
+# %% ../../nbs/93_sections.ipynb #76a10504
 def tuned_section() -> list: # of HTML; empty if no network was trained with both
     "Modern recipes against published settings, network by network."
     pairs = tuned_pairs()

@@ -195,8 +195,9 @@ studies.add(Study('cifar100_schedules', 'What do schedule, clipping, decay and a
          'learning rates more than schedules.',
     shown={'figure 6': 'learning rates of the perceptron', 'figure 7': 'its training losses',
            'figure 8': 'its training losses with the chosen schedule', 'figure 9': 'learning rates of LeNet-5',
-           'figure 10': 'its training losses', 'figure 11': 'its accuracies'}, more=('rates',)))
+           'figure 10': 'its training losses', 'figure 11': 'its accuracies'}, more=('rates',)));
 
+# %% ../../nbs/62_reports.ipynb #4334b76d
 studies.add(Study('cifar100_deeper', 'Does one more layer help?', _lenet, 'As cifar100_schedules, one cycle.',
     (Row('3-layer perceptron, dropout', dict(_better, model='perceptron3', **_cycle['perceptron2']),
          dict(model='perceptron3')),
