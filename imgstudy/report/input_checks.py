@@ -8,6 +8,7 @@ __all__ = ['starved', 'imagenet_stem', 'wrong_normalisation', 'never_answered']
 # %% ../../nbs/87_input_checks.ipynb #4ea35b6c
 import numpy as np, torch
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from torch import nn
 from ..data.loaders import norm_name, norm_stats
@@ -35,11 +36,13 @@ def starved(net, size) -> tuple: # convolutions with a 1x1 input; all with a ker
     stem = size/sizes[1][1] if len(sizes) > 1 else 1
     return sum(s == 1 for _, s in wide), len(wide), stem
 
+_light_starved = lru_cache(maxsize=64)(starved) # of the networks of `light_network`, which many trainings share
+
 @register_check('ImageNet stem')
 def imagenet_stem(record):
     "A small image in a network that reduces it to a 1x1 feature map."
     if (net := light_network(record)) is None or not (size := record.run.size): return None
-    n, n_wide, stem = starved(net, size)
+    n, n_wide, stem = _light_starved(net, size)
     if not n or stem < 2: return None
     return Finding(
         Severity.error, Evidence('convolutions with a 1x1 input', n, 0),
