@@ -11,6 +11,7 @@ __all__ = ['contamination', 'training_scale', 'caveats', 'brief_gain', 'transfer
 # %% ../../nbs/90_findings.ipynb #29dd95c6
 from dataclasses import dataclass
 import numpy as np, pandas as pd
+from ..runs import run_to_dict
 from ..references import references
 from ..data.datasets import get_dataset
 from ..records.find import find_records
@@ -69,7 +70,7 @@ def brief_gain(
 
 def _same_recipe(a, b) -> bool:
     "Whether two runs differ in nothing but initial weights, seed and fold."
-    rest = lambda run: {k: v for k, v in vars(run).items() if k not in ('init', 'seed', 'fold')}
+    rest = lambda run: {k: v for k, v in run_to_dict(run).items() if k not in ('init', 'seed', 'fold')}
     return rest(a) == rest(b)
 
 def _rival(scratch, best) -> str:
