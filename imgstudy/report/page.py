@@ -35,7 +35,8 @@ def _kind(fig) -> str:
     return 'png' if max(cells, default=0) > 60 or any(ax.images for ax in fig.axes) else 'svg+xml'
 
 def _pixels(fig, dpi=110):
-    fig.savefig(buf := io.BytesIO(), format='png', dpi=dpi, bbox_inches='tight', facecolor='white')
+    quick = dict(compress_level=1) # it is read again at once
+    fig.savefig(buf := io.BytesIO(), format='png', dpi=dpi, bbox_inches='tight', facecolor='white', pil_kwargs=quick)
     return Image.open(buf).convert('RGB')
 
 def _png(fig) -> bytes:
