@@ -49,7 +49,7 @@ def contents(
     return '<ol>' + '\n'.join(entries) + '</ol>', body
 
 # %% ../nbs/03_html.ipynb #b1dbdffe
-_style = """
+_text_css = """
 :root {
   color-scheme: light dark; --paper: #fff; --ink: #1b1f24; --soft: #59636e; --line: #d1d9e0; --shade: #f6f8fa;
   --link: #0550ae;
@@ -76,7 +76,10 @@ figure img {
   display: block; max-width: 100%; min-width: min(100%, 34rem); height: auto; background: #fff;
   border-radius: 4px; padding: 4px;
 }
-.scroll { overflow-x: auto; max-width: 100%; }
+.scroll { overflow-x: auto; max-width: 100%; }"""
+
+# %% ../nbs/03_html.ipynb #3898b0d1
+_table_css = """
 table { border-collapse: collapse; font-size: .84rem; margin: .8rem 0; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding-bottom: .3rem; }
 th, td {
@@ -93,7 +96,10 @@ dt { color: var(--soft); }
 dd { margin: 0; }
 details { margin: .6rem 0; } summary { cursor: pointer; color: var(--link); } details.code { text-align: right; }
 details.code summary { font-size: .75rem; color: var(--soft); }
-pre { text-align: left; overflow-x: auto; background: var(--shade); padding: .7rem; font-size: .8rem; }
+pre { text-align: left; overflow-x: auto; background: var(--shade); padding: .7rem; font-size: .8rem; }"""
+
+# %% ../nbs/03_html.ipynb #2373aa1a
+_media_css = """
 @media (max-width: 640px) {
   dl { grid-template-columns: 1fr; }
   dd { margin-bottom: .4rem; }
@@ -129,7 +135,8 @@ def render_page(
     built = built or datetime.now(timezone.utc).isoformat(timespec='seconds')
     page = ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-            f'<title>{html.escape(title)}</title><link rel="icon" href="data:,"><style>{_style}</style></head>\n'
+            f'<title>{html.escape(title)}</title><link rel="icon" href="data:,">'
+            f'<style>{_text_css}{_table_css}{_media_css}</style></head>\n'
             f'<body><main>{body}\n<p class="built">Built {html.escape(built)}</p>\n</main></body></html>\n')
     return page.replace('</h1>', f'</h1>\n<nav aria-label="Contents">{listed}</nav>', 1)
 

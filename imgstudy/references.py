@@ -11,7 +11,7 @@ from pathlib import Path
 from .core import *
 
 # %% ../nbs/02_references.ipynb #5d7325f9
-_dtypes = dict(value=float, approximate=bool, n='Int64')
+_dtypes = dict(value=float, approximate=bool, quoted=bool, n='Int64')
 
 def references_path() -> Path:
     "`report/references.csv` in the checkout that this package was imported from."

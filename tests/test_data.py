@@ -302,7 +302,7 @@ def test_the_stand_in_is_drawn_once_and_called_so(root):
     for split, n in dict(train=6, test=3).items(): write_images(root/'cifar10'/split, cifar10_names, n)
     one, two = find_images('stl5_standin')[1], find_images('stl5_standin')[1]
     assert one.equals(two) and set(one.label) == {'automobile', 'deer', 'horse', 'truck', 'cat'}
-    assert 'A stand-in, not STL-5' in datasets['stl5_standin'].note and 'stand-in' in datasets['stl5_standin'].title
+    assert 'A stand-in, not STL-5' in datasets['stl5_standin'].note and datasets['stl5_standin'].stand_in_for == 'stl5'
 
 
 def jpegs(folder, names):

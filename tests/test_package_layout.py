@@ -69,3 +69,9 @@ def test_lines_are_at_most_120_wide(module):
 @pytest.mark.parametrize('module', modules)
 def test_no_module_is_too_long(module):
     assert len(modules[module].read_text().splitlines()) <= 450, 'split the notebook: one idea each'
+
+
+def test_no_two_notebooks_share_a_number():
+    "The number is the reading order."
+    numbers = [p.name.split('_')[0] for p in (top/'nbs').glob('[0-9]*.ipynb')]
+    assert len(numbers) == len(set(numbers)), sorted(n for n in set(numbers) if numbers.count(n) > 1)

@@ -42,6 +42,7 @@ class Dataset:
     layouts: tuple = ()          # functions: folder -> (root, items), or None if not recognised
     parent: str|None = None      # name of the data set that this one is a subset of
     select: Callable|None = None # items of the parent -> items of the subset
+    stand_in_for: str|None = None # name of the data set that this one takes the place of
 
 datasets = Registry('dataset')
 

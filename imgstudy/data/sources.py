@@ -224,7 +224,7 @@ add_part('stl10', 'stl5', partial(take_classes, classes=['car', 'deer', 'horse',
 def _standin(items):
     return take_first(take_classes(items, ['automobile', 'deer', 'horse', 'truck', 'cat']), dict(train=500, test=800))
 
-add_part('cifar10', 'stl5_standin', _standin, size=96,
+add_part('cifar10', 'stl5_standin', _standin, size=96, stand_in_for='stl5',
     title='STL-5 stand-in (five classes of CIFAR-10)', classes=5, splits='train 2,500, test 4,000',
     note='A stand-in, not STL-5: automobile, deer, horse, truck and cat of CIFAR-10, 32x32 enlarged to 96x96, with as '
          f'many images a class as STL-5. Its figures cannot be compared with published ones of STL-10. {_near}');

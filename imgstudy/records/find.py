@@ -37,7 +37,7 @@ def record_folders() -> list: # of Path
     return [_folder] if _folder else [runs_root(), committed_records()]
 
 # %% ../../nbs/32_find.ipynb #1e54c6a9
-@lru_cache(maxsize=256) # a report asks for the same record many times
+@lru_cache(maxsize=2048) # a report asks for each record many times: room for all of them, about 40 kB each
 def _read_at(path, written): # `written` is the file's time, so that a record that was replaced is read again
     try: record = read_record(path)
     except StudyError: return None # damaged; `imgstudy verify` reports it

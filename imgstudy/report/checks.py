@@ -45,6 +45,7 @@ class Finding:
     remedy: str        # what to do about it
     epochs: tuple = () # epochs in which it shows, if it is tied to some
 
+# %% ../../nbs/86_checks.ipynb #7d9f84c2
 @dataclass(frozen=True)
 class Check:
     "A named rule about a record."

@@ -23,6 +23,7 @@ class Row:
     target: float|None = None  # test accuracy at full scale that we predicted before training
     group: str|None = None     # the training whose changes are compared, one row each, with the row as published
     change: str|None = None    # what this row of a group changes; None: nothing, it is as published
+    changes: int = 1           # number of settings that `change` is about
     as_published: bool = False # is it a row of ours with the published settings?
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Study:
     full: dict = field(default_factory=dict) # what scale full changes in every row
     note: str = ''    # caveat for readers of the results
     shown: dict = field(default_factory=dict) # table or figure of the document -> what it shows
+    more: tuple = ()  # sections that the report adds for this study: 'rates', 'classes'
 
 # %% ../../nbs/61_design.ipynb #18e85c40
 studies = Registry('study')

@@ -18,16 +18,17 @@ def _changed(
     base:dict, # its parameters
     small=(),  # what scale small changes, applied after the study's `small`
     small_seeds=None, # trainings at scale small; None: the study's `small_seeds`
-    **changes, # name -> parameters that differ (two changes where the name has "and"); its key `small` adds to `small`
+    **changes, # name -> parameters that differ; its key `small` adds to `small`, `changes` counts settings if not 1
 ) -> tuple: # of `Row`
     "The training as published, and one row for each change to it."
     rows = []
     for name, change in dict(as_published={}, **changes).items():
         run, own = {**base, **change}, {**dict(small), **change.get('small', {})}
-        run.pop('small', None)
+        for key in ('small', 'changes'): run.pop(key, None)
         published, name = name == 'as_published', name.replace('_', ' ')
         rows.append(Row(f'{title}: {name}', run, small=own, small_seeds=small_seeds, group=title,
-                        change=None if published else name, as_published=published))
+                        change=None if published else name, changes=change.get('changes', 1),
+                        as_published=published))
     return tuple(rows)
 
 # %% ../../nbs/63_ours.ipynb #a5f997ee
@@ -89,7 +90,8 @@ _regularised = dict(stopping_row, model='cnn3', bs=128, lr=1e-3, dropout=.5, wd=
 _rungs = (
     *_changed('LeNet-5 on CIFAR-100', dict(cifar100_plain, model='lenet5'),
               rate_100_times=dict(lr=.01), Adam=dict(opt='adam', momentum=None),
-              **{'momentum 0.9': dict(momentum=.9), 'rate 100 times and momentum 0.9': dict(lr=.01, momentum=.9)}),
+              **{'momentum 0.9': dict(momentum=.9),
+                 'rate 100 times and momentum 0.9': dict(lr=.01, momentum=.9, changes=2)}),
     *_changed('ResNet-18 on CIFAR-10', _resnet, dict(subset=1000, epochs=2), small_seeds=1,
               rate_a_tenth=dict(lr=1e-4), one_cycle=dict(schedule='one_cycle'), layer_decay=dict(layer_decay=.5),
               head_first=dict(frozen_epochs=1), images_of_32=dict(size=32), images_of_224=dict(size=224)),

@@ -132,7 +132,8 @@ _cnn = dict(source=_four, protocol=_procedure, small=dict(small_without_stop, su
 
 studies.add(Study('cifar10_cnn_batch_lr', 'Which batch size and learning rate does a three-layer CNN want?',
     rows=_cnn_rows(_figure_4, **_bs_lr), expected=(.09, .72), **_cnn,
-    shown={'figure 3': 'training and validation loss by batch size and rate', 'figure 4': 'validation accuracy'}))
+    shown={'figure 3': 'training and validation loss by batch size and rate', 'figure 4': 'validation accuracy'},
+    more=('rates',)))
 studies.add(Study('cifar10_cnn_regularisation', 'What do L2 and dropout buy?',
     rows=_cnn_rows(_figures_6_and_8, **_regular), expected=(.09, .75), **_cnn,
     shown={'figure 5': 'training and validation loss by L2 and dropout', 'figure 6': 'validation accuracy'}))
@@ -148,7 +149,8 @@ studies.add(Study('cifar10_vit', 'Does a small Vision Transformer of our own do 
               dict(setting='every bs and lr'))
           for bs, lr in itertools.product(*_bs_lr.values())),
     expected=(.09, .65), small=dict(small_without_stop, subset=4000),
-    shown={'figure 9': 'training and validation loss by batch size and rate', 'figure 10': 'validation accuracy'}))
+    shown={'figure 9': 'training and validation loss by batch size and rate', 'figure 10': 'validation accuracy'},
+    more=('rates',)))
 
 _pretrained = dict(stopping_row, init='imagenet', wd=0.)
 
@@ -193,8 +195,9 @@ studies.add(Study('cifar100_schedules', 'What do schedule, clipping, decay and a
          'learning rates more than schedules.',
     shown={'figure 6': 'learning rates of the perceptron', 'figure 7': 'its training losses',
            'figure 8': 'its training losses with the chosen schedule', 'figure 9': 'learning rates of LeNet-5',
-           'figure 10': 'its training losses', 'figure 11': 'its accuracies'}))
+           'figure 10': 'its training losses', 'figure 11': 'its accuracies'}, more=('rates',)));
 
+# %% ../../nbs/62_reports.ipynb #4334b76d
 studies.add(Study('cifar100_deeper', 'Does one more layer help?', _lenet, 'As cifar100_schedules, one cycle.',
     (Row('3-layer perceptron, dropout', dict(_better, model='perceptron3', **_cycle['perceptron2']),
          dict(model='perceptron3')),
@@ -210,7 +213,7 @@ studies.add(Study('cifar100_classwise', 'Which classes does either of the two kn
      Row('LeNet-5, one cycle', dict(_better, model='lenet5', **_cycle['lenet5']),
          dict(study='cifar100_schedules', model='lenet5'))),
     expected=(.10, .45), small=_small100, full=all_images,
-    shown={'figure 14': 'test accuracy of each class'}));
+    shown={'figure 14': 'test accuracy of each class'}, more=('classes',)));
 
 # %% ../../nbs/62_reports.ipynb #6c84af91
 stl_row = dict(dataset='stl5', model='lenet5')

@@ -54,13 +54,18 @@ def _cached_run(params): return create_run(**dict(params))
 
 def _seeds(study, row, scale): return dict(smoke=1, small=row.small_seeds or study.small_seeds, full=study.seeds)[scale]
 
-def _row_runs(study, row, scale, seeds, done):
-    "The runs of `row`; `done` holds those of earlier rows by name."
-    runs = seed_runs(_cached_run(tuple(row_params(study, row, scale).items())), seeds)
-    if row.start:
-        inits = [f'run:{run_id(s)}' for s in done[row.start]]
-        runs = [run_from_dict({**run_to_dict(r), 'init': i}) for r, i in zip(runs, inits)]
+@lru_cache(maxsize=None, typed=True) # typed: `True` is no number of seeds
+def _cached_runs(params, seeds, inits):
+    "One run per seed and fold, from the weights `inits` if there are any."
+    runs = seed_runs(_cached_run(params), seeds)
+    if inits: runs = [run_from_dict({**run_to_dict(r), 'init': i}) for r, i in zip(runs, inits)]
     return [f for r in runs for f in fold_runs(r)]
+
+def _row_runs(study, row, scale, seeds, done) -> list:
+    "The runs of `row`; `done` holds those of earlier rows by name."
+    inits = tuple(f'run:{run_id(s)}' for s in done[row.start]) if row.start else ()
+    seeds = tuple(seeds) if isinstance(seeds, (list, range)) else seeds
+    return [*_cached_runs(tuple(row_params(study, row, scale).items()), seeds, inits)]
 
 def study_runs(
     study,           # a `Study` or its name
