@@ -12,6 +12,7 @@ __all__ = ['stopped_sweeps', 'backends', 'study_notebook', 'notebook_values', 'g
 import errno, logging, math, os, queue, signal, threading, time, traceback, warnings
 import dataclasses
 import numpy as np, psutil, torch
+from concurrent.futures import TimeoutError as FutureTimeout # before Python 3.11 not the built-in one
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from enum import Enum
@@ -208,7 +209,7 @@ def in_process(
     "Run `work`, or another `job`, in the process of a free worker."
     i = workers.free.get()
     try: return workers.pool(i).submit(job, *args).result(until and max(0, until - time.time()))
-    except TimeoutError: return workers.drop(i) or ('stopped', 'stopped at the time limit')
+    except FutureTimeout: return workers.drop(i) or ('stopped', 'stopped at the time limit')
     except (BrokenProcessPool, ShutdownExecutorError):
         if i not in workers.pools: return 'stopped', 'stopped' # by `close`
         workers.drop(i)
