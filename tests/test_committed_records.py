@@ -95,3 +95,23 @@ def test_readme_says_what_the_first_epoch_takes_and_how_near_the_limit_is():
     assert f"{100*share['cnn3']:.0f} % and {100*share['resnet18']:.0f} %" in text
     times = later['-bf16']['fastai']/later['-bf16']['imgstudy_fp32'] # what is left without bfloat16
     assert f"{times['lenet5']:.1f}, {times['cnn3']:.1f} and {times['resnet18']:.1f} times" in text
+
+
+def gpu_lines(rows):
+    "What README says of a GPU: the rows of its table, and the rates of other networks and of stacks."
+    cell = lambda v: f'{v:,.0f}' if v else ''
+    for m in ('lenet5', 'cnn3'):
+        ours, rate = rows[f'{m}, batches of 64'], lambda p: rows.get(f'{p}, {m}', {}).get('images_per_s')
+        peers = ' | '.join(cell(rate(p)) for p in ('fastai', 'fastai_fp16', 'pytorch', 'timm_loader', 'hf_trainer'))
+        yield (f"| {m} | {peers} | {cell(ours['eager_images_per_s'])} | {cell(ours['images_per_s'])} | "
+               f"{ours['images_per_s']/rate('fastai'):.1f} |")
+    for name, r in rows.items():
+        if r['group'] == 2 and name.split(',')[0] not in ('lenet5', 'cnn3') and 'standard' not in name: yield f"`{r['model']}` {r['images_per_s']:,.0f}"
+        if r['group'] == 3: yield f"{r['members']} {name.split()[1]} {r['images_per_s']:,.0f}"
+
+
+@pytest.mark.parametrize('file', [f for f in measured if json.loads(f.read_text())['what'] == 'gpu'], ids=lambda p: p.stem)
+def test_readme_says_what_a_gpu_is_worth(file):
+    rows, text = {r['name']: r for r in json.loads(file.read_text())['rows']}, (top/'README.md').read_text()
+    for line in gpu_lines(rows): assert line in text, line
+    assert all(r['capture_difference'] == 0 for r in rows.values() if r.get('captured'))
