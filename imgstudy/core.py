@@ -11,7 +11,7 @@ __all__ = ['StudyError', 'did_you_mean', 'Registry', 'data_root', 'cache_root', 
 # %% ../nbs/00_core.ipynb #cc218faa
 import ctypes, difflib, gc, glob, os, platform, psutil, re, shutil, subprocess, sys, tempfile, time, uuid, warnings
 from contextlib import contextmanager
-from importlib import metadata
+from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
 for noise in ('`torch.jit.script` is deprecated', 'IProgress not found'): # raised by imports of fastai and timm
@@ -211,10 +211,16 @@ def checkout_file(
                      f'{instead and ", or "}{instead}.')
 
 # %% ../nbs/00_core.ipynb #c4ccd400
+def _archived_commit(home): # of an archive that git or a hosting site made, which fills in the file
+    file = home/'.git_archival.txt'
+    found = re.search('[0-9a-f]{40}', file.read_text()) if file.exists() else None
+    return found and found[0][:12]
+
 def git_commit() -> str|None:
     "The commit of imgstudy's checkout, with a + if tracked files have changed; None if there is no checkout."
     home = checkout_path('')
     if not (home/'settings.ini').exists(): return None
+    if not (home/'.git').exists(): return _archived_commit(home)
     git = lambda *a: subprocess.run(['git', *a], cwd=home, capture_output=True, text=True, check=True).stdout.strip()
     try: return git('rev-parse', '--short=12', 'HEAD') + ('+' if git('status', '--porcelain', '-uno') else '')
     except (OSError, subprocess.CalledProcessError): return None
@@ -235,9 +241,9 @@ def device_name(
     return environment['gpu'] or environment['cpu']
 
 def version(name) -> str|None:
-    "The installed version of package `name`, or None."
+    "The installed version of package `name`, or None; imgstudy need not be installed."
     try: return metadata.version(name)
-    except metadata.PackageNotFoundError: return None
+    except metadata.PackageNotFoundError: return import_module(name).__version__ if name == 'imgstudy' else None
 
 def environment(device=None) -> dict:
     "Hardware and software that a result depends on."
