@@ -148,14 +148,18 @@ class Engine:
         "Whether the coming epoch is done here; `why` tells why not."
         off = '' if self.how else 'it trains on a CPU' if self.device.type == 'cpu' else 'switched off'
         self.why = off or _reason(self.learn) or self._elsewhere()
+        if self.why: self.note()
         return not self.why
     def _elsewhere(self):
         images = self.learn.dls.train.on_device()[0]
         return '' if images.kept else 'the images do not fit into the memory of the GPU'
-    def layout(self) -> dict: # for the record
+    def note(self):
+        "Write into the `layout` of the Learner whether its steps are captured, or why not."
+        for k in ('not_captured', 'capture_difference'): self.learn.layout.pop(k, None)
         captured = self.how == 'graph' and not (self.why or self.failed)
-        if captured: return dict(captured=True, capture_difference=self.gap)
-        return dict(captured=False, not_captured=self.why or self.failed or 'its steps are called one by one')
+        why = self.why or self.failed or 'its steps are called one by one'
+        self.learn.layout |= dict(captured=captured) | (
+            dict(capture_difference=self.gap) if captured else dict(not_captured=why))
 
 # %% ../../nbs/43_capture.ipynb #0728eb55
 @patch
@@ -201,6 +205,7 @@ def epoch(self:Engine):
     self.step = self.step or self.make(learn)
     self.step.begin()
     self.prepare()
+    self.note()
     with self.step.gradients() if self.run is self.step else nullcontext(): self._launch()
     done, learn.iter = self.step.end(), learn.n_iter - 1
     for cb in learn.cbs.sorted('order'): tell(cb, done)
@@ -222,6 +227,5 @@ def replaying(
     learn.engine = Engine(learn, make)
     try: yield
     finally:
-        learn.layout |= learn.engine.layout()
         learn.engine.close()
         learn.engine = None

@@ -164,6 +164,7 @@ def restore(self:Checkpoint, s:dict):
     "Restore the training from `s`, as returned by `state`."
     self.model.load_state_dict(s['model'])
     self.opt.load_state_dict(s['opt'])
+    getattr(self.learn, 'layout', {}).update(s['layout']) # how the epochs so far were trained
     for cb, k in _kept(self.learn.cbs): setattr(cb, k, s['callbacks'][cb.name][k])
     self.learn.train_iter, self.learn.epochs_done = s['train_iter'], s['epoch']
     self.saved, self.seconds, self.resumed = s['epoch'], s['seconds'], [*s['resumed'], s['epoch']]
