@@ -14,7 +14,7 @@ from fastai.basics import Callback, CancelEpochException, CancelFitException, Le
 from fastcore.basics import patch
 import numpy as np, torch
 from pathlib import Path
-from ..core import StudyError, runs_root
+from ..core import StudyError, runs_root, say_duration
 from ..runs import run_id
 from .energy import *
 
@@ -213,8 +213,8 @@ class Deadline(Callback):
     def __init__(self,
         when=math.inf, # Unix time in seconds
         tests=0.,      # test images, one per view, for one validation image; without validation, for one training image
-    ): self.when, self.tests, self.longest, self.validation = when, tests, 0., 0. # seconds
-    def before_epoch(self): self.began = time.time()
+    ): self.when, self.tests, self.longest, self.validation, self.needs = when, tests, 0., 0., None # seconds
+    def before_epoch(self): self.began, self.base = time.time(), None
     def before_validate(self): self.began_valid = time.time()
     def after_validate(self):
         self.longest, self.validation = (max(a, time.time() - b) for a, b in
@@ -234,7 +234,8 @@ def stop(self:Deadline):
     done, n = self.checkpoint.saved, self.n_epoch
     left = f'{n - done} of {n} epochs, about {self.longest:.1f} s each, and the test' if done < n else 'the test'
     continues = f'Paused after epoch {done}, before the deadline. Left: {left}. The same command continues there.'
-    restarts = 'Paused with no epoch kept: the deadline came first. The same command begins again, and needs more time.'
+    why = f'an epoch takes about {say_duration(self.needs)}' if self.needs else 'the deadline came first'
+    restarts = f'Paused with no epoch kept: {why}. The same command begins again, and needs more time.'
     self.error = Paused(continues if done else restarts)
     raise CancelFitException
 
@@ -250,8 +251,20 @@ def after_epoch(self:Deadline):
     self.stop()
 
 @patch
+def _hopeless(self:Deadline): # looked at after the first steps, which are slow, and a twentieth of the time
+    "Is this the first epoch, and too long to end in time?"
+    if self.longest or not self.training or self.when == math.inf: return False
+    now, done = time.time(), self.iter + 1
+    self.base = self.base or (now, done)
+    if done - self.base[1] < 8 or now - self.began < .05*(self.when - self.began): return False
+    step = (now - self.base[0])/(done - self.base[1])
+    if step*(self.n_iter - done) <= 1.1*(self.when - now): return False
+    self.needs = step*self.n_iter
+    return True
+
+@patch
 def after_batch(self:Deadline):
-    if time.time() > self.when: self.stop()
+    if time.time() > self.when or self._hopeless(): self.stop()
 
 @patch
 def after_portion(self:Deadline): self.after_batch() # of an epoch that is replayed
