@@ -272,7 +272,7 @@ def target_sentence(aim:Aim) -> str:
     "Whether a target was reached or by how much it was missed, and the other configurations tried."
     words = lambda reached: ', '.join(_reached_words(reached, aim.target))
     tried = '; '.join(f'"{k}" {words(v)}' for k, v in aim.tried.items())
-    head = f'{aim.row}: target {aim.target:.2f}, set before'
+    head = f'{aim.row}: target {aim.target:g}, set before'
     if aim.reached is None: return f'{head}, missing at full scale' + (f'; tried instead: {tried}.' if tried else '.')
     return f'{head}: {words(aim.reached)}.' + (f' Also tried: {tried}.' if tried else '')
 
@@ -289,7 +289,7 @@ def targets_in_short(
     "Targets that were reached or missed, and in one sentence those without a training."
     every = aims(study)
     waiting = [a for a in every if a.reached is None and not a.tried]
-    rest = ', '.join(f'{a.row} ({a.target:.2f})' for a in waiting)
+    rest = ', '.join(f'{a.row} ({a.target:g})' for a in waiting)
     return [target_sentence(a) for a in every if a not in waiting] + (
         [f'Targets of rows that are missing at full scale: {rest}.'] if waiting else [])
 
