@@ -94,6 +94,15 @@ def test_what_cannot_be_replayed_says_why(options, why, monkeypatch):
     assert fitted(create_run(**(base | options)), 'call', monkeypatch)[0].layout['not_captured'] == why
 
 
+def test_weights_that_a_user_froze_stay_as_they_are(monkeypatch):
+    monkeypatch.setenv('IMGSTUDY_CAPTURE', 'call')
+    learn = learner_of(run := create_run(**(base | dict(wd=.5, decay_all=True))))
+    first = next(learn.model.parameters()).requires_grad_(False)
+    before = first.clone()
+    fit(learn, run.recipe, lines=1)
+    assert torch.equal(first, before) and 'are frozen' in learn.layout['not_captured']
+
+
 def test_on_a_cpu_fastais_loop_trains(monkeypatch):
     monkeypatch.delenv('IMGSTUDY_CAPTURE', raising=False)
     learn = learner_of(run := create_run(**base))

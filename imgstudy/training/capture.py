@@ -117,6 +117,11 @@ def proven(self:Step) -> tuple: # a function that replays the step; the largest 
     return replay, gap
 
 # %% ../../nbs/43_capture.ipynb #9dbc823f
+def _partly_frozen(learn): # a step updates the layers of one depth together
+    states = {}
+    for g in getattr(learn, 'groups', ()): states.setdefault(g.depth, set()).update(p.requires_grad for p in g.params)
+    return any(len(s) > 1 for s in states.values())
+
 def _reason(learn): # '' if nothing stands against it
     "Why no epoch of `learn` can be done by calling or replaying a `Step`."
     dl, layout = learn.dls.train, learn.layout
@@ -124,6 +129,7 @@ def _reason(learn): # '' if nothing stands against it
     if 'micro_batch' in layout: return 'a batch does not fit into memory at once'
     if layout.get('compiled'): return 'torch.compile makes its own recordings'
     if not (dl.drop_last and len(dl)): return 'the batches differ in size'
+    if _partly_frozen(learn): return 'some weights of a layer group are frozen'
     if optimiser_kind(learn.opt.opt) is None: return f'the optimiser is {type(learn.opt.opt).__name__}'
     return next((f'{cb.name} acts on each batch' for cb in learn.cbs.sorted('order') if objects(cb)), '')
 
