@@ -187,7 +187,7 @@ def test_a_checkpoint_of_format_1_begins_again(tmp_path, capsys):
     kept_in_format_1(tmp_path, run_id(run))
     assert train(run, root=tmp_path).info['cost']['resumed'] == []
     (line,) = [l for l in capsys.readouterr().out.splitlines() if 'not used' in l]
-    assert line.startswith('The checkpoint after epoch 2 is not used:') and 'format was 1, now 2' in line
+    assert line.startswith('The checkpoint after epoch 2 is not used:') and 'format was 1, now 3' in line
 
 def test_a_checkpoint_with_a_class_that_is_gone_begins_again(tmp_path, monkeypatch, capsys):
     run, module = create_run(**{**quick, 'epochs': 1}), types.ModuleType('imgstudy.gone')
@@ -204,7 +204,7 @@ def test_a_stack_of_format_1_begins_again(tmp_path, capsys):
     file = kept_in_format_1(tmp_path, stack_id(runs), runs=[dict(run_to_dict(r), field_that_is_gone=1) for r in runs])
     assert kept_stacks(tmp_path) == []
     assert [r.outcome for r in train_stacked(runs, tmp_path)] == ['finished', 'finished'] and not file.exists()
-    assert 'format was 1, now 2' in capsys.readouterr().out
+    assert 'format was 1, now 3' in capsys.readouterr().out
 
 
 # deadline
