@@ -144,5 +144,6 @@ def test_rows_trained_on_all_images():
     "Two studies trained on all 50,000 images, and the folds of Cats vs Dogs on four fifths: full has no validation images, small has."
     whole = {(s, row) for s in studies for row, rs in study_runs(s, 'full', 1).items() if rs[0].valid == 0}
     assert {s for s, _ in whole} == {'cats_dogs_optimizers', 'cifar100_baseline', 'cifar100_schedules', 'cifar100_deeper',
-                                     'cifar100_classwise', 'stl5_transfer', 'cifar10_scratch_vs_resnet18'}
+                                     'cifar100_classwise', 'stl5_transfer', 'cifar10_scratch_vs_resnet18', 'tuned'}
+    assert all('Nesterov' in row for s, row in whole if s == 'tuned')
     assert all(r.valid is None for s in studies for rs in study_runs(s, 'small', 1).values() for r in rs)
