@@ -1,5 +1,4 @@
 "A step as a function of tensors does what fastai's loop does, for every option of a recipe; on a GPU it is captured, and says so."
-import math
 import pytest, torch
 from fastai.basics import Callback
 from imgstudy.core import seed_everything
@@ -7,14 +6,14 @@ from imgstudy.data.loaders import create_dls
 from imgstudy.data.split import load_data, part_of
 from imgstudy.study.create import create_run
 from imgstudy.training import capture
-from imgstudy.training.capture import CaptureFailed, Engine
-from imgstudy.training.checkpoint import Paused
+from imgstudy.training.capture import CaptureFailed
 from imgstudy.training.fit import Diverged, fit
 from imgstudy.training.learner import create_learner
 from imgstudy.training.stacked import fit_stacked, stack_learners
 from imgstudy.training.step import Step
 from imgstudy.training.train import train
 from imgstudy.training.train_stacked import train_stacked
+from kills import kill_after
 from safetensors.torch import load_file
 
 base = dict(dataset='digits', model='lenet5', epochs=2, precision='fp32', subset=200, bs=32, augment='none')
@@ -144,17 +143,7 @@ def test_killed_after_an_epoch_it_ends_with_the_same_bits(tmp_path, monkeypatch)
     monkeypatch.setenv('IMGSTUDY_CAPTURE', 'call')
     run = create_run(**(base | dict(epochs=4, augment='basic', ema=.9, model='cnn_custom')))
     whole = train(run, root=tmp_path/'whole')
-    from imgstudy.training import train as module
-    from imgstudy.training.checkpoint import Checkpoint
-    monkeypatch.setattr(Checkpoint, 'every', 0)
-    class Killed(BaseException): pass
-    class Kill(Callback):
-        order = 95
-        def after_epoch(self):
-            if self.epoch == 1: raise Killed
-    monkeypatch.setattr('imgstudy.training.train.event_cbs', lambda *a, **k: [Kill()])
-    with pytest.raises(Killed): train(run, root=tmp_path/'cut')
-    monkeypatch.setattr('imgstudy.training.train.event_cbs', lambda *a, **k: [])
+    kill_after(2, monkeypatch, lambda: train(run, root=tmp_path/'cut'))
     cut = train(run, root=tmp_path/'cut')
     assert cut.info['cost']['resumed'] == [2]
     a, b = (load_file(r.path/'weights.safetensors') for r in (whole, cut))

@@ -1,5 +1,6 @@
 "What must hold on a GPU."
 import pytest, torch
+from kills import kill_after
 from safetensors.torch import load_file
 from imgstudy.training.train import train
 from imgstudy.study.create import create_run
@@ -67,19 +68,9 @@ def test_a_captured_training_has_the_bits_of_called_steps(options, tmp_path, mon
 
 @pytest.mark.cuda
 def test_a_captured_training_that_was_killed_ends_with_the_same_bits(tmp_path, monkeypatch):
-    from fastai.basics import Callback
-    from imgstudy.training.checkpoint import Checkpoint
     run = _run(model='cnn3', dropout=.2)
     whole = train(run, root=tmp_path/'whole')
-    monkeypatch.setattr(Checkpoint, 'every', 0)
-    class Killed(BaseException): pass
-    class Kill(Callback):
-        order = 95
-        def after_epoch(self):
-            if self.epoch == 0: raise Killed
-    monkeypatch.setattr('imgstudy.training.train.event_cbs', lambda *a, **k: [Kill()])
-    with pytest.raises(Killed): train(run, root=tmp_path/'cut')
-    monkeypatch.setattr('imgstudy.training.train.event_cbs', lambda *a, **k: [])
+    kill_after(1, monkeypatch, lambda: train(run, root=tmp_path/'cut'))
     cut = train(run, root=tmp_path/'cut')
     assert cut.info['model']['captured'] is True and cut.info['cost']['resumed'] == [1]
     assert all(torch.equal(a, b) for a, b in zip(_weights(whole).values(), _weights(cut).values()))

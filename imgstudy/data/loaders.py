@@ -95,6 +95,7 @@ def _rows_of(pixels, dataset):
     rows = pixels.rows([path for path, _ in dataset.items])
     return rows if (rows >= 0).all() else None
 
+# %% ../../nbs/16_loaders.ipynb #bb6738a6
 class PixelDL(TfmdDL):
     "A fastai DataLoader whose batches are rows of `pixels`; on a GPU, NumPy shuffles: fastai's way takes longer."
     def __init__(self, dataset, bs=64, pixels=None, **kwargs):

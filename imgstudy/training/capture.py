@@ -185,7 +185,7 @@ def prepare(self:Engine):
 
 @patch
 def _fall_back(self:Engine, e):
-    self.failed, self.run = str(e).splitlines()[0], self.step
+    self.failed, self.run = (str(e) or type(e).__name__).splitlines()[0], self.step
     print(f'The training step is not captured ({self.failed}): each step is launched from Python, which is slower.',
           flush=True)
 
@@ -229,7 +229,7 @@ def replaying(
     learn:Learner, # a `StudyLearner`
     make=Step,     # makes the step
 ):
-    "Let an `Engine` do the epochs of `learn` within the block, and note in its `layout` whether they were captured."
+    "Let an `Engine` do the epochs of `learn` within the block; it notes in `layout` whether they are captured."
     learn.engine = Engine(learn, make)
     try: yield
     finally:

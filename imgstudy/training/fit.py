@@ -36,6 +36,7 @@ def epoch_line(
     values = [f"{k.replace('_', ' ')} {row[k]:.4f}" for k in shown if not math.isnan(row[k])]
     return ', '.join([*values, f"{row['seconds']:.1f} s"])
 
+# %% ../../nbs/46_fit.ipynb #e0bd46ba
 class History(Callback):
     "Collect one row per epoch in `rows`, and print about `lines` of them."
     order, kept = 52, ['rows', 'images'] # after the Recorder, before whatever may end the training

@@ -186,8 +186,7 @@ class Average:
         self.pairs = [(join([own[name_of[id(p)]] for p in c.params]), c.weights) for c in chunks]
         buffers = zip(self.module.state_dict().items(), model.state_dict().values())
         self.buffers = [(a, b) for (k, a), b in buffers if k not in own]
-        self.weights = None # float32, [steps]: 1 - decay
-    def table(self, n): # before an epoch of `n` steps
+    def table(self, n) -> list: # 1 - decay for each of the `n` steps of the coming epoch
         done = self.cb.steps
         return [1 - self.cb.average.get_decay(done + i + 1) for i in range(n)]
     def update(self, weight): # a tensor
