@@ -93,13 +93,16 @@ class Recipe:
     tta: int|None = Field(None, ge=1)                        # augmented views averaged into each test prediction
     patience: int|None = Field(None, ge=1)                   # epochs without better validation accuracy until stop
     min_epochs: int|None = Field(None, ge=1)                 # earliest epoch after which to stop; None: 1
-    tune: Literal['all', 'head', 'gradual']|None = None      # which layers train; None: all
+    tune: Literal['all', 'head', 'gradual', 'probe', 'probe_then_all']|None = None # what is trained; None: all layers
+    freeze_norm: bool|None = None                            # True: batch norm uses its loaded statistics throughout
     frozen_epochs: int|None = Field(None, ge=1)              # epochs with only the head training, before `epochs`
     layer_decay: float|None = Field(None, gt=0, le=1)        # learning rate of a layer group relative to the next
     __repr__ = _repr_given
     def __post_init__(self): _check_recipe(self)
 
 # %% ../nbs/01_runs.ipynb #c30f1af5
+_fitted_heads = 'probe', 'probe_then_all' # values of `tune` that begin with a logistic regression
+
 def total_epochs(recipe) -> int:
     "All epochs of a `Recipe`: those with frozen layers and those after them."
     return recipe.epochs + (recipe.frozen_epochs or 0)
@@ -116,9 +119,11 @@ def _check_recipe(r):
     if r.min_epochs and r.min_epochs > total_epochs(r):
         raise ValueError(f'`min_epochs` {r.min_epochs} is more than the {total_epochs(r)} epochs there are, '
                          'so nothing could stop early: lower it.')
-    if r.frozen_epochs and r.tune in ('head', 'gradual'):
+    if r.frozen_epochs and r.tune not in (None, 'all'):
         raise ValueError(f'`frozen_epochs` come before all layers train, but tune={r.tune!r} says otherwise: '
                          'leave one of them out.')
+    if r.head_init and r.tune in _fitted_heads:
+        raise ValueError(f'`head_init` draws a head, and tune={r.tune!r} fits one: leave `head_init` out.')
 
 # %% ../nbs/01_runs.ipynb #b4ee9aff
 _Normalization = Literal['dataset', 'none', 'imagenet', 'half', 'clip', 'dpn', 'sat493m']
@@ -150,6 +155,19 @@ class Run:
                              f'not {self.fold}.')
         if self.valid == 0 and self.recipe.patience: raise ValueError(
             '`patience` stops by the accuracy on validation images, and valid=0 leaves none: leave one of them out.')
+        if self.recipe.tune in _fitted_heads: _check_fitted(self)
+
+def _check_fitted(run):
+    "Raise `ValueError` unless the head of `run` can be fitted to features of loaded weights."
+    tune = run.recipe.tune
+    if run.init == 'scratch': raise ValueError(
+        f"tune={tune!r} fits a head to the features of pretrained weights: give init='imagenet', 'file:PATH' or "
+        "'run:ID'.")
+    if run.valid == 0: raise ValueError(
+        f'tune={tune!r} chooses its strength of regularisation on validation images, and valid=0 leaves none: leave '
+        'one of them out.')
+    if tune == 'probe' and run.seed: raise ValueError(
+        'A probe draws nothing from `seed`: leave it at 0, and repeat over `split_seed` or `folds`.')
 
 # %% ../nbs/01_runs.ipynb #e1fb2188
 def fields_of(cls) -> set:
@@ -197,11 +215,13 @@ def seed_runs(
     run:Run, # what to train
     seeds,   # their number (counted from 0), or a list of seeds
 ) -> list: # one Run per seed
-    "`run` with each of the `seeds`."
+    "`run` with each of the `seeds`; a probe, which draws nothing, with each as `split_seed`."
     if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds > 0: seeds = range(seeds)
     if isinstance(seeds, str) or not seeds or isinstance(seeds, (bool, int, float)):
         raise StudyError(f'`seeds` must be a number of at least 1 or a list of seeds, not {seeds!r}. With papermill, '
                          "a number is -p seeds 3 and a list is -y 'seeds: [0, 1, 2]'.")
     if len(set(seeds)) < len(seeds):
         raise StudyError(f'`seeds` names a seed twice: {seeds!r}. The same seed gives the same result again.')
-    return [run_from_dict({**run_to_dict(run), 'seed': s}) for s in seeds]
+    # a probe draws nothing from its seed: what can be repeated is the split
+    varied = 'split_seed' if run.recipe.tune == 'probe' else 'seed'
+    return [run_from_dict({**run_to_dict(run), varied: s}) for s in seeds]

@@ -32,6 +32,25 @@ def _defaults(data, model) -> dict: # field of `Run` -> value
     normalize = norm_name(model.prepare['mean'], model.prepare['std'])
     return fields | dict(normalize=normalize, interpolation=model.prepare['interpolation'])
 
+# %% ../../nbs/60_create.ipynb #5986c0c2
+_no_training = 'A probe is one logistic regression on features of unchanged images: leave out {}.'
+
+def _recipe(model, given) -> dict: # fields of `Recipe`
+    "The recipe of `model` with what is `given`, as far as what is tuned allows."
+    tune = given.get('tune')
+    own = {k: v for k, v in model.recipe.items() if k != 'head_init' or tune not in ('probe', 'probe_then_all')}
+    if tune == 'probe':
+        if other := sorted(set(given) - {'tune'}): raise StudyError(_no_training.format(', '.join(other)))
+        return dict(tune=tune, epochs=1)
+    if tune == 'probe_then_all': own |= dict(lr=Recipe(**own).lr/10, layer_decay=.7)
+    return {**own, **given}
+
+def _plain_images(given) -> dict: # fields of `Run`
+    "What is `given` for a probe, without augmentation."
+    fixed = [k for k in ('augment', 'torch_compile') if k in given]
+    if fixed: raise StudyError(_no_training.format(', '.join(fixed)))
+    return {**given, 'augment': 'none'}
+
 # %% ../../nbs/60_create.ipynb #5f311dda
 def create_run(
     **params, # fields of `Run` and `Recipe`; None stands for the default
@@ -40,8 +59,9 @@ def create_run(
     params = {k: v for k, v in params.items() if v is not None}
     run = make_run(**params)
     data, model = get_dataset(run.dataset), models[run.model]
-    recipe = {**model.recipe, **{k: v for k, v in params.items() if k in fields_of(Recipe)}}
+    recipe = _recipe(model, {k: v for k, v in params.items() if k in fields_of(Recipe)})
     given = {k: v for k, v in params.items() if k in fields_of(Run)}
+    if run.recipe.tune == 'probe': given = _plain_images(given)
     run = checked(Run, **{**_defaults(data, model), **given, 'recipe': checked(Recipe, **recipe),
                           'dataset': _absolute(run.dataset, 'folder:'), 'init': _absolute(run.init, 'file:')})
     _check_run(run)
