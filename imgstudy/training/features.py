@@ -40,8 +40,9 @@ def head_name(
 def create_body(
     model, # a network
 ) -> nn.Module: # maps images [n, 3, size, size] to features [n, d]
-    "A copy of `model` without its last layer, in evaluation mode."
+    "A copy of `model` without its last layer and its hooks, in evaluation mode."
     body = copy.deepcopy(model).eval().requires_grad_(False)
+    for hooks in (body._forward_pre_hooks, body._forward_hooks): hooks.clear() # such as those of `use_autocast`
     body.set_submodule(head_name(body), nn.Identity())
     return body
 

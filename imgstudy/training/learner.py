@@ -48,7 +48,8 @@ class ParamGroup:
 
 def by_depth(recipe:Recipe) -> bool:
     "Whether `recipe` treats layers differently by depth."
-    return recipe.tune in ('head', 'gradual') or bool(recipe.frozen_epochs) or recipe.layer_decay is not None
+    in_parts = recipe.tune in ('head', 'gradual', 'probe')
+    return in_parts or bool(recipe.frozen_epochs) or recipe.layer_decay is not None
 
 # %% ../../nbs/40_learner.ipynb #97d0e6a1
 def param_groups(

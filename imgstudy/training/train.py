@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['predict_test', 'describe_data', 'describe_cost', 'describe_model', 'check_data', 'test_share', 'OutOfMemory',
-           'free_memory', 'make_record', 'train', 'train_once', 'train_all']
+           'free_memory', 'in_time', 'make_record', 'train', 'train_once', 'train_all']
 
 # %% ../../nbs/48_train.ipynb #9f365d98
 import gc, math, time
@@ -22,6 +22,7 @@ from ..records.record import Record, is_finished, pack_predictions, read_record,
 from .learner import *
 from .checkpoint import *
 from .fit import *
+from .probe import *
 
 # %% ../../nbs/48_train.ipynb #605921d4
 def _one_view(learn, dl): return learn.get_preds(dl=dl, act=lambda x: x.float().log_softmax(1))
@@ -70,9 +71,9 @@ def describe_model(
     epoch:int, # of the weights kept, from 1
 ) -> dict:
     "Parameters and operations of the model, how many parameters were trained, precision and memory layout."
-    last = first_trained(run.recipe, epoch - 1, learn.groups[-1].top)
+    last, network = first_trained(run.recipe, epoch - 1, learn.groups[-1].top), network_of(learn)
     trained = sum(p.numel() for g in learn.groups for p in g.params if g.depth >= last)
-    return dict(parameters=count_params(learn.model), trained=trained, flops=count_flops(learn.model, run.size),
+    return dict(parameters=count_params(network), trained=trained, flops=count_flops(network, run.size),
                 **learn.layout)
 
 # %% ../../nbs/48_train.ipynb #8113304e
@@ -120,7 +121,10 @@ def _attempt(run, data, root, start, most): # most: images through the model at 
     keep, *cbs = _watchers(run, data, root, learn, start)
     most = most or (keep.found or {}).get('layout', {}).get('micro_batch')
     if most: split_batches(learn, most)
-    try: return learn, fit(learn, run.recipe, _label(data, run), cbs=[keep, *cbs]), keep
+    try:
+        if suits_features(run, learn.model): use_features(learn, run, data, in_time)
+        if run.recipe.tune == 'probe_then_all': start_from_probe(learn, run, data, in_time)
+        return learn, fit(learn, run.recipe, _label(data, run), cbs=[keep, *cbs]), keep
     except RuntimeError as e:
         if not is_out_of_memory(e): raise
     error = OutOfMemory('Memory does not do even for one image at a time: take a smaller model or a smaller `size`.')
@@ -146,6 +150,24 @@ def free_memory():
     gc.collect()
     if torch.cuda.is_available(): torch.cuda.empty_cache()
 
+# %% ../../nbs/48_train.ipynb #d8a7f6e0
+def in_time():
+    "Raise `Paused` after the deadline."
+    if time.time() > deadline(): raise Paused('Paused while features were computed: those that are done are kept, and '
+                                              'the same command goes on.')
+
+def _probed(run, data, root, start):
+    "The Learner of `run` with a fitted head, its History, and a Checkpoint that counts the time and is not written."
+    seed_everything(run.seed)
+    learn = create_learner(run, create_dls(run, data), root)
+    keep = Checkpoint(checkpoint_file(run, root), {}, device=learn.dls.device)
+    keep.start = start
+    use_features(learn, run, data, in_time)
+    history = History()
+    history.rows, history.images, history.best_epoch = [fit_head(learn, data)], len(data.of('train')), 1
+    print(f'{_label(data, run)} {epoch_line(history.rows[0])}', flush=True)
+    return learn, history, keep
+
 # %% ../../nbs/48_train.ipynb #c40cb527
 def _train(run, data, root):
     "The record of `run`, and its weights."
@@ -155,7 +177,7 @@ def _train(run, data, root):
     if time.time() >= deadline(): raise Paused(f'Paused before {run_id(run)} began: the deadline has passed.')
     data = data or load_data(run)
     check_data(run, data, root)
-    learn, history, keep = _fitted(run, data, root, start)
+    learn, history, keep = (_probed if run.recipe.tune == 'probe' else _fitted)(run, data, root, start)
     return make_record(run, data, learn, history, keep)
 
 def make_record(
@@ -167,11 +189,13 @@ def make_record(
 ) -> tuple: # Record, and a dict of the weights
     "Test `learn` and make the finished record of `run`."
     predictions, test_cost = predict_test(learn, data, run.recipe.tta)
+    features = getattr(learn, 'features', None)
     info = dict(data=describe_data(data), init=describe_init(learn.loaded),
                 model=describe_model(learn, run, history.best_epoch), cost=describe_cost(history, keep) | test_cost,
                 best_epoch=history.best_epoch, environment=environment(learn.dls.device))
+    if features: info |= dict(features=features.cost, probe=getattr(learn, 'probe', None))
     metrics = compute_metrics(*(predictions[k] for k in ('target', 'pred', 'log_probs')))
-    return Record(run, 'finished', metrics, info, pd.DataFrame(history.rows), predictions), learn.model.state_dict()
+    return Record(run, 'finished', metrics, info, pd.DataFrame(history.rows), predictions), network_of(learn).state_dict()
 
 # %% ../../nbs/48_train.ipynb #8619c3cc
 def train(
