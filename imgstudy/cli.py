@@ -17,7 +17,7 @@ from .html import *
 from .data.datasets import datasets_table, get_dataset
 from .data.split import load_data
 from .data.audit import audit_page
-from .models.zoo import models_table
+from .models.zoo import models_table, weights_table
 from .records.record import read_records, verify_record
 from .records.find import committed_records, find_records, get_record, records_in, sound_records
 from .stats.seeds import with_intervals
@@ -60,9 +60,11 @@ def studies_():
     _show(studies_table().drop(columns='source'))
 
 @command
-def models_():
+def models_(
+    weights:store_true=False, # list instead where ImageNet weights are, or which package or file is missing
+):
     "List the models: family, image size in pixels, parameters, operations, published accuracy."
-    _show(models_table())
+    _show(weights_table() if weights else models_table())
 
 @command
 def datasets_():

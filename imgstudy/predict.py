@@ -47,6 +47,7 @@ class Predictor:
     classes: list      # class names in the order of the logits
     size: int          # image side in pixels
     interpolation: str # used to resize images
+    weights: dict|None = None # name, source and licence of the weights that the training started from
     @property
     def bs(self):
         "Images per batch, limited by memory: 256 of 64 pixels, 41 of 224."
@@ -61,7 +62,8 @@ def load_predictor(
     record = record if isinstance(record, Record) else read_record(record)
     model, run, data = load_model(record), record.run, record.info['data']
     model = FromPixels(model, *norm_stats(run.normalize, SimpleNamespace(**data))).eval()
-    return Predictor(record.id, run.dataset, model, data['classes'], run.size, run.interpolation or 'bilinear')
+    return Predictor(record.id, run.dataset, model, data['classes'], run.size, run.interpolation or 'bilinear',
+                     record.info.get('init', {}).get('weights')) # older records do not say whose weights they are
 
 # %% ../nbs/33_predict.ipynb #829aca78
 def _from_array(a):
@@ -271,7 +273,8 @@ def _describe(predictor, path, gap, n):
                 interpolation=p.interpolation,
                 input='float32 [n, 3, size, size], RGB, values in [0, 1]', normalisation='inside',
                 output='logits [n, classes]', checked=dict(images=n, largest_difference=gap),
-                versions={k: v for k in packages if (v := version(k))})
+                versions={k: v for k in packages if (v := version(k))},
+                **(dict(started_from=p.weights) if p.weights else {}))
 
 # %% ../nbs/33_predict.ipynb #9b95ae82
 def export_model(

@@ -11,7 +11,7 @@ from imgstudy.study.create import create_run
 from imgstudy.models.zoo import create_light
 
 # Parameters with so many classes. 1000 classes: as torchvision states them (convnext_*, vit_b_16, resnet18, mobilenet_*,
-# efficientnet_v2_s), or timm's results file for those that torchvision lacks (vit_tiny, vit_small: 5.72 and 22.05 million). The others: by hand.
+# efficientnet_v2_s), or timm's results file for those that torchvision lacks (vit_tiny, vit_small: 5.72 and 22.05 million; efficientnet_lite*: 4.65, 5.42 and 6.09). The others: by hand.
 def convnext_by_hand(depths, dims, patch, n_out):
     "Stem with its norm, blocks of 8 d d + 58 d, norm and 2x2 convolution between stages, norm and classifier."
     down = sum(2*a + 4*a*b + b for a, b in zip(dims, dims[1:]))
@@ -36,7 +36,8 @@ parameters = dict(
     convnext=(convnext_by_hand((2, 2, 2, 2), (16, 32, 64, 128), 2, 10), 10),
     convnext_atto=(convnext_by_hand((2, 2, 6, 2), (40, 80, 160, 320), 4, 1000), 1000), convnext_tiny=cn_t, convnext_small=cn_s, convnext_base=cn_b,
     convnext_t_22k=cn_t, convnext_t_22k_1k=cn_t, convnext_t_1k=cn_t, convnext_s_22k=cn_s, convnext_b_22k=cn_b, convnext_b_22k_1k=cn_b,
-    resnet18=resnet18, resnet18_tv=resnet18, mobilenetv2=mobilenetv2, mobilenetv2_keras=mobilenetv2,
+    resnet18=resnet18, resnet18_tv=resnet18, resnet18_cntk_cut=resnet18, resnet18_cntk=(11_689_512 + 2*(9*512**2 + 2*512), 1000), mobilenetv2=mobilenetv2, mobilenetv2_keras=mobilenetv2,
+    efficientnet_lite0=(4_652_008, 1000), efficientnet_lite1=(5_416_680, 1000), efficientnet_lite2=(6_092_072, 1000),
     mobilenetv3_s=(2_542_856, 1000), efficientnetv2_s=(21_458_488, 1000),
     resnet18_32=(11_689_512 - 147*64 + 27*64 - 990*513, 10), mobilenetv2_32=(3_504_872 - 990*1281, 10))
 

@@ -88,7 +88,7 @@ def test_no_network_blocks_what_needs_it(tmp_path, here, monkeypatch):
     def closed(request, timeout): asked.append(request.full_url); raise OSError('Network is unreachable')
     monkeypatch.setenv('IMGSTUDY_DATA', str(tmp_path/'data'))
     monkeypatch.setattr(needs, 'urlopen', closed)
-    monkeypatch.setattr(needs, 'try_to_load_from_cache', lambda *args: None)
+    monkeypatch.setattr('imgstudy.models.weights.try_to_load_from_cache', lambda *args: None)
     needs.answers.cache_clear()
     runs = [create_run(**quick | dict(model=m, size=32, init='imagenet')) for m in ('resnet18', 'mobilenetv3_s')] + runs_of(1)
     states = sweep(runs, tmp_path/'runs', backend=here, runner=counted)

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['timm_aliases', 'get_timm_cfg', 'sketch_timm', 'is_depthwise', 'largest_reduction', 'check_timm', 'create_timm',
-           'adapt_timm', 'timm_model', 'create_resnet18_32', 'adapt_resnet18_32', 'create_mobilenetv2_32']
+           'adapt_timm', 'timm_model', 'convert_cntk', 'convert_cntk_cut', 'create_resnet18_32', 'adapt_resnet18_32',
+           'create_mobilenetv2_32']
 
 # %% ../../nbs/26_timm.ipynb #df6e99c0
 import pandas as pd, sys, timm, torch
@@ -152,6 +153,9 @@ timm_aliases = { # name: (timm's name, fields that a sketch would give, recipe)
     'mobilenetv2':       ('mobilenetv2_100.ra_in1k',           _dw,    _mobile),
     'mobilenetv3_s':     ('mobilenetv3_small_100.lamb_in1k',   _dw,    _mobile),
     'efficientnetv2_s':  ('tf_efficientnetv2_s.in1k',          _dw,    _mobile),
+    'efficientnet_lite0': ('tf_efficientnet_lite0.in1k',       _dw,    _mobile),
+    'efficientnet_lite1': ('tf_efficientnet_lite1.in1k',       _dw,    _mobile),
+    'efficientnet_lite2': ('tf_efficientnet_lite2.in1k',       _dw,    _mobile),
 }
 for name, (tag, fields, recipe) in timm_aliases.items(): models.add(timm_model(tag, name=name, recipe=recipe, **fields))
 
@@ -161,6 +165,25 @@ models.add(timm_model('mobilenetv2_100', name='mobilenetv2_keras', recipe=_mobil
                       weights='mobilenetv2_100.imagenet', # not a tag of timm: the name of a file
                       make=partial(create_timm, 'mobilenetv2_100', pad_type='same'),
                       source='Sandler et al. 2018, MobileNetV2; weights Google, as in Keras'))
+
+# %% ../../nbs/26_timm.ipynb #9ad18309
+def convert_cntk(state):
+    "Weights of CNTK with the counter that PyTorch's batch norm has beside its statistics."
+    seen = {k.replace('running_var', 'num_batches_tracked'): torch.tensor(0) for k in state if 'running_var' in k}
+    return {**state, **seen}
+
+def convert_cntk_cut(state):
+    "Those of `convert_cntk` without the third block of the last stage, which `resnet18` does not have."
+    return {k: v for k, v in convert_cntk(state).items() if not k.startswith('layer4.2.')}
+
+# %% ../../nbs/26_timm.ipynb #6e6840f3
+_cntk = dict(recipe=_cnn, **_plain, weights='resnet18_2223.imagenet') # not a tag of timm: the name of a file
+_microsoft = 'weights Microsoft, CNTK (NuGet Microsoft.ML.DnnImageFeaturizer.ResNet18 0.23.1)'
+models.add(timm_model('resnet18.a1_in1k', name='resnet18_cntk', convert=convert_cntk, # a1_in1k: its size, mean and std
+                      make=partial(create_timm, 'resnet18.a1_in1k', layers=(2, 2, 2, 3)), **_cntk,
+                      source=f'He et al. 2016, ResNet-18 with a third block in its last stage; {_microsoft}'))
+models.add(timm_model('resnet18.a1_in1k', name='resnet18_cntk_cut', convert=convert_cntk_cut, **_cntk,
+                      source=f'He et al. 2016, ResNet-18; {_microsoft} without their last block'))
 
 # %% ../../nbs/26_timm.ipynb #47db3c98
 def create_resnet18_32(

@@ -105,7 +105,12 @@ def _model_text(record) -> str:
     run, model = record.run, record.info['model']
     source = models[run.model].source if run.model in models else 'a model of your own'
     size = f"{model['parameters']:,} parameters, {model['flops']/1e6:,.0f} MFLOPs an image of {run.size} pixels"
-    return f'`{run.model}` ({source}), {size}; started from {run.init}.'
+    return f'`{run.model}` ({source}), {size}; started from {run.init}{_weights_text(record)}.'
+
+def _weights_text(record) -> str: # older records do not say it
+    "Whose pretrained weights the training started from, and their licence."
+    weights = record.info.get('init', {}).get('weights')
+    return ' (weights {name}: {source}; licence {licence})'.format(**weights) if weights else ''
 
 def _data_text(record) -> str:
     "Name, images and classes of the data set."

@@ -8,15 +8,15 @@ __all__ = ['answers', 'weights_missing', 'data_here', 'data_missing', 'source_id
 # %% ../../nbs/71_needs.ipynb #70594bbf
 from fastai.data.external import fastai_path
 from functools import lru_cache
-from huggingface_hub import constants, try_to_load_from_cache
+from huggingface_hub import constants
 from pathlib import Path
-from timm.models import get_pretrained_cfg
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 from ..core import StudyError, cache_root, data_root
 from ..runs import Run
 from ..data.datasets import get_dataset
 from ..models.register import models
+from ..models.weights import find_weights, is_on_hub, weights_to_get
 from ..records.find import record_at
 
 # %% ../../nbs/71_needs.ipynb #3051d059
@@ -38,14 +38,9 @@ def _host(url): return '/'.join(url.split('/')[:3])
 def _imagenet_missing(run):
     tag = models[run.model].weights
     if tag is None: return f'there are no published ImageNet weights for {run.model}'
-    folder = data_root()/'weights'
-    if any(p.is_file() for p in folder.glob(f'{tag}.*')): return ''
-    try: cfg = get_pretrained_cfg(tag)
-    except RuntimeError: cfg = None # weights that are not timm's own, such as Google's
-    hub = cfg.hf_hub_id if cfg else None
-    if hub and isinstance(try_to_load_from_cache(hub, cfg.hf_hub_filename or 'model.safetensors'), str): return ''
-    if hub and answers(constants.ENDPOINT): return ''
-    return f'{folder}/{tag}.safetensors' + (f' (model.safetensors of https://huggingface.co/{hub})' if hub else '')
+    try: place, _ = find_weights(tag)
+    except StudyError as e: return str(e)
+    return '' if place or is_on_hub(tag) and answers(constants.ENDPOINT) else weights_to_get(tag)
 
 def _file_missing(run):
     path = Path(run.init[5:].strip()).expanduser()
@@ -54,7 +49,7 @@ def _file_missing(run):
 # %% ../../nbs/71_needs.ipynb #6ae7f36c
 _init_missing = dict(imagenet=_imagenet_missing, file=_file_missing)
 
-def weights_missing(run:Run) -> str: # the file to supply; '' if nothing is missing
+def weights_missing(run:Run) -> str: # what to install or supply; '' if nothing is missing
     "Which weights of `run` are neither on this machine nor available for download."
     return _init_missing.get(run.init.partition(':')[0], lambda run: '')(run)
 
