@@ -85,6 +85,10 @@ _tuned = (
 
 # %% ../../nbs/63_ours.ipynb #aaab53e0
 _resnet = dict(stopping_row, model='resnet18_tv', init='imagenet', wd=0., size=256)
+_cntk = dict(_resnet, model='resnet18_cntk_cut', subset=5000)
+_no_training = dict.fromkeys('epochs min_epochs patience opt schedule lr wd augment'.split()) # a probe has none of these
+_probe = dict(_no_training, tune='probe', small=_no_training)
+_then_all = dict(_no_training, tune='probe_then_all', epochs=5, freeze_norm=True, augment='none', small=dict(epochs=5))
 _regularised = dict(stopping_row, model='cnn3', bs=128, lr=1e-3, dropout=.5, wd=.01, **l2_everywhere)
 
 _rungs = (
@@ -95,6 +99,11 @@ _rungs = (
     *_changed('ResNet-18 on CIFAR-10', _resnet, dict(subset=1000, epochs=2), small_seeds=1,
               rate_a_tenth=dict(lr=1e-4), one_cycle=dict(schedule='one_cycle'), layer_decay=dict(layer_decay=.5),
               head_first=dict(frozen_epochs=1), images_of_32=dict(size=32), images_of_224=dict(size=224)),
+    *_changed('ResNet-18 of CNTK on CIFAR-10', _cntk, dict(subset=5000, epochs=5, size=128),
+              images_of_32=dict(size=32, small=dict(size=32)), images_of_64=dict(size=64, small=dict(size=64)),
+              images_of_128=dict(size=128), rate_a_tenth=dict(lr=1e-4),
+              batch_norm_frozen=dict(freeze_norm=True), probe=_probe, probe_then_all=_then_all,
+              pixels_not_normalised=dict(normalize='none')),
     *_changed('MobileNetV2 tuned as ResNet-18 was', dict(_resnet, model='mobilenetv2_keras', size=96),
               dict(subset=2000, epochs=6), small_seeds=1,
               rate_a_tenth=dict(lr=1e-4), one_cycle=dict(schedule='one_cycle'), layer_decay=dict(layer_decay=.5),
@@ -117,6 +126,27 @@ studies.add(Study('tuned', 'How much of each published gap was architecture, and
     'Recipes of today.', _tuned + _rungs,
     expected=(.01, .97), small=dict(small_without_stop, subset=4000),
     note='Learning rates were chosen by experience and on validation images, not searched.'));
+
+# %% ../../nbs/63_ours.ipynb #19000116
+_images = {'20 dog breeds': dict(dataset='stanford_dogs20', size=224),
+           'Cats vs Dogs': dict(cats_row, size=160, subset=2000),
+           'CIFAR-10': dict(dataset='cifar10', size=160, subset=5000)}
+_networks = {'EfficientNet-Lite0': 'efficientnet_lite0', 'MobileNetV2': 'mobilenetv2_keras',
+             'ResNet-18 of CNTK': 'resnet18_cntk'}
+_from_probe = dict(tune='probe_then_all', epochs=2, freeze_norm=True)
+
+def _transferred(how, **tuned) -> tuple: # of `Row`
+    "One row for each of the images and networks, tuned as `tuned` says."
+    return tuple(Row(f'{title}, {name}: {how}', dict(images, model=model, init='imagenet', **tuned))
+                 for title, images in _images.items() for name, model in _networks.items())
+
+studies.add(Study('transfer', 'What do pretrained weights give, by a linear probe and by all layers from there?', 'ours',
+    'Features of the frozen network and a logistic regression, whose strength validation images choose; then two '
+    'epochs of all layers from that head, with batch norm frozen, one cycle, and lower rates for early layers.',
+    _transferred('probe', tune='probe') + _transferred('all layers from the probe', **_from_probe),
+    expected=(.75, .98),
+    note='Cats, dogs and the breeds themselves are in ImageNet: the pretrained weights have seen such images, and those '
+         'of Stanford Dogs exactly. All images are enlarged copies.'));
 
 # %% ../../nbs/63_ours.ipynb #cac3ca8b
 _fracs = (.01, .05, .1, .25, .5, 1.)

@@ -35,7 +35,8 @@ def _smoke(params, start):
     subset = params.get('subset')
     few = max(10, round(200*subset)) if isinstance(subset, float) else 100 # at least one image of each digit
     dataset = 'digits_low' if start else _digits.get(params['dataset'], 'digits')
-    return {**params, **_no_stop, **size, 'dataset': dataset, 'subset': few, 'epochs': 1}
+    once = {} if params.get('tune') == 'probe' else dict(epochs=1) # a probe has no epochs that could be set
+    return {**params, **_no_stop, **size, **once, 'dataset': dataset, 'subset': few}
 
 def row_params(
     study,     # a `Study` or its name
@@ -109,8 +110,10 @@ def compare_study(
     **params,    # of all rows, such as epochs
 ) -> Study: # not registered
     "The question 'from scratch or transferred?' for the images of `dataset`."
-    inits = lambda m: ('scratch', 'imagenet') if models[m].weights else ('scratch',)
-    rows = tuple(Row(f'{m}, {i}', dict(params, dataset=dataset, model=m, init=i)) for m in names for i in inits(m))
+    starts = dict(scratch={}, imagenet=dict(tune=params.get('tune') or 'probe_then_all'))
+    inits = lambda m: starts if models[m].weights else ['scratch']
+    rows = tuple(Row(f'{m}, {i}', dict(params, dataset=dataset, model=m, init=i) | starts[i])
+                 for m in names for i in inits(m))
     title = get_dataset(dataset).title
     if not rows: raise StudyError('Name at least one model to compare, such as lenet_modern.')
     return Study(f'compare {title}', f'What suits {title}: trained from scratch, or transferred?', 'ours',
