@@ -64,7 +64,7 @@ def models_(
     weights:store_true=False, # list instead where ImageNet weights are, or which package or file is missing
 ):
     "List the models: family, image size in pixels, parameters, operations, published accuracy."
-    _show(weights_table() if weights else models_table())
+    _show(weights_table().drop(columns='source') if weights else models_table())
 
 @command
 def datasets_():

