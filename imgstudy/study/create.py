@@ -42,7 +42,7 @@ def _recipe(model, given) -> dict: # fields of `Recipe`
     if tune == 'probe':
         if other := sorted(set(given) - {'tune'}): raise StudyError(_no_training.format(', '.join(other)))
         return dict(tune=tune, epochs=1)
-    if tune == 'probe_then_all': own |= dict(lr=Recipe(**own).lr/10, layer_decay=.7)
+    if tune == 'probe_then_all': own |= dict(lr=Recipe(**own).lr/10, layer_decay=.7, freeze_norm=True)
     return {**own, **given}
 
 def _plain_images(given) -> dict: # fields of `Run`
@@ -114,6 +114,13 @@ def _inits(sources, init, n):
         "or init='imagenet', 'file:PATH' or 'run:ID'.")
     return [f'run:{run_id(s)}' for s in sources] or [init]*n
 
+_own_start = {'tune', 'frozen_epochs', 'head_init', 'valid'} # with one of these a caller says how the head starts
+
+def _from_fitted_head(params):
+    "`params`, with all layers trained from a fitted head unless they say otherwise."
+    given = {k for k, v in params.items() if v is not None}
+    return params if given & _own_start else {**params, 'tune': 'probe_then_all'}
+
 def plan_transfer(
     source:str=None,    # a data set to train on first; None: the weights come from `init`
     init:str=None,      # of the transferred runs
@@ -127,8 +134,8 @@ def plan_transfer(
     first = create_run(model=shared.get('model'), dataset=source, **(source_with or {})) if source else None
     sources = seed_runs(first, seeds) if source else []
     scratch = seed_runs(create_run(**{**shared, **(scratch_with or {})}), seeds)
-    inits = _inits(sources, init, len(scratch))
-    transfer = [create_run(**{**shared, **(transfer_with or {})}, seed=r.seed, init=i) for r, i in zip(scratch, inits)]
+    inits, there = _inits(sources, init, len(scratch)), _from_fitted_head({**shared, **(transfer_with or {})})
+    transfer = [create_run(**there, seed=r.seed, init=i) for r, i in zip(scratch, inits)]
     if part_of(scratch[0]) != part_of(transfer[0]): raise StudyError(
         'Both sides of a pair must see the same images: give dataset, subset, valid, split_seed and folds for both.')
     return sources, scratch, transfer

@@ -88,7 +88,7 @@ _resnet = dict(stopping_row, model='resnet18_tv', init='imagenet', wd=0., size=2
 _cntk = dict(_resnet, model='resnet18_cntk_cut', subset=5000)
 _no_training = dict.fromkeys('epochs min_epochs patience opt schedule lr wd augment'.split()) # a probe has none of these
 _probe = dict(_no_training, tune='probe', small=_no_training)
-_then_all = dict(_no_training, tune='probe_then_all', epochs=5, freeze_norm=True, augment='none', small=dict(epochs=5))
+_then_all = dict(_no_training, tune='probe_then_all', epochs=5, augment='none', small=dict(epochs=5))
 _regularised = dict(stopping_row, model='cnn3', bs=128, lr=1e-3, dropout=.5, wd=.01, **l2_everywhere)
 
 _rungs = (
@@ -133,7 +133,7 @@ _images = {'20 dog breeds': dict(dataset='stanford_dogs20', size=224),
            'CIFAR-10': dict(dataset='cifar10', size=160, subset=5000)}
 _networks = {'EfficientNet-Lite0': 'efficientnet_lite0', 'MobileNetV2': 'mobilenetv2_keras',
              'ResNet-18 of CNTK': 'resnet18_cntk'}
-_from_probe = dict(tune='probe_then_all', epochs=2, freeze_norm=True)
+_from_probe = dict(tune='probe_then_all', epochs=2)
 
 def _transferred(how, **tuned) -> tuple: # of `Row`
     "One row for each of the images and networks, tuned as `tuned` says."

@@ -106,6 +106,16 @@ def batch_size(
     "Images per batch; our choice: on a CPU small batches stay in its caches."
     return 32 if torch.device(device).type == 'cpu' else max(32, 2**22//size**2)
 
+# %% ../../nbs/38_features.ipynb #d0157ec5
+@torch.no_grad()
+def _check_last(network, body, x):
+    "Raise `StudyError` unless the head, on the features of `x`, gives the logits of `network`."
+    whole = copy.deepcopy(network).cpu().eval()
+    ours, logits = whole.get_submodule(head_name(whole))(body(x)), whole(x).float()
+    if not (ours - logits).abs().max() <= .05*logits.abs().max() + 1e-3: raise StudyError(
+        f"What {type(network).__name__} returns is not what its last linear layer gives: choose another model, or "
+        "tune='all'.")
+
 # %% ../../nbs/38_features.ipynb #d550fbd0
 class Extractor:
     "A frozen body that maps images (uint8, [n, size, size, 3], NumPy) to features (float32, [n, d], NumPy)."
@@ -120,8 +130,10 @@ class Extractor:
         self.precision, self.bs = features_precision(run.precision, self.device), batch_size(run.size, self.device)
         self.mean, self.std = (torch.tensor(v, dtype=torch.float32, device=self.device).view(3, 1, 1)
                                for v in (mean, std))
-        body, x = create_body(network), torch.zeros(2, 3, run.size, run.size)
-        body, self.folded = fold_norms(body, x.uniform_(-2, 2, generator=torch.Generator())) if fold else (body, 0)
+        body = create_body(network).cpu()
+        x = torch.zeros(2, 3, run.size, run.size).uniform_(-2, 2, generator=torch.Generator())
+        _check_last(network, body, x)
+        body, self.folded = fold_norms(body, x) if fold else (body, 0)
         self.body = body.to(self.device, memory_format=torch.channels_last)
         if self.device.type == 'cuda': set_float32(self.precision)
 

@@ -39,10 +39,11 @@ def fit_logistic(
     x,              # standardised features, float [n, d]
     y,              # class numbers, int [n]; each class occurs
     strength:float, # of the L2 regularisation, per image; above 0
+    bias:bool=True, # are there biases? Without them they are zero
 ) -> tuple: # weights [n_out, d] and biases [n_out], float64
     "The minimum of the mean cross-entropy + strength/2 * sum of squared weights."
     x = np.asarray(x, np.float64)
-    return _layer(_solver(len(x), len(np.unique(y)), strength).fit(x, y))
+    return _layer(_solver(len(x), len(np.unique(y)), strength, fit_intercept=bias).fit(x, y))
 
 # %% ../../nbs/46_probe.ipynb #0f9dc50b
 strengths = tuple(float(f'{10**e:.1g}') for e in np.arange(1.5, -5.5, -.5)) # our choice
@@ -60,9 +61,9 @@ def _scores(logits, y) -> tuple: # mean cross-entropy, accuracy
     logs = log_softmax(logits, axis=1)
     return -float(logs[np.arange(len(y)), y].mean()), float((logits.argmax(1) == y).mean())
 
-def _fits(x, y, n_out):
+def _fits(x, y, n_out, bias):
     "Weights and biases for each of the `strengths` in turn."
-    model = _solver(len(x), n_out, 1., warm_start=True)
+    model = _solver(len(x), n_out, 1., warm_start=True, fit_intercept=bias)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', ConvergenceWarning) # a weak strength may take longer, and is rarely chosen
         for s in strengths: yield s, *_layer(model.set_params(C=_solver(len(x), n_out, s).C).fit(x, y))
@@ -71,12 +72,14 @@ def _fits(x, y, n_out):
 def fit_probe(
     x, y,   # training features float [n, d], class numbers int [n]
     xv, yv, # those of the validation images
+    bias:bool=True, # has the head biases? Without them features are scaled and not centred
 ) -> Probe:
     "The logistic regression on standardised features whose strength gives the lowest validation loss."
     n_out, mean, std = len(np.unique(y)), x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
     std[std < 1e-6*max(std.max(), 1e-12)] = 1. # constant features: their weights are zero
+    if not bias: mean = 0.*mean
     z, zv, best, rows, since = (x - mean)/std, (xv - mean)/std, None, [], 0
-    for strength, w, b in _fits(z, y, n_out):
+    for strength, w, b in _fits(z, y, n_out, bias):
         (loss, right), (valid, accuracy) = _scores(z @ w.T + b, y), _scores(zv @ w.T + b, yv)
         rows.append(dict(strength=strength, train_loss=loss, train_accuracy=right, valid_loss=valid,
                          valid_accuracy=accuracy))
@@ -142,13 +145,14 @@ def suits_features(
 def probe_of(
     features:Features,
     data:StudyData, # the same images
+    bias:bool=True, # has the head biases?
 ) -> Probe:
     "The probe fitted to the training images of `data`, chosen on its validation images."
     number = {c: i for i, c in enumerate(data.classes)}
     def part(split):
         items = data.of(split)
         return np.asarray(features.array())[features.rows(items.path.tolist())], items.label.map(number).to_numpy()
-    return fit_probe(*part('train'), *part('valid'))
+    return fit_probe(*part('train'), *part('valid'), bias)
 
 @torch.no_grad()
 def set_head(
@@ -157,7 +161,7 @@ def set_head(
 ):
     "Copy the weights of `probe` into `layer`."
     layer.weight.copy_(torch.from_numpy(probe.weight))
-    layer.bias.copy_(torch.from_numpy(probe.bias))
+    if layer.bias is not None: layer.bias.copy_(torch.from_numpy(probe.bias))
 
 def describe_probe(probe:Probe) -> dict:
     "The `probe` of a record: the chosen strength, and what was tried."
@@ -174,7 +178,7 @@ def fit_head(
 ) -> dict: # a row of a history; there is no learning rate
     "Fit the head of `learn` by logistic regression."
     start = time.perf_counter()
-    probe = probe_of(learn.features, data)
+    probe = probe_of(learn.features, data, learn.model.bias is not None)
     set_head(learn.model, probe)
     learn.probe = describe_probe(probe)
     row = probe.tried[probe.tried.strength == probe.strength].iloc[0].drop('strength').to_dict()
@@ -191,7 +195,8 @@ def start_from_probe(
     "Give `learn` the head that a probe on its features fits; random states stay as they are."
     states = random_states(learn.dls)
     features = get_features(run, data, learn.model, device=learn.dls.device, tick=tick)
-    probe = probe_of(features, data)
-    set_head(learn.model.get_submodule(head_name(learn.model)), probe)
+    layer = learn.model.get_submodule(head_name(learn.model))
+    probe = probe_of(features, data, layer.bias is not None)
+    set_head(layer, probe)
     restore_random_states(states, learn.dls)
     learn.probe, learn.features = describe_probe(probe), features

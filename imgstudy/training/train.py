@@ -94,7 +94,8 @@ def check_data(
 def _label(data, run):
     "The beginning of each line printed while `run` trains."
     fold = '' if run.fold is None else f' fold {run.fold + 1} of {run.folds},'
-    return f'{data.spec.title}, {run.model}, seed {run.seed},{fold}'
+    part = f'split {run.split_seed}' if run.recipe.tune == 'probe' else f'seed {run.seed}'
+    return f'{data.spec.title}, {run.model}, {part},{fold}'
 
 def _watchers(run, data, root, learn, start):
     "The callbacks of a training that can be interrupted; the first is its `Checkpoint`."
