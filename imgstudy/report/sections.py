@@ -218,7 +218,8 @@ def comparisons_html(
     t = t.assign(test=[f'{r.test}, {size(r)}' for r in t.itertuples()])
     rest = ['test', 'p', 'p_holm', 'finding', 'words']
     shown = with_intervals(t[['difference', 'seeds_low', 'seeds_high', 'bootstrap_low', 'bootstrap_high', *rest]], 3)
-    shown = shown[['difference', 'over seeds', 'over bootstrap', *rest]].rename(columns=_headings)
+    splits = {'over seeds': 'interval over seeds, folds or splits'} if 'splits' in set(t.over) else {}
+    shown = shown[['difference', 'over seeds', 'over bootstrap', *rest]].rename(columns=_headings | splits)
     return as_table(shown, caption, folded=len(t) > 12)
 
 # %% ../../nbs/93_sections.ipynb #36947ebd
