@@ -50,7 +50,8 @@ def _history(records) -> pd.DataFrame:
 def _band(ax, table, column, color, dash, label=None):
     "Mean and range of `column` over the trainings that reached each epoch."
     by = table.groupby('epoch')[column]
-    ax.plot(by.mean().index, by.mean(), color=color, linestyle=dash, lw=1.5, label=label)
+    marker = 'o' if len(by) == 1 else None # a line needs two epochs, and a probe has one
+    ax.plot(by.mean().index, by.mean(), color=color, linestyle=dash, marker=marker, lw=1.5, label=label)
     if table.run.nunique() > 1: ax.fill_between(by.mean().index, by.min(), by.max(), color=color, alpha=.15, lw=0)
 
 def _legend_below(fig, ax, columns=2):

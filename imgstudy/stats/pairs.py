@@ -23,11 +23,8 @@ from ..models import zoo # registers every model, for `load_model`
 
 # %% ../../nbs/51_pairs.ipynb #c3554c3e
 def _keyed(records) -> dict: # (fold, split seed, seed) -> record
-    "The finished `records` by their draws, each of which may occur once."
-    key = lambda r: (r.run.fold if r.run.fold is not None else -1, r.run.split_seed, r.run.seed)
-    found = {key(r): r for r in finished(records)}
-    if len(found) == len(records): return found
-    raise StudyError('A seed (and fold or split) occurs twice on one side: pass records of one configuration.')
+    "The finished `records` by their draws."
+    return {(r.run.fold if r.run.fold is not None else -1, r.run.split_seed, r.run.seed): r for r in finished(records)}
 
 def _for_seeds(own, others) -> dict: # draws -> record
     "`own`, as returned by `_keyed`; if it is a probe, once for each seed of `others` on the same fold and split."
@@ -57,6 +54,8 @@ def pair_records(
     other, # records with the same seeds, folds and splits, of the same images
 ) -> list: # as returned by `shared_pairs`
     "Pair the records of the same fold, split and seed; raises `StudyError` if they do not match."
+    if any(len(_keyed(rs)) < len(rs) for rs in (base, other)):
+        raise StudyError('A seed (and fold or split) occurs twice on one side: pass records of one configuration.')
     pairs, probes = shared_pairs(base, other), {is_probe(r.run) for r in (*base, *other)}
     if not pairs or len(probes) == 1 and not len(pairs) == len(base) == len(other):
         raise StudyError('The two sets of records differ in seeds, folds or splits: compare the same ones.')
