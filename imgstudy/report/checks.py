@@ -255,27 +255,24 @@ def l2_in_adam(record, h):
 # %% ../../nbs/86_checks.ipynb #9f245ec1
 _bad_start = 2.5 # times the loss of guessing all classes alike
 
-def _guess_loss(record) -> float: # nats
-    return math.log(len(record.info['data']['classes']))
+def _guess_loss(record) -> float: return math.log(len(record.info['data']['classes'])) # nats
 
 def _starts_badly(record, h) -> bool:
     "Whether a drawn head of a pretrained network begins far above guessing, at a usual learning rate."
     recipe = record.run.recipe
     if record.run.init == 'scratch' or recipe.tune in ('probe', 'probe_then_all'): return False # fitted, not drawn
-    usual = recipe.lr <= _usual_rates[recipe.opt][1]
-    return bool(usual and h.train_loss.iloc[0] > _bad_start*_guess_loss(record))
+    return bool(recipe.lr <= _usual_rates[recipe.opt][1] and h.train_loss.iloc[0] > _bad_start*_guess_loss(record))
 
 @register_check('head starts badly')
 def head_starts_badly(record, h):
     "A pretrained network whose new head begins confident and wrong."
     if not _starts_badly(record, h): return None
     first, guess = h.train_loss.iloc[0], _guess_loss(record)
-    harm = ('most steps go into undoing that' if record.run.recipe.tune == 'head'
-            else 'its gradients damage the pretrained layers')
+    harm = 'most steps undo that' if record.run.recipe.tune == 'head' else 'its gradients damage the pretrained layers'
     return Finding(
         Severity.error, Evidence('first training loss relative to guessing', first/guess, _bad_start),
-        f'The training loss begins at {first:.1f}, and guessing costs {guess:.2f}: the new head was drawn too large, and '
-        f'{harm}.', "Start from a fitted head: tune='probe_then_all', or tune='probe' for the head alone.",
+        f'The training loss begins at {first:.1f}, and guessing costs {guess:.2f}: the new head was drawn too large, '
+        f'and {harm}.', "Start from a fitted head: tune='probe_then_all', or tune='probe' for the head alone.",
         tuple(h.epoch[:1]))
 
 # %% ../../nbs/86_checks.ipynb #74422c2d
@@ -449,6 +446,5 @@ def underfits(record, h):
     return Finding(
         Severity.warning, Evidence('validation loss', v, .5*chance),
         f'Training loss {t:.3f} and validation loss {v:.3f} are both above half of the chance loss, {chance:.3f}.',
-        "Train all layers from this head (tune='probe_then_all'), or use features of another network."
-        if is_probe(record.run) else
-        'Use a larger network, more epochs, or less augmentation, dropout and weight decay.')
+        "Train all layers from this head (tune='probe_then_all'), or use another network." if is_probe(record.run)
+        else 'Use a larger network, more epochs, or less augmentation, dropout and weight decay.')

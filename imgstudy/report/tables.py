@@ -136,8 +136,9 @@ def folds_table(
 # %% ../../nbs/81_tables.ipynb #57a94c62
 def _draws(records) -> tuple: # images, probes or not, fold, split and seed of each
     "Records for which this is equal can be paired."
-    r = records[0].run
-    return (r.dataset, r.subset, r.folds), is_probe(r), tuple((s.run.fold, s.run.split_seed, s.run.seed) for s in records)
+    runs = [r.run for r in records]
+    images = runs[0].dataset, runs[0].subset, runs[0].folds
+    return images, is_probe(runs[0]), tuple((r.fold, r.split_seed, r.seed) for r in runs)
 
 def _trained_beside(found, probes) -> tuple|None: # a key of `found`, as is `probes`
     "The first trainings that have a fold and split in common with `probes`, and no others beside them."

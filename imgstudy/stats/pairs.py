@@ -265,7 +265,7 @@ def holm(pvalues) -> np.ndarray: # adjusted p-values; NaN stays NaN
 
 # %% ../../nbs/51_pairs.ipynb #4115ff32
 def pair_test(pairs) -> tuple: # name of the test, p-value; NaN if the seeds have no spread
-    "Test for no difference: McNemar's for one seed, a paired t-test over seeds, Nadeau and Bengio's over folds, splits."
+    "Test for no difference: McNemar's for one seed, paired t over seeds, Nadeau and Bengio's over folds and splits."
     values, ratio = gain_values(pairs)
     n, spread = len(values), np.std(values, ddof=1) if len(values) > 1 else 0.
     if n == 1: return 'McNemar', mcnemar_table(*([r] for r in pairs[0])).p[0]

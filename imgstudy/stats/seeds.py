@@ -130,7 +130,7 @@ def _metrics_row(r) -> dict:
 def records_table(
     records, # finished ones
 ) -> pd.DataFrame: # dataset, model, fold, split_seed, seed, n, metrics, x_low and x_high, seconds; one row per record
-    "The metrics of every record, with 95 % intervals over the test images; fold and split_seed where there are several."
+    "The metrics of every record, with 95 % intervals over test images; fold and split_seed where there are several."
     rows, records = [], finished(records)
     splits = has_splits(records)
     for r in records:

@@ -38,7 +38,7 @@ def _flops(model, size): return count_flops(create_light(model, 10, size=size), 
 
 # %% ../../nbs/65_estimate.ipynb #8887e586
 def _work(run, epochs) -> np.ndarray: # images, operations
-    "The work of `epochs` epochs of `run` and of its test; before the first, of the features that its head is fitted to."
+    "The work of `epochs` epochs of `run` and of its test; before them, of the features its head is fitted to."
     (train, valid, test), flops, tune = _split_sizes(run), _flops(run.model, run.size), run.recipe.tune
     once = np.array([1, flops])*(train + valid + test) # a forward pass over all images
     if tune == 'probe': return once
@@ -77,7 +77,7 @@ def epoch_key(
     return *images, run.model, run.precision, run.torch_compile, r.bs, r.tune, r.ema, members
 
 def _picks(tune) -> tuple: # functions for the seconds of an epoch, and those beside the epochs
-    "Which of two times counts; features are computed in the only epoch of a probe, or before the epochs that follow it."
+    "Which of two times counts; features are computed in the only epoch of a probe, or before the epochs after it."
     return max if tune == 'probe' else min, max if tune in ('probe', 'probe_then_all') else min
 
 def _device(env, threads): # env: as returned by `environment`
