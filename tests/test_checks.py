@@ -1,6 +1,7 @@
 """Each check of one training, on a training that was made to have the fault.
 
-One fault is made up from a trained record, because no training of seconds has it for certain: a stuck sibling."""
+Two faults are made up from a trained record, because no training of seconds has them for certain: a stuck sibling, and a
+head that was drawn far too large."""
 import math
 from dataclasses import replace
 
@@ -175,3 +176,16 @@ def test_without_predictions_or_a_known_model(healthy):
 
 def test_mixed_images_hide_the_training_loss(trained):
     assert 'overfits' not in all_found(trained(epochs=4, mixup=.4))
+
+
+def test_head_starts_badly(trained):
+    "Made up: the losses of a transfer begin as those on cats and dogs did, at twenty times what guessing costs."
+    source = trained(epochs=3, lr=5e-3)
+    record = trained(init=f'run:{source.id}', epochs=3, lr=1e-3)
+    assert 'head starts badly' not in all_found(record)
+    far = record.history.assign(train_loss=[46., 3.1, 2.5], valid_loss=[25., 4., 2.6])
+    found = diagnose(replace(record, history=far)).set_index('check')
+    assert found.severity['head starts badly'] == 'error' and "tune='probe_then_all'" in found.remedy['head starts badly']
+    assert 'not converged' not in found.index, 'the same is not said twice'
+    scratch = diagnose(replace(source, history=far)).set_index('check')
+    assert 'not converged' in scratch.index and 'head starts badly' not in scratch.index

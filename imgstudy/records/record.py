@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Record', 'coarse_log_probs', 'pack_predictions', 'brief_predictions', 'confidence', 'n_classes', 'write_record',
            'is_finished', 'read_record', 'read_records', 'finished', 'load_model', 'verify_record', 'copy_record',
-           'record_confusion', 'by_fold', 'mean_confusion']
+           'has_splits', 'by_test_images', 'record_confusion', 'mean_confusion']
 
 # %% ../../nbs/31_record.ipynb #c099642e
 import io, json, lzma, shutil, zipfile, zlib
@@ -274,15 +274,29 @@ def copy_record(
     return dest
 
 # %% ../../nbs/31_record.ipynb #33c44513
+def has_splits(records) -> bool:
+    "Whether `records` differ in the seed of their split."
+    return len({r.run.split_seed for r in records}) > 1
+
+def by_test_images(records) -> list: # of lists of records
+    "Group `records` by fold and, if they are of several splits, by the images that they were tested on."
+    tested, found = (lambda r: tuple(r.predictions['path'])) if has_splits(records) else lambda r: None, {}
+    for r in records: found.setdefault((r.run.fold, tested(r)), []).append(r)
+    return list(found.values())
+
+# %% ../../nbs/31_record.ipynb #c2c40dd9
 def record_confusion(record) -> np.ndarray: # [n_out, n_out]
     "The confusion matrix of `record`."
     return confusion(record.predictions['target'], record.predictions['pred'], n_classes(record))
 
-def by_fold(records) -> dict: # fold or None -> records
-    "Group `records` by fold."
-    return {f: [r for r in records if r.run.fold == f] for f in dict.fromkeys(r.run.fold for r in records)}
+def _counted_once(groups) -> float: # in (0, 1]; 1 without splits, whose folds have no image in common
+    "Distinct test images over all test images of `groups`, as returned by `by_test_images`."
+    if not has_splits([r for g in groups for r in g]): return 1.
+    paths = np.concatenate([g[0].predictions['path'] for g in groups])
+    return len(np.unique(paths))/len(paths)
 
 def mean_confusion(records) -> np.ndarray: # [n_out, n_out]
-    "The confusion matrix of `records`, averaged over seeds and summed over folds."
-    means = [np.mean([record_confusion(r) for r in same], axis=0) for same in by_fold(records).values()]
-    return np.sum(means, axis=0)
+    "The confusion matrix of `records`, averaged over those of the same test images and summed over all images."
+    groups = by_test_images(records)
+    means = [np.mean([record_confusion(r) for r in same], axis=0) for same in groups]
+    return np.sum(means, axis=0)*_counted_once(groups)

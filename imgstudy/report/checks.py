@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['checks', 'Severity', 'Evidence', 'Finding', 'Check', 'register_check', 'error_if', 'run_checks', 'has_validation',
            'class_fracs', 'chance_loss', 'rate_too_low', 'rate_too_high', 'error_class', 'diverged', 'learns_nothing',
-           'l2_in_adam', 'not_converged', 'light_network', 'batch_norm_drifts', 'overfits', 'underfits']
+           'l2_in_adam', 'head_starts_badly', 'not_converged', 'light_network', 'batch_norm_drifts', 'overfits',
+           'underfits']
 
 # %% ../../nbs/86_checks.ipynb #79ef211f
 import inspect, math
@@ -17,6 +18,7 @@ from torch import nn
 from ..core import Registry, StudyError
 from ..models.zoo import create_light
 from ..training.fit import Diverged
+from ..stats.seeds import is_probe
 
 # %% ../../nbs/86_checks.ipynb #466a2a22
 class Severity(str, Enum):
@@ -52,13 +54,14 @@ class Check:
     name: str
     fn: object               # f(record, ...) -> `Finding` or None
     validation: bool = False # does it need validation images?
+    epochs: bool = False     # is it about epochs or learning rates, which a probe has not?
 
 checks = Registry('check')
 
-def register_check(name, validation=False):
+def register_check(name, validation=False, epochs=False):
     "Decorator that registers `f(record, ...)`, which returns a `Finding` or None, as check `name`."
     def register(fn):
-        checks.add(Check(name, fn, validation))
+        checks.add(Check(name, fn, validation, epochs))
         return fn
     return register
 
@@ -73,9 +76,12 @@ def run_checks(record, **given) -> dict: # name of a check -> `Finding`
     found = {}
     for name, check in checks.items():
         wanted = inspect.signature(check.fn).parameters.keys() - {'record'}
-        if wanted <= given.keys() and (has_validation(record) or not check.validation):
+        if wanted <= given.keys() and _applies(check, record):
             found[name] = check.fn(record, **{k: given[k] for k in wanted})
     return {n: f for n, f in found.items() if f}
+
+def _applies(check, record) -> bool:
+    return not (check.validation and not has_validation(record) or check.epochs and is_probe(record.run))
 
 def has_validation(record) -> bool:
     "Whether the run had validation images."
@@ -136,7 +142,7 @@ def _slow(record, losses, chance) -> _Slow|None:
 _slow_text = {_Slow.stuck: 'hardly moved', _Slow.little: 'has fallen smoothly but by little',
               _Slow.straight: 'still falls in a straight line'}
 
-@register_check('rate too low')
+@register_check('rate too low', epochs=True)
 def rate_too_low(record, h):
     "A training loss that falls too slowly."
     losses, chance = h.train_loss.to_numpy(), chance_loss(record)
@@ -173,7 +179,7 @@ def _died(record, losses, chance) -> Evidence|None:
     if losses.max() > 1.05*chance: return Evidence('highest training loss', losses.max(), 1.05*chance)
     return Evidence('peak learning rate', lr, highest) if lr > highest else None
 
-@register_check('rate too high')
+@register_check('rate too high', epochs=True)
 def rate_too_high(
     record,
     h,        # its history, one row per epoch
@@ -218,19 +224,24 @@ def _has_strong_l2(record):
     recipe = record.run.recipe
     return recipe.opt == 'adam' and recipe.wd >= 1e-3
 
+def _by_rate(record, h) -> bool:
+    "Whether the learning rate explains what is wrong; a probe has none."
+    return not is_probe(record.run) and bool(rate_too_low(record, h) or rate_too_high(record, h, []))
+
 @register_check('learns nothing')
 def learns_nothing(record, h):
     "A stuck network whose cause no other check knows."
-    if not _is_stuck(record) or _has_strong_l2(record): return None
-    if rate_too_low(record, h) or rate_too_high(record, h, []): return None
+    if not _is_stuck(record) or _has_strong_l2(record) or _by_rate(record, h): return None
     loss, chance = h.train_loss.iloc[-1], chance_loss(record)
     return Finding(
         Severity.error, Evidence('final training loss', loss, _stuck_loss*chance),
         f'Nothing has been learnt: the last training loss is {loss:.3f}; chance is {chance:.3f}.',
-        'Look at a batch: do images and labels match? Then run the learning rate finder (against_finder).')
+        'Look at a batch: do images and labels match? ' + (
+            'Are these the weights and the normalisation that belong together?' if is_probe(record.run)
+            else 'Then run the learning rate finder (against_finder).'))
 
 # %% ../../nbs/86_checks.ipynb #f1a4b635
-@register_check('L2 in Adam')
+@register_check('L2 in Adam', epochs=True)
 def l2_in_adam(record, h):
     "Weight decay that Adam turns into a penalty of nearly constant strength."
     if not _has_strong_l2(record): return None
@@ -240,6 +251,29 @@ def l2_in_adam(record, h):
         f'Adam applies wd={wd:g} as a penalty in the gradient, where it outweighs small gradients'
         + (', and almost nothing has been learnt.' if is_error else '.'),
         "Use opt='adamw', which shrinks the weights directly, or wd=0.")
+
+# %% ../../nbs/86_checks.ipynb #9f245ec1
+_bad_start = 2.5 # times the loss of guessing all classes alike
+
+def _guess_loss(record) -> float: return math.log(len(record.info['data']['classes'])) # nats
+
+def _starts_badly(record, h) -> bool:
+    "Whether a drawn head of a pretrained network begins far above guessing, at a usual learning rate."
+    recipe = record.run.recipe
+    if record.run.init == 'scratch' or recipe.tune in ('probe', 'probe_then_all'): return False # fitted, not drawn
+    return bool(recipe.lr <= _usual_rates[recipe.opt][1] and h.train_loss.iloc[0] > _bad_start*_guess_loss(record))
+
+@register_check('head starts badly')
+def head_starts_badly(record, h):
+    "A pretrained network whose new head begins confident and wrong."
+    if not _starts_badly(record, h): return None
+    first, guess = h.train_loss.iloc[0], _guess_loss(record)
+    harm = 'most steps undo that' if record.run.recipe.tune == 'head' else 'its gradients damage the pretrained layers'
+    return Finding(
+        Severity.error, Evidence('first training loss relative to guessing', first/guess, _bad_start),
+        f'The training loss begins at {first:.1f}, and guessing costs {guess:.2f}: the new head was drawn too large, '
+        f'and {harm}.', "Start from a fitted head: tune='probe_then_all', or tune='probe' for the head alone.",
+        tuple(h.epoch[:1]))
 
 # %% ../../nbs/86_checks.ipynb #74422c2d
 def _last(h): return min(max(3, math.ceil(len(h)/4)), len(h) - 1) # steps from epoch to epoch
@@ -272,7 +306,7 @@ def _late_fall(record, h, chance) -> Finding|None:
         'have brought, at a learning rate that was not lowered.',
         "Train longer, or lower the learning rate towards the end (schedule='one_cycle').", tuple(h.epoch[-k:]))
 
-@register_check('not converged', validation=True)
+@register_check('not converged', validation=True, epochs=True)
 def not_converged(record, h):
     "A training that ended while it was still learning."
     if len(h) < 2:
@@ -280,12 +314,13 @@ def not_converged(record, h):
                        'A single epoch does not show whether the training has converged.',
                        'Train for several epochs, or report that it is only one.')
     chance = chance_loss(record)
-    if _is_stuck(record) or not (column := _far_off(h, chance)): return _late_fall(record, h, chance)
+    if _is_stuck(record) or _starts_badly(record, h) or not (column := _far_off(h, chance)):
+        return _late_fall(record, h, chance)
     name, first, last = _loss_names[column], h[column].iloc[0], h[column].iloc[-1]
     return Finding(
         Severity.error, Evidence(f'final {name}', last, chance),
         f'The last {name} is {last:.3f}, above chance ({chance:.3f}): it began at {first:.1f} and has not recovered.',
-        'Train longer; with pretrained weights, begin with frozen_epochs=2 or more.', tuple(h.epoch[-1:]))
+        "Train longer; with pretrained weights, start from a fitted head (tune='probe_then_all').", tuple(h.epoch[-1:]))
 
 # %% ../../nbs/86_checks.ipynb #c004338d
 @lru_cache(maxsize=64)
@@ -332,7 +367,7 @@ def _drift_evidence(h, spikes, apart) -> Evidence:
     highest = _over_near(h.valid_loss)[spikes].max()
     return Evidence('validation loss relative to neighbouring epochs', highest, 1.4 if len(spikes) > 1 else 3)
 
-@register_check('batch norm drifts', validation=True)
+@register_check('batch norm drifts', validation=True, epochs=True)
 def batch_norm_drifts(record, h):
     "A validation loss that jumps while the training loss does not."
     norm, chance = _has_batch_norm(record), chance_loss(record)
@@ -379,12 +414,14 @@ def _rise(record, h, chance) -> _Rise|None:
 # %% ../../nbs/86_checks.ipynb #76ce3f24
 _less = 'Stop earlier (patience=4), or use more images, augmentation, dropout or weight decay.'
 
+def _less_of(run): return 'Use more images, or weights whose features fit these.' if is_probe(run) else _less
+
 @register_check('overfits', validation=True)
 def overfits(record, h):
     "A validation loss that rises, or stays high, while the training loss falls."
     chance, (t, v) = chance_loss(record), h[['train_loss', 'valid_loss']].iloc[_kept(record)]
     if batch_norm_drifts(record, h): return None
-    if rise := _rise(record, h, chance):
+    if rise := _rise(record, h, chance): # not of a single row
         text = (f'The validation loss was {rise.lowest:.3f} around epoch {rise.low + 1} and rose to {rise.loss:.3f} '
                 'while the training loss fell.')
         evidence = Evidence('smoothed validation loss', rise.loss, rise.limit)
@@ -393,7 +430,8 @@ def overfits(record, h):
     losses = f'The training loss is {t:.3f}, the validation loss {v:.3f}'
     if t < .8*chance <= chance < v and not _far_off(h, chance):
         text = f'{losses}, above chance ({chance:.3f}): the network is confident and wrong.'
-        return Finding(Severity.error, Evidence('validation loss', v, chance), text, _less)
+        return Finding(Severity.error, Evidence('validation loss', v, chance), text, _less_of(record.run))
+    if is_probe(record.run): return None # its strength was chosen on validation images: the distance is no fault
     if t < .5*v and v - t > .1*chance:
         text = f'{losses}: the network has memorised its training images.'
         return Finding(Severity.warning, Evidence('training loss', t, .5*v), text, _less)
@@ -404,8 +442,9 @@ def underfits(record, h):
     "Training and validation loss that are both high, and close together."
     chance, (t, v) = chance_loss(record), h[['train_loss', 'valid_loss']].iloc[_kept(record)]
     if v < .5*chance or t > chance or _uses_train_loss(record.run.recipe) and t < .9*v: return None
-    if _is_stuck(record) or rate_too_low(record, h) or rate_too_high(record, h, []): return None
+    if _is_stuck(record) or _by_rate(record, h): return None
     return Finding(
         Severity.warning, Evidence('validation loss', v, .5*chance),
         f'Training loss {t:.3f} and validation loss {v:.3f} are both above half of the chance loss, {chance:.3f}.',
-        'Use a larger network, more epochs, or less augmentation, dropout and weight decay.')
+        "Train all layers from this head (tune='probe_then_all'), or use another network." if is_probe(record.run)
+        else 'Use a larger network, more epochs, or less augmentation, dropout and weight decay.')

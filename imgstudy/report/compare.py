@@ -19,7 +19,7 @@ from ..data.pixels import OpenImage
 from ..records.metrics import confusion, t_interval
 from ..records.record import confidence, finished
 from ..records.find import get_record
-from ..stats.seeds import with_intervals
+from ..stats.seeds import is_probe, with_intervals
 from ..stats.pairs import holm, right_gains
 
 # %% ../../nbs/85_compare.ipynb #c43e39be
@@ -258,8 +258,12 @@ def comparison_text(a, b) -> str:
     settings = f"They differ in {', '.join(differ)}." if differ else 'They are the same run, made twice.'
     return (f'A ({a.id}) is right on {found.A:.1%} and B ({b.id}) on {found.B:.1%} '
             f'of the same {found.n:,.0f} test images. {_verdict(found)} '
-            f'A alone is right on {found.only_A:,.0f}, B alone on {found.only_B:,.0f}. {settings} '
-            'This is one training each: it says nothing about other seeds.')
+            f'A alone is right on {found.only_A:,.0f}, B alone on {found.only_B:,.0f}. {settings} {_one_each(a, b)}')
+
+def _one_each(a, b) -> str:
+    "What a single training on each side does not say; a probe has no seeds."
+    other = {'splits' if is_probe(r.run) else 'seeds' for r in (a, b)}
+    return f"This is one training each: it says nothing about other {' or '.join(sorted(other))}."
 
 # %% ../../nbs/85_compare.ipynb #4fb3b53e
 def run_comparison(

@@ -10,6 +10,8 @@ __all__ = ['pair_sentence', 'verdict_counts', 'verdicts_sentence', 'decided_sent
 import numpy as np, pandas as pd
 from ..references import references
 from ..records.metrics import t_interval
+from ..stats.seeds import repeats_of
+from ..stats.pairs import pair_records, pair_repeats
 from ..stats.published import Verdict
 from ..stats.configs import configs, has_learnt
 from ..study.studies import get_study, studies
@@ -117,7 +119,7 @@ def spread_sentence(
     "Standard deviation of test accuracy over seeds: per data set, the median and the largest of all configurations."
     sds = {}
     for config in configs(records):
-        if len(config) < 3 or config[0].run.fold is not None or not has_learnt(config): continue
+        if len(config) < 3 or repeats_of(config).over != 'seeds' or not has_learnt(config): continue
         sd = np.std([r.metrics['accuracy'] for r in config], ddof=1)
         sds.setdefault(config[0].run.dataset, []).append(sd)
     if not sds: return 'Seeds: missing; no way to train has three seeds.'
@@ -145,14 +147,15 @@ def calibration_sentence(
 ) -> str|None: # None if there are no pairs
     "Calibration error of each network from scratch and transferred, and the difference."
     if not pairs: return None
-    each = lambda rs: np.array([r.metrics['calibration_error'] for r in rs])
-    parts = []
+    error, parts = lambda r: r.metrics['calibration_error'], []
     for name, (a, b) in pairs.items():
-        mean, low, high = t_interval(each(b) - each(a))
-        over = 'seeds' if a[0].run.fold is None else 'folds'
+        both = pair_records(a, b)
+        n, repeats = len(both), pair_repeats(both)
+        mean, low, high = t_interval(repeats.values(lambda ab: error(ab[1]) - error(ab[0])), repeats.ratio)
         has_interval = low == low # NaN with a single pair
-        ends = f'[{low:+.3f}, {high:+.3f}] over {over}, n={len(a)}' if has_interval else f'n={len(a)}, no interval'
-        parts.append(f'{name} {each(a).mean():.3f} to {each(b).mean():.3f} ({mean:+.3f} {ends})')
+        ends = f'[{low:+.3f}, {high:+.3f}] over {repeats.over}, n={n}' if has_interval else f'n={n}, no interval'
+        before, after = (np.mean([error(r) for r in side]) for side in zip(*both))
+        parts.append(f'{name} {before:.3f} to {after:.3f} ({mean:+.3f} {ends})')
     return 'Calibration error, from scratch to transferred: ' + '; '.join(parts) + '.'
 
 # %% ../../nbs/91_conclusions.ipynb #efd72bf7

@@ -54,7 +54,7 @@ def brief_gain(
     b, # records of another, with the same images and seeds
     called=('from scratch', 'transferred'), # names of the two
 ) -> str: # a sentence
-    "Difference in test accuracy with one interval: over seeds or folds if there are three or more, else over images."
+    "Difference in test accuracy with one interval: over three or more seeds, folds or splits, else over images."
     row = paired_gain(a, b)
     over, low, high = row.over, row.low, row.high
     noise = '' if low > 0 or high < 0 else ', within noise'
@@ -69,8 +69,8 @@ def brief_gain(
             f'{row.difference:+.3f} [{low:+.3f}, {high:+.3f}] over {over}, n={row.n_pairs}{noise}; {scale}{unequal}.')
 
 def _same_recipe(a, b) -> bool:
-    "Whether two runs differ in nothing but initial weights, seed and fold."
-    rest = lambda run: {k: v for k, v in run_to_dict(run).items() if k not in ('init', 'seed', 'fold')}
+    "Whether two runs differ in nothing but initial weights, seed, fold and split."
+    rest = lambda run: {k: v for k, v in run_to_dict(run).items() if k not in ('init', 'seed', 'fold', 'split_seed')}
     return rest(a) == rest(b)
 
 def _rival(scratch, best) -> str:
@@ -136,7 +136,7 @@ def change_groups(
 ) -> dict: # what -> groups, the first as published; only those with the published row and at least one change
     "The one-change-at-a-time rows of a study that have records."
     found = {}
-    drawn = lambda rs: {(r.run.seed, r.run.fold) for r in rs}
+    drawn = lambda rs: {(r.run.seed, r.run.fold, r.run.split_seed) for r in rs}
     for scale in ('full', 'small'):
         by_training, trained = {}, study_groups(study, scale)
         for row in get_study(study).rows:

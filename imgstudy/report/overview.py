@@ -15,7 +15,7 @@ from ..models.zoo import model_cost, name_points
 from ..records.metrics import calibration_table
 from ..records.record import brief_predictions, finished
 from ..records.find import find_records
-from ..stats.seeds import epoch_seconds, tested_interval, valid_accuracy
+from ..stats.seeds import epoch_seconds, is_probe, tested_interval, valid_accuracy
 from ..stats.pairs import compare_all, plot_comparisons
 from ..stats.grid import factor_value
 from .plots import *
@@ -50,7 +50,8 @@ def _history(records) -> pd.DataFrame:
 def _band(ax, table, column, color, dash, label=None):
     "Mean and range of `column` over the trainings that reached each epoch."
     by = table.groupby('epoch')[column]
-    ax.plot(by.mean().index, by.mean(), color=color, linestyle=dash, lw=1.5, label=label)
+    marker = 'o' if len(by) == 1 else None # a line needs two epochs, and a probe has one
+    ax.plot(by.mean().index, by.mean(), color=color, linestyle=dash, marker=marker, lw=1.5, label=label)
     if table.run.nunique() > 1: ax.fill_between(by.mean().index, by.min(), by.max(), color=color, alpha=.15, lw=0)
 
 def _legend_below(fig, ax, columns=2):
@@ -76,7 +77,8 @@ def plot_group_curves(
 def plot_rates(
     groups:dict, # name -> finished records
 ): # Axes
-    "Learning rate at the end of each epoch."
+    "Learning rate at the end of each epoch; a probe has none."
+    groups = {name: records for name, records in groups.items() if not is_probe(records[0].run)}
     fig, ax = plt.subplots(figsize=(5, 2.2 + .16*len(groups)), layout='constrained')
     for i, (name, records) in enumerate(groups.items()):
         h = records[0].history

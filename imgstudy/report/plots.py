@@ -45,19 +45,22 @@ def plot_counts(
 
 # %% ../../nbs/80_plots.ipynb #2899069f
 def plot_curves(
-    records, # finished ones that differ in seed or fold only
+    records, # finished ones that differ in seed, fold or split only
 ): # two Axes
     "Training and validation loss, and validation accuracy, per epoch; training accuracy where no images validate."
     rows = pd.concat([r.history.assign(run=r.id) for r in records])
     validated = rows.valid_loss.notna().any() # not with valid=0
     panels = (['train_loss', 'valid_loss'], ['valid_accuracy']) if validated else (['train_loss'], ['train_accuracy'])
     fig, axs = plt.subplots(1, 2, figsize=(9, 2.8), layout='constrained')
+    marker = 'o' if rows.epoch.nunique() == 1 else None # a line needs two epochs
     for ax, cols in zip(axs, panels):
         for i, col in enumerate(cols):
             if rows[col].isna().all(): continue # mixed images have no accuracy
-            sns.lineplot(rows, x='epoch', y=col, units='run', estimator=None, ax=ax, color=f'C{i}', alpha=.35, lw=.8)
-            sns.lineplot(rows, x='epoch', y=col, errorbar=None, ax=ax, color=f'C{i}', lw=2, label=col.replace('_', ' '))
+            look = dict(x='epoch', y=col, ax=ax, color=f'C{i}', marker=marker, markeredgewidth=0)
+            sns.lineplot(rows, units='run', estimator=None, alpha=.35, lw=.8, **look)
+            sns.lineplot(rows, errorbar=None, lw=2, label=col.replace('_', ' '), **look)
         ax.set(xlabel='epoch', ylabel=cols[-1].split('_')[1])
+        if marker: ax.set_xticks([*dict.fromkeys(rows.epoch)])
         if ax.lines: ax.legend(frameon=False)
     return axs
 

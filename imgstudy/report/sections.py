@@ -14,7 +14,7 @@ from IPython.display import display
 from ..records.metrics import classwise_table
 from ..records.record import mean_confusion, record_confusion
 from ..records.find import committed_records, record_folders
-from ..stats.seeds import with_intervals
+from ..stats.seeds import is_probe, with_intervals
 from ..stats.pairs import plot_comparisons
 from ..stats.grid import factor_value
 from ..stats.configs import has_learnt, validation
@@ -122,7 +122,7 @@ def curves_figure(groups): # HTML
 
 def rates_figure(groups): # HTML
     "Learning rates over epochs, as a figure of the page."
-    rates = {k: rs[0].history.lr for k, rs in groups.items()}
+    rates = {k: rs[0].history.lr for k, rs in groups.items() if not is_probe(rs[0].run)}
     ends = ', '.join(f'{k} from {lr.iloc[0]:.2g} to {lr.iloc[-1]:.2g}' for k, lr in rates.items())
     alt = f'Learning rate at the end of each epoch: {ends}.'
     return as_figure(plot_rates(groups), alt, 'Learning rates as the histories recorded them.')
@@ -218,7 +218,8 @@ def comparisons_html(
     t = t.assign(test=[f'{r.test}, {size(r)}' for r in t.itertuples()])
     rest = ['test', 'p', 'p_holm', 'finding', 'words']
     shown = with_intervals(t[['difference', 'seeds_low', 'seeds_high', 'bootstrap_low', 'bootstrap_high', *rest]], 3)
-    shown = shown[['difference', 'over seeds', 'over bootstrap', *rest]].rename(columns=_headings)
+    splits = {'over seeds': 'interval over seeds, folds or splits'} if 'splits' in set(t.over) else {}
+    shown = shown[['difference', 'over seeds', 'over bootstrap', *rest]].rename(columns=_headings | splits)
     return as_table(shown, caption, folded=len(t) > 12)
 
 # %% ../../nbs/93_sections.ipynb #36947ebd

@@ -13,7 +13,7 @@ from collections import Counter
 from ..runs import run_to_dict
 from ..records.record import Record
 from ..records.find import find_records
-from ..stats.seeds import tested_interval, valid_accuracy
+from ..stats.seeds import is_probe, tested_interval, valid_accuracy
 from ..stats.pairs import compare_all, holm, with_winner
 from ..stats.grid import best_cell, factor_effects, factor_value
 from ..stats.published import Verdict, compare_reference, run_differences
@@ -40,7 +40,8 @@ def scale_of(
     runs,      # its runs, as returned by `scale_runs`
 ) -> str: # 'small' or 'full'
     "The scale of `runs`."
-    return 'full' if runs[0] in study_runs(study, 'full', [runs[0].seed])[row] else 'small'
+    first = runs[0].split_seed if is_probe(runs[0]) else runs[0].seed # what `seeds` number
+    return 'full' if runs[0] in study_runs(study, 'full', [first])[row] else 'small'
 
 # %% ../../nbs/81_tables.ipynb #10030f63
 _compared = ('accuracy', 'zero_one_loss', 'test_loss')
@@ -95,15 +96,17 @@ def answer_table(
 
 # %% ../../nbs/81_tables.ipynb #a2224280
 def _part(run) -> str:
-    "The seed, or the fold and any seed but 0."
-    if run.fold is None: return f'seed {run.seed}'
-    return f'fold {run.fold + 1}' + (f', seed {run.seed}' if run.seed else '')
+    "Seed, split of a probe, or fold; with any split or seed but 0."
+    fold = [] if run.fold is None else [f'fold {run.fold + 1}']
+    split = [f'split {run.split_seed}']*bool(run.split_seed or is_probe(run) and not fold)
+    seed = [f'seed {run.seed}']*bool(run.seed or not fold and not is_probe(run))
+    return ', '.join(fold + split + seed)
 
 def trainings_table(
     study,             # a `Study` or its name
     scale:str='small', # one of `scales`, or 'largest'
     seeds=None,        # runs per row; None: as the study says
-) -> pd.DataFrame: # test accuracy or 'missing'; rows as in the study, one column per seed or fold
+) -> pd.DataFrame: # test accuracy or 'missing'; rows as in the study, one column per seed, fold or split
     "Test accuracy of every run of `study`."
     value = lambda run: next((r.metrics['accuracy'] for r in find_records([run])), 'missing')
     rows = {name: {_part(r): value(r) for r in runs} for name, runs in scale_runs(study, scale, seeds).items()}
@@ -131,19 +134,35 @@ def folds_table(
     return pd.DataFrame(columns).rename_axis('fold')
 
 # %% ../../nbs/81_tables.ipynb #57a94c62
-def same_images(groups) -> dict: # (images, seeds) -> groups
-    "Split `groups` by images and seeds: those with the same can be paired."
+def _draws(records) -> tuple: # images, probes or not, fold, split and seed of each
+    "Records for which this is equal can be paired."
+    runs = [r.run for r in records]
+    images = runs[0].dataset, runs[0].subset, runs[0].folds
+    return images, is_probe(runs[0]), tuple((r.fold, r.split_seed, r.seed) for r in runs)
+
+def _trained_beside(found, probes) -> tuple|None: # a key of `found`, as is `probes`
+    "The first trainings that have a fold and split in common with `probes`, and no others beside them."
+    parts = lambda key: {draws[:2] for draws in key[2]}
+    beside = lambda k: k[0] == probes[0] and not k[1] and parts(k) & parts(probes)
+    alone = lambda k: not any(is_probe(records[0].run) for records in found[k].values())
+    return next((k for k in found if beside(k) and alone(k)), None)
+
+def same_images(groups) -> dict: # as returned by `_draws` -> groups
+    "Split `groups` by images and seeds: those with the same can be paired; probes join trainings on their split."
     found = {}
-    for name, records in groups.items():
-        r = records[0].run
-        key = r.dataset, r.subset, r.split_seed, r.folds, tuple((s.run.fold, s.run.seed) for s in records)
-        found.setdefault(key, {})[name] = records
+    for name, records in groups.items(): found.setdefault(_draws(records), {})[name] = records
+    for key in [k for k in found if k[1]]:
+        if not (into := _trained_beside(found, key)): continue
+        joined = found[into] | found.pop(key)
+        found[into] = {name: joined[name] for name in groups if name in joined}
     return found
 
+# %% ../../nbs/81_tables.ipynb #be2c1c4a
 def varied(runs) -> list: # fields of `Run` and `Recipe`
-    "The fields that differ between `runs`, except seed, fold and init."
+    "The fields that differ between `runs`, except seed, fold, split and init."
     flat = [{**run_to_dict(r), **run_to_dict(r)['recipe']} for r in runs]
-    return [k for k in flat[0] if k not in ('recipe', 'seed', 'fold', 'init') and len({str(f[k]) for f in flat}) > 1]
+    repeated = 'recipe', 'seed', 'fold', 'split_seed', 'init'
+    return [k for k in flat[0] if k not in repeated and len({str(f[k]) for f in flat}) > 1]
 
 def grid_factors(
     study, # a `Study` or its name

@@ -74,15 +74,16 @@ def factor_effects(
 def best_cell(
     records, # finished ones of a grid
     factors, # fields of `Run` or `Recipe`
-) -> pd.DataFrame: # factors, n, valid_accuracy, accuracy, seeds_low, seeds_high, selected, cells; one row per cell
+) -> pd.DataFrame: # factors, n, valid_accuracy, accuracy, seeds_low and _high (or folds_, splits_), selected, cells
     "Mean accuracies of every cell; the first is `selected` by the highest validation accuracy among `cells`."
     cells = {}
     for r in finished(records): cells.setdefault(tuple(factor_value(r, f) for f in factors), []).append(r)
     rows = []
     for values, of_cell in cells.items():
         valid = np.mean([valid_accuracy(r) for r in of_cell])
-        mean, low, high = t_interval([r.metrics['accuracy'] for r in of_cell])
-        rows.append(dict(zip(factors, values)) | dict(n=len(of_cell), valid_accuracy=valid, accuracy=mean,
-                                                      seeds_low=np.clip(low, 0, 1), seeds_high=np.clip(high, 0, 1)))
+        repeats = repeats_of(of_cell)
+        mean, *ends = t_interval(repeats.values(lambda r: r.metrics['accuracy']), repeats.ratio)
+        ends = {f'{repeats.over}_{end}': np.clip(v, 0, 1) for end, v in zip(('low', 'high'), ends)}
+        rows.append(dict(zip(factors, values)) | dict(n=len(of_cell), valid_accuracy=valid, accuracy=mean, **ends))
     table = pd.DataFrame(rows).sort_values('valid_accuracy', ascending=False, kind='stable', ignore_index=True)
     return table.assign(selected=[i == 0 for i in table.index], cells=len(cells))

@@ -11,7 +11,7 @@ from enum import Enum
 import numpy as np, pandas as pd
 from ..core import StudyError, did_you_mean
 from ..runs import Run, run_to_dict, total_epochs
-from ..records.record import by_fold, finished
+from ..records.record import finished
 from .seeds import *
 
 # %% ../../nbs/53_published.ipynb #f74322c8
@@ -55,7 +55,7 @@ def run_differences(
     published:Run, # the published protocol as a Run
     stated=None,   # fields stated in the publication; the others are our own choice. None: all
 ) -> list: # of `Reason`; those that make ours smaller come first
-    "The fields in which `run` differs from `published`, except seed and fold."
+    "The fields in which `run` differs from `published`, except seed, fold and split."
     ours, theirs = _flat(run), _flat(published)
     assumed = set(theirs) - {'subset', *(stated or theirs)} # if no subset is stated, all images were used
     unstated = {k for k in _open if theirs[k] is None}
@@ -131,7 +131,7 @@ def _compare_one(ref, records, published_run, stated, ours) -> dict:
     "The row of `compare_reference` for one published figure."
     mean, low, high, over = measured = _measured(ref, records, ours)
     reasons = _reasons(ref, records, published_run, stated, ours, measured)
-    n = len(by_fold(records)) if over == 'folds' else len(records)
+    n = len(records) if over == 'images' else repeats_of(records).n
     row = {k: ref[k] for k in ('study', 'where', 'model', 'metric', 'split')}
     row |= dict(published=ref.value, published_n=ref.n, ours=mean, low=low, high=high, over=over, n=n)
     row |= dict(verdict=_verdict(ref, reasons, low, high), reasons=reasons)
@@ -140,7 +140,7 @@ def _compare_one(ref, records, published_run, stated, ours) -> dict:
 # %% ../../nbs/53_published.ipynb #5cc35cd7
 def compare_reference(
     rows,    # rows of `references`, or one of them
-    records, # records that differ in seed or fold only; unfinished ones are ignored
+    records, # records that differ in seed, fold or split only; unfinished ones are ignored
     published_run:Run=None, # the published protocol as a complete Run; None: use the fields of `rows`
     ours:str=None, # 'test', 'fold' or 'validation'; None: 'fold' for records with folds, else 'test'
     stated=None,   # fields of `published_run` that the publication states; None: all

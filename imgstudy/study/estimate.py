@@ -38,10 +38,13 @@ def _flops(model, size): return count_flops(create_light(model, 10, size=size), 
 
 # %% ../../nbs/65_estimate.ipynb #8887e586
 def _work(run, epochs) -> np.ndarray: # images, operations
-    "The work of `epochs` epochs of `run` and of its test."
-    (train, valid, test), flops = _split_sizes(run), _flops(run.model, run.size)
+    "The work of `epochs` epochs of `run` and of its test; before them, of the features its head is fitted to."
+    (train, valid, test), flops, tune = _split_sizes(run), _flops(run.model, run.size), run.recipe.tune
+    once = np.array([1, flops])*(train + valid + test) # a forward pass over all images
+    if tune == 'probe': return once
     test *= 1 + (run.recipe.tta or 0)
-    return np.array([epochs*(train + valid) + test, flops*(epochs*(3*train + valid) + test)])
+    epochs_and_test = np.array([epochs*(train + valid) + test, flops*(epochs*(3*train + valid) + test)])
+    return epochs_and_test + once*(tune == 'probe_then_all' and epochs == total_epochs(run.recipe))
 
 def _split_sizes(run) -> tuple: # training, validation and test images
     "Approximate size of each split of `run`."
@@ -73,6 +76,10 @@ def epoch_key(
     images = run.dataset, run.subset, run.valid, run.folds, run.size, run.augment
     return *images, run.model, run.precision, run.torch_compile, r.bs, r.tune, r.ema, members
 
+def _picks(tune) -> tuple: # functions for the seconds of an epoch, and those beside the epochs
+    "Which of two times counts; features are computed in the only epoch of a probe, or before the epochs after it."
+    return max if tune == 'probe' else min, max if tune in ('probe', 'probe_then_all') else min
+
 def _device(env, threads): # env: as returned by `environment`
     "What the time of an epoch depends on besides `epoch_key`."
     own = (env['gpu'],) if env['gpu'] else (env['cores'], threads)
@@ -99,7 +106,8 @@ class Speed:
         n = record.info['model'].get('stacked') or 1 # a member has its part of the seconds
         took = n*record.history.seconds.median(), n*(cost['seconds'] - cost['fit_seconds'])
         key = epoch_key(record.run, n)
-        self.known[key] = tuple(map(min, took, self.known.get(key, took)))
+        before = self.known.get(key, took)
+        self.known[key] = tuple(pick(*pair) for pick, pair in zip(_picks(record.run.recipe.tune), zip(took, before)))
     def epoch(self,
         run:Run,
         members:int=1, # runs that are trained together as one
