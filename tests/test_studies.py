@@ -24,13 +24,14 @@ full_size = dict(  # trainings, counted from the five documents by hand; those t
     cifar10_cnn_regularisation=24*3,
     cifar10_cnn_augmentation=216,   # 2 batch sizes, 3 rates, 2 L2, 2 dropouts, 3 levels, 3 seeds
     cifar10_vit=6*3,
-    cifar10_finetune=3*3,
+    cifar10_finetune=(3 + 2)*3,     # two rows of ours, with weights at hand
     cifar100_baseline=30,           # 2 models, 15 runs
     cifar100_schedules=6*3,
     cifar100_deeper=2*3,
     cifar100_classwise=2*3,
     stl5_transfer=3*3,
-    cifar10_scratch_vs_resnet18=2*3,
+    cifar10_scratch_vs_resnet18=(2 + 2)*3,
+    transfer=2*3*3*3,               # probe and all layers, 3 data sets, 3 networks, 3 splits or seeds
     label_efficiency=2*6*3)
 
 

@@ -21,6 +21,7 @@ from ..records.record import confidence, finished
 from ..records.find import get_record
 from ..stats.seeds import is_probe, with_intervals
 from ..stats.pairs import holm, right_gains
+from .wording import signed
 
 # %% ../../nbs/85_compare.ipynb #c43e39be
 def _images_differ(a, b) -> str:
@@ -238,7 +239,8 @@ def costs_table(
 # %% ../../nbs/85_compare.ipynb #99803915
 def _interval_text(found, sign=1) -> str: # found: the row of `outcomes_table`
     "The interval of the difference, times `sign`, and McNemar's p."
-    low, high = sorted([100*sign*found.difference_low, 100*sign*found.difference_high])
+    ends = sorted([100*sign*found.difference_low, 100*sign*found.difference_high])
+    low, high = (round(v, 1) + 0. for v in ends) # no -0.0
     interval = f'95 % interval over images {low:.1f} to {high:.1f}'
     if low != low: interval = 'no interval over images, which all say the same'
     return f"({interval}; McNemar's exact {'p < 0.001' if found.p < .001 else f'p = {found.p:.3f}'})"
@@ -247,7 +249,8 @@ def _verdict(found) -> str: # found: the row of `outcomes_table`
     "Which is better, by how much, and how certain that is."
     points, sign = 100*found.difference, 1 if found.difference > 0 else -1
     if not found.only_A + found.only_B: return 'Both are right on the same images.'
-    if found.p >= .05: return f'The two are not told apart: B − A is {points:+.1f} points {_interval_text(found)}.'
+    apart = f'B − A is {signed(points, 1)} points {_interval_text(found)}'
+    if found.p >= .05: return f'The two are not told apart: {apart}.'
     return f"{'B' if sign > 0 else 'A'} is better by {abs(points):.1f} points {_interval_text(found, sign)}."
 
 # %% ../../nbs/85_compare.ipynb #10ad6515

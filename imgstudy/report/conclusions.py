@@ -109,7 +109,8 @@ def published_folds_sentence() -> str:
     adam, adamw = folds('Adam'), folds('AdamW')
     mean, low, high = t_interval(adam - adamw, ratio=1/4) # n_test/n_train; a smaller loss is a larger accuracy
     ends = 'not told apart' if low < 0 < high else 'told apart'
-    return (f'AdamW over Adam, in the published folds: accuracy {mean:+.4f} [{low:+.4f}, {high:+.4f}] over folds, '
+    return (f'AdamW over Adam, in the published folds: accuracy {signed(mean, 4)} '
+            f'[{signed(low, 4)}, {signed(high, 4)}] over folds, '
             f'n={len(adam)}, as Nadeau and Bengio correct it: {ends}.')
 
 # %% ../../nbs/91_conclusions.ipynb #0d371a11
@@ -153,9 +154,9 @@ def calibration_sentence(
         n, repeats = len(both), pair_repeats(both)
         mean, low, high = t_interval(repeats.values(lambda ab: error(ab[1]) - error(ab[0])), repeats.ratio)
         has_interval = low == low # NaN with a single pair
-        ends = f'[{low:+.3f}, {high:+.3f}] over {repeats.over}, n={n}' if has_interval else f'n={n}, no interval'
+        ends = f'[{signed(low)}, {signed(high)}] over {repeats.over}, n={n}' if has_interval else f'n={n}, no interval'
         before, after = (np.mean([error(r) for r in side]) for side in zip(*both))
-        parts.append(f'{name} {before:.3f} to {after:.3f} ({mean:+.3f} {ends})')
+        parts.append(f'{name} {before:.3f} to {after:.3f} ({signed(mean)} {ends})')
     return 'Calibration error, from scratch to transferred: ' + '; '.join(parts) + '.'
 
 # %% ../../nbs/91_conclusions.ipynb #efd72bf7

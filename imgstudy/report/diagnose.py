@@ -26,6 +26,7 @@ from ..stats.seeds import is_probe, repeats_of, valid_accuracy
 from ..stats.pairs import pair_repeats, shared_pairs
 from ..stats.configs import config_of
 from .checks import *
+from .wording import *
 from . import input_checks # registers its checks
 
 # %% ../../nbs/88_diagnose.ipynb #972b2eb6
@@ -131,7 +132,8 @@ def _lead_finding(own, others) -> Finding|None:
         return Finding(Severity.warning, Evidence('pairs', lead.n, 2), f'{lead.n} of the {len(own)} trainings can be '
                        f'paired with one of {lead.over.model} by {_draw(own[0].run)}.', _more(own[0].run))
     if abs(lead.value) > lead.half_width: return None
-    text = (f'The lead over {lead.over.model} is {lead.value:+.4f}, with a half width of {lead.half_width:.4f} over '
+    text = (f'The lead over {lead.over.model} is {signed(lead.value, 4)}, with a half width of {lead.half_width:.4f} '
+            f'over '
             f'{lead.n} pairs.')
     return Finding(Severity.error, Evidence('lead in accuracy', lead.value, lead.half_width), text, _more(own[0].run))
 

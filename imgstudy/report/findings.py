@@ -66,7 +66,7 @@ def brief_gain(
     scales = training_scale(a[0]), training_scale(b[0])
     scale = scales[1] + (f' (on the other side {scales[0]})' if scales[0] != scales[1] else '')
     return (f'test accuracy {row.base:.3f} {called[0]}, {row.other:.3f} {called[1]}{part}: '
-            f'{row.difference:+.3f} [{low:+.3f}, {high:+.3f}] over {over}, n={row.n_pairs}{noise}; {scale}{unequal}.')
+            f'{signed_span(row.difference, low, high)} over {over}, n={row.n_pairs}{noise}; {scale}{unequal}.')
 
 def _same_recipe(a, b) -> bool:
     "Whether two runs differ in nothing but initial weights, seed, fold and split."
@@ -98,7 +98,7 @@ def transfer_verdict(
     if not pairs: return None
     rows = [paired_gain(a, b) for a, b in pairs.values()]
     of = lambda sign: sorted(r.difference for r in rows if r.sign == sign)
-    span = lambda v: f' ({v[0]:+.3f} to {v[-1]:+.3f})' if len(v) > 1 else f' ({v[0]:+.3f})' if v else ''
+    span = lambda v: f' ({signed(v[0])} to {signed(v[-1])})' if len(v) > 1 else f' ({signed(v[0])})' if v else ''
     gained, lost = of(1), of(-1)
     return (f'Of {len(rows)} transfers, each held against the same network from scratch on the same images, '
             f'{len(gained)} gained test accuracy{span(gained)}, {len(lost)} lost{span(lost)}, '
@@ -208,8 +208,8 @@ def erasing_sentence(
     found = 'which this interval holds' if low <= theirs <= high else excluded
     return ('Random erasing, published, on validation images and about: '
             f'{without:.2f} without it, {with_erasing:.2f} with it. Ours: leaving it out brings '
-            f'{row.difference:+.3f} [{low:+.3f}, {high:+.3f}] over {over}, n={row.n_pairs}, '
-            f'against {theirs:+.2f} there, {found}.')
+            f'{signed_span(row.difference, low, high)} over {over}, n={row.n_pairs}, '
+            f'against {signed(theirs, 2)} there, {found}.')
 
 # %% ../../nbs/90_findings.ipynb #5c510297
 def changes_in_short(
@@ -228,7 +228,7 @@ def _changes_line(what, groups) -> str:
     first = next(iter(gains.values()))
     def text(k, g):
         change = k + ' (two at once)'*(k not in single_changes(groups))
-        return f'{change} {g.difference:+.3f} [{g.low:+.3f}, {g.high:+.3f}]' + f' over {g.over}'*(len(overs) > 1)
+        return f'{change} {signed_span(g.difference, g.low, g.high)}' + f' over {g.over}'*(len(overs) > 1)
     words = _changed_words if first.n_pairs > 2 else _single_words
     sides = _by_side({text(k, g): g.sign for k, g in gains.items()}, words)
     n = f'n={first.n_pairs}' + ', single trainings: other seeds untried'*bool(first.n_pairs == 1)
@@ -312,7 +312,7 @@ def networks_sentence(
     for i, (a, b) in enumerate(zip(order, order[1:]), 1):
         both = drawn_seeds(a) & drawn_seeds(b)
         row = paired_gain(*([r for r in rs if drawn_seeds([r]) <= both] for rs in (a, b)))
-        parts[i] += f' ({row.difference:+.3f} [{row.low:+.3f}, {row.high:+.3f}] over {row.over}, n={row.n_pairs})'
+        parts[i] += f' ({signed_span(row.difference, row.low, row.high)} over {row.over}, n={row.n_pairs})'
     return (f'Networks on the same {images(order[0])[1]:,} images of {dataset}, each with the recipe of ours '
             'that validation images choose, and how it differs from the one before: '
             f'{"; ".join(parts)}. Epochs and tuning are not equal.')
@@ -374,7 +374,7 @@ def tuned_sentence(
     gains = dict(sorted(gains.items(), key=lambda kg: -kg[1].difference))
     lengths = {k: (len(a[0].history), len(b[0].history)) for k, (_, a, _, b) in pairs.items()}
     longer = {k: '' if a == b else f', {a} epochs against {b}' for k, (a, b) in lengths.items()}
-    text = lambda k, g: (f'{k} {g.base:.3f} to {g.other:.3f} ({g.difference:+.3f} [{g.low:+.3f}, {g.high:+.3f}] '
+    text = lambda k, g: (f'{k} {g.base:.3f} to {g.other:.3f} ({signed_span(g.difference, g.low, g.high)} '
                          f'over {g.over}, n={g.n_pairs}{longer[k]})')
     sides = _by_side({text(k, g): g.sign for k, g in gains.items()}, ('higher', 'lower', 'within noise'))
     return (f'Tuned, against the settings published, each on the same images and seeds; {sides}. '

@@ -77,7 +77,7 @@ def answer_parts(
 def gains_figure(pairs): # HTML
     "Gain in test accuracy by transfer, as a figure of the page."
     t = pd.concat([compare_pairs(a, b) for a, b in pairs.values()]).set_axis([*pairs])
-    gains = ', '.join(f'{k} {r.difference:+.3f}' for k, r in t.iterrows())
+    gains = ', '.join(f'{k} {signed(r.difference)}' for k, r in t.iterrows())
     caption = ('What transfer buys: the same network, images and seeds, from scratch and transferred, '
                'each side with its own recipe where the sentences above say so.')
     return as_figure(plot_comparisons(t), f'Gain in test accuracy by transfer: {gains}.', caption)

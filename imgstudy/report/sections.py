@@ -287,7 +287,7 @@ def changes_section(
     for what, groups in change_groups().items():
         means = {k: np.mean([r.metrics['accuracy'] for r in rs]) for k, rs in groups.items()}
         base = means['as published']
-        ends = ', '.join(f'{k} {mean - base:+.3f}' for k, mean in means.items() if k != 'as published')
+        ends = ', '.join(f'{k} {signed(mean - base)}' for k, mean in means.items() if k != 'as published')
         n = len(groups['as published'])
         alt = f'{what}: gain in test accuracy of each change over as published ({base:.3f}): {ends}.'
         parts += [as_list(change_sentences({what: groups})), as_figure(plot_changes(groups), alt, f'{what}, n={n}.')]

@@ -134,7 +134,8 @@ def plan_transfer(
     first = create_run(model=shared.get('model'), dataset=source, **(source_with or {})) if source else None
     sources = seed_runs(first, seeds) if source else []
     scratch = seed_runs(create_run(**{**shared, **(scratch_with or {})}), seeds)
-    inits, there = _inits(sources, init, len(scratch)), _from_fitted_head({**shared, **(transfer_with or {})})
+    inits, there = _inits(sources, init, len(scratch)), {**shared, **(transfer_with or {})}
+    if init: there = _from_fitted_head(there)
     transfer = [create_run(**there, seed=r.seed, init=i) for r, i in zip(scratch, inits)]
     if part_of(scratch[0]) != part_of(transfer[0]): raise StudyError(
         'Both sides of a pair must see the same images: give dataset, subset, valid, split_seed and folds for both.')
