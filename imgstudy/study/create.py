@@ -33,6 +33,8 @@ def _defaults(data, model) -> dict: # field of `Run` -> value
     return fields | dict(normalize=normalize, interpolation=model.prepare['interpolation'])
 
 # %% ../../nbs/60_create.ipynb #5986c0c2
+def _start_rate(lr): return float(f'{.03*lr:.2g}') # of the one for a head that is drawn at random
+
 _no_training = 'A probe is one logistic regression on features of unchanged images: leave out {}.'
 
 def _recipe(model, given) -> dict: # fields of `Recipe`
@@ -42,7 +44,7 @@ def _recipe(model, given) -> dict: # fields of `Recipe`
     if tune == 'probe':
         if other := sorted(set(given) - {'tune'}): raise StudyError(_no_training.format(', '.join(other)))
         return dict(tune=tune, epochs=1)
-    if tune == 'probe_then_all': own |= dict(lr=Recipe(**own).lr/10, layer_decay=.7, freeze_norm=True)
+    if tune == 'probe_then_all': own |= dict(lr=_start_rate(Recipe(**own).lr), layer_decay=.7, freeze_norm=True)
     return {**own, **given}
 
 def _plain_images(given) -> dict: # fields of `Run`
