@@ -86,7 +86,8 @@ _tuned = (
 # %% ../../nbs/63_ours.ipynb #aaab53e0
 _resnet = dict(stopping_row, model='resnet18_tv', init='imagenet', wd=0., size=256)
 _cntk = dict(_resnet, model='resnet18_cntk_cut', subset=5000)
-_no_training = dict.fromkeys('epochs min_epochs patience opt schedule lr wd augment'.split()) # a probe has none of these
+# a probe has none of these
+_no_training = dict.fromkeys('epochs min_epochs patience opt schedule lr wd augment'.split())
 _probe = dict(_no_training, tune='probe', small=_no_training)
 _then_all = dict(_no_training, tune='probe_then_all', epochs=5, augment='none', small=dict(epochs=5))
 _regularised = dict(stopping_row, model='cnn3', bs=128, lr=1e-3, dropout=.5, wd=.01, **l2_everywhere)
@@ -138,17 +139,19 @@ _rates = {'20 dog breeds': dict(lr=3e-5), 'Cats vs Dogs': dict(lr=1e-4), 'CIFAR-
 
 def _transferred(how, rates, **tuned) -> tuple: # of `Row`
     "One row for each of the images and networks, tuned as `tuned` says, with the `rates` of the images."
-    return tuple(Row(f'{title}, {name}: {how}', dict(images, model=model, init='imagenet', **tuned, **rates.get(title, {})))
-                 for title, images in _images.items() for name, model in _networks.items())
+    params = lambda title, model: dict(_images[title], model=model, init='imagenet', **tuned, **rates.get(title, {}))
+    return tuple(Row(f'{title}, {name}: {how}', params(title, model))
+                 for title in _images for name, model in _networks.items())
 
-studies.add(Study('transfer', 'What do pretrained weights give, by a linear probe and by all layers from there?', 'ours',
-    'Features of the frozen network and a logistic regression, whose strength validation images choose; then two '
-    'epochs of all layers from that head, with batch norm frozen, one cycle, and lower rates for early layers.',
+studies.add(Study('transfer',
+    'What do pretrained weights give, by a linear probe and by all layers from there?', 'ours',
+    'Features of the frozen network and a logistic regression, whose strength validation images choose; then '
+    'two epochs of all layers from that head, with batch norm frozen, one cycle, and lower rates for early layers.',
     _transferred('probe', {}, tune='probe') + _transferred('all layers from the probe', _rates, **_from_probe),
     expected=(.75, .98),
-    note='A rate of 1e-4 was too high for the breeds: on the first split it lost validation accuracy. '
-         'Cats, dogs and the breeds themselves are in ImageNet: the pretrained weights have seen such images, and those '
-         'of Stanford Dogs exactly. All images are enlarged copies.'));
+    note='A rate of 1e-4 was too high for the breeds: on the first split it lost validation accuracy. Cats, dogs '
+         'and the breeds themselves are in ImageNet: the pretrained weights have seen such images, and those of '
+         'Stanford Dogs exactly. All images are enlarged copies.'));
 
 # %% ../../nbs/63_ours.ipynb #cac3ca8b
 _fracs = (.01, .05, .1, .25, .5, 1.)

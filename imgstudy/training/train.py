@@ -196,7 +196,8 @@ def make_record(
                 best_epoch=history.best_epoch, environment=environment(learn.dls.device))
     if features: info |= dict(features=features.cost, probe=getattr(learn, 'probe', None))
     metrics = compute_metrics(*(predictions[k] for k in ('target', 'pred', 'log_probs')))
-    return Record(run, 'finished', metrics, info, pd.DataFrame(history.rows), predictions), network_of(learn).state_dict()
+    record = Record(run, 'finished', metrics, info, pd.DataFrame(history.rows), predictions)
+    return record, network_of(learn).state_dict()
 
 # %% ../../nbs/48_train.ipynb #8619c3cc
 def train(
