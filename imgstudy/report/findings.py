@@ -15,7 +15,7 @@ from ..runs import run_to_dict
 from ..references import references
 from ..data.datasets import get_dataset
 from ..records.find import find_records
-from ..stats.seeds import epoch_seconds, tested_interval
+from ..stats.seeds import is_probe, tested_interval, training_seconds
 from ..stats.pairs import paired_gain
 from ..stats.configs import drawn_seeds, validation
 from ..study.studies import get_study, row_references, studies, study_runs
@@ -26,7 +26,9 @@ from .overview import *
 def training_scale(record) -> str:
     "Number of training images, image size in pixels and epochs of a training, in words."
     counts = record.info['data']['counts']
-    return f"{counts['train']:,} images, {record.run.size} pixels, {len(record.history)} epochs"
+    n = len(record.history)
+    long = 'a probe' if is_probe(record.run) else f'{n} epoch' + 's'*(n != 1)
+    return f"{counts['train']:,} images, {record.run.size} pixels, {long}"
 
 # %% ../../nbs/90_findings.ipynb #4bb4652f
 contamination = ('Contamination: weights from ImageNet have seen images of cats and dogs of many breeds, '
@@ -347,8 +349,8 @@ def tuned_pairs(
 
 # %% ../../nbs/90_findings.ipynb #02e05b29
 def training_minutes(records) -> float:
-    "Minutes of the fastest training, the one least slowed by other work, from `epoch_seconds`."
-    return min(map(epoch_seconds, records))/60
+    "Minutes of a training, from `training_seconds`."
+    return training_seconds(records)/60
 
 def tuned_table(
     pairs:dict, # as returned by `tuned_pairs`

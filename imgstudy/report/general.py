@@ -22,6 +22,7 @@ from .overview import *
 from .exhibits import *
 from .compare import *
 from .page import *
+from .wording import *
 from .findings import *
 from .conclusions import *
 from .cards import *

@@ -15,7 +15,7 @@ from ..models.zoo import model_cost, name_points
 from ..records.metrics import calibration_table
 from ..records.record import brief_predictions, finished
 from ..records.find import find_records
-from ..stats.seeds import epoch_seconds, is_probe, tested_interval, valid_accuracy
+from ..stats.seeds import training_seconds, is_probe, tested_interval, valid_accuracy
 from ..stats.pairs import compare_all, plot_comparisons
 from ..stats.grid import factor_value
 from .plots import *
@@ -117,7 +117,7 @@ def groups_table(
         rows[name] = dict(model=r.run.model, dataset=r.run.dataset, init=r.run.init.split(':')[0], n=len(records),
                           accuracy=np.mean(acc), low=min(acc), high=max(acc),
                           parameters=r.info['model']['parameters'], flops=r.info['model']['flops'],
-                          seconds=min(epoch_seconds(r) for r in records),
+                          seconds=training_seconds(records),
                           epochs=float(np.mean([len(r.history) for r in records])),
                           device=device_name(r.info['environment']))
     return pd.DataFrame(rows).T.infer_objects().rename_axis('row')

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['synth_record', 'synth_folds', 'synth_probes', 'is_probe', 'trained_on', 'Repeats', 'repeats_of', 'records_table',
-           'seeds_table', 'with_intervals', 'valid_accuracy', 'validation_interval', 'tested_interval', 'epoch_seconds']
+           'seeds_table', 'with_intervals', 'valid_accuracy', 'validation_interval', 'tested_interval', 'epoch_seconds',
+           'training_seconds']
 
 # %% ../../nbs/50_seeds.ipynb #f359795e
 from dataclasses import dataclass
@@ -215,3 +216,9 @@ def tested_interval(
 def epoch_seconds(record) -> float:
     "Seconds of the median epoch times the number of epochs, so that pauses do not count."
     return float(record.history.seconds.median()*len(record.history))
+
+def training_seconds(
+    records, # finished ones that differ in seed, fold or split only
+) -> float:
+    "Seconds of the training that other work slowed least; of probes the longest, since the others find features kept."
+    return (max if is_probe(records[0].run) else min)(map(epoch_seconds, records))
