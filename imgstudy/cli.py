@@ -20,10 +20,10 @@ from .data.audit import audit_page
 from .models.zoo import models_table, weights_table
 from .records.record import read_records, verify_record
 from .records.find import committed_records, find_records, get_record, records_in, sound_records
+from .training.features import features_table, get_features
 from .stats.seeds import with_intervals
 from .stats.configs import siblings_of
 from .study.create import create_run
-from .training.features import features_table, get_features
 from .study.studies import compare_study, get_study, studies, studies_table, study_runs, unique_runs
 from .study.estimate import Speed, plan_table
 from .sweep.needs import data_here, data_missing, source_id

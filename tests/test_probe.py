@@ -12,7 +12,7 @@ from imgstudy.records.record import load_model, read_record, verify_record
 from imgstudy.report.diagnose import find_faults
 from imgstudy.stats.seeds import seeds_table
 from imgstudy.study.create import create_run
-from imgstudy.training.checkpoint import Paused
+from imgstudy.training.checkpoint import Paused, has_checkpoint
 from imgstudy.training.features import features_table, get_features, load_network
 from imgstudy.training.probe import fit_logistic
 from imgstudy.training.train import train, train_all
@@ -105,6 +105,18 @@ def test_the_head_on_features_is_the_head_on_images(runs_dir, cache, tmp_path, m
     assert fast.info['model'].get('features') and not slow.info['model'].get('features')
     assert (fast.predictions['pred'] == slow.predictions['pred']).mean() >= .99
     assert fast.info['cost']['fit_seconds'] < slow.info['cost']['fit_seconds']
+
+
+def test_a_checkpoint_of_a_head_on_images_is_not_continued_on_features(runs_dir, cache, tmp_path, monkeypatch, capsys):
+    run = a_probe(tmp_path, tune='head', augment='none', epochs=2, subset=60)
+    with monkeypatch.context() as m:
+        m.setattr('imgstudy.training.checkpoint.Checkpoint.every', 0)
+        m.setattr('imgstudy.training.train.suits_features', lambda run, model: False)
+        m.setattr('imgstudy.training.train.make_record', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt): train(run)
+    assert has_checkpoint(run) == 2
+    assert train(run).info['model']['features']
+    assert 'is not used: features was None, now True' in capsys.readouterr().out
 
 
 def test_dropout_and_augmentation_train_the_head_on_images(runs_dir, cache, tmp_path):

@@ -169,7 +169,8 @@ def load_network(
 
 # %% ../../nbs/38_features.ipynb #91fa35ec
 def _key(run, data, stats, extract):
-    body, how = _digest(extract.body.state_dict()), run.interpolation or 'bilinear'
+    body = _digest({k: v.cpu() for k, v in extract.body.state_dict().items()})
+    how = run.interpolation or 'bilinear'
     return (1, data.fingerprint, run.model, body, run.size, *map(tuple, stats), how, extract.precision, 'channels_last',
             extract.bs, extract.device.type, PIL.__version__, str(torch.__version__))
 

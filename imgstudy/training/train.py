@@ -119,11 +119,11 @@ def _attempt(run, data, root, start, most): # most: images through the model at 
     "The fitted Learner of `run`, its History and its Checkpoint."
     seed_everything(run.seed)
     learn = create_learner(run, create_dls(run, data), root)
+    if suits_features(run, learn.model): use_features(learn, run, data, in_time) # first: a checkpoint is of one way
     keep, *cbs = _watchers(run, data, root, learn, start)
     most = most or (keep.found or {}).get('layout', {}).get('micro_batch')
     if most: split_batches(learn, most)
     try:
-        if suits_features(run, learn.model): use_features(learn, run, data, in_time)
         if run.recipe.tune == 'probe_then_all': start_from_probe(learn, run, data, in_time)
         return learn, fit(learn, run.recipe, _label(data, run), cbs=[keep, *cbs]), keep
     except RuntimeError as e:
