@@ -125,6 +125,7 @@ def _partly_frozen(learn): # a step updates the layers of one depth together
 def _reason(learn): # '' if nothing stands against it
     "Why no epoch of `learn` can be done by calling or replaying a `Step`."
     dl, layout = learn.dls.train, learn.layout
+    if layout.get('features'): return 'the head trains on features'
     if not hasattr(dl, 'epoch'): return 'the images are not kept as pixels'
     if 'micro_batch' in layout: return 'a batch does not fit into memory at once'
     if layout.get('compiled'): return 'torch.compile makes its own recordings'
