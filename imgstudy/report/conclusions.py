@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['pair_sentence', 'verdict_counts', 'verdicts_sentence', 'decided_sentences', 'missing_sentence',
-           'published_folds_sentence', 'spread_sentence', 'cost_sentence', 'calibration_sentence', 'labels_sentence']
+           'published_folds_sentence', 'spread_sentence', 'cost_sentence', 'calibration_sentence', 'late_rise',
+           'labels_sentence']
 
 # %% ../../nbs/91_conclusions.ipynb #9e03a0a3
 import numpy as np, pandas as pd
@@ -160,24 +161,33 @@ def calibration_sentence(
     return 'Calibration error, from scratch to transferred: ' + '; '.join(parts) + '.'
 
 # %% ../../nbs/91_conclusions.ipynb #efd72bf7
+def late_rise(record) -> float:
+    "Validation accuracy that the last quarter of the epochs of `record` brought: the best over the best before, in [0, 1]."
+    best = record.history.valid_accuracy.cummax().to_numpy()
+    return float(best[-1] - best[max(0, int(.75*len(best)) - 1)])
+
+def _settled_words(groups) -> str:
+    "Whether the trainings from scratch in `groups` had settled, in a sentence."
+    rises = [late_rise(r) for rs in groups.values() for r in rs if r.run.init == 'scratch']
+    n, most = sum(r >= .005 for r in rises), max(rises)
+    if not n: return f'The last quarter of the epochs from scratch brought at most {100*most:.1f} points on validation images.'
+    return (f'{n} of {len(rises)} trainings from scratch had not settled: the last quarter of their epochs brought up '
+            f'to {100*most:.1f} points on validation images.')
+
 def labels_sentence(
 ) -> str:
     "The number of labels with which transfer matches training from scratch with all labels."
     groups = study_groups('label_efficiency')
-    table = labels_table(groups) if groups else pd.DataFrame(columns=['init', 'images', 'accuracy'])
+    table = labels_table(groups) if groups else pd.DataFrame(columns=['line', 'init', 'images', 'accuracy'])
     scratch, other = (table[(table.init == 'scratch') == own] for own in (True, False))
     if not len(scratch) or not len(other): return 'Labels: missing; run imgstudy run label_efficiency.'
     most = scratch.loc[scratch.images.idxmax()]
-    enough = other[other.accuracy >= most.accuracy]
-    least = enough.loc[enough.images.idxmin()] if len(enough) else None
+    enough = other[other.accuracy >= most.accuracy].sort_values(['images', 'accuracy'])
     words = lambda row: f'{row.accuracy:.3f} [{row.low:.3f}, {row.high:.3f}] over {row.over}, n={row.n}'
-    if least is None: reached = 'the transfer never does as well'
-    else: reached = f'the transfer does at least as well with {least.images:,}: {words(least)}'
-    first = lambda own: next(rs[0] for rs in groups.values() if (rs[0].run.init == 'scratch') == own)
-    epochs = [len(first(own).history) for own in (True, False)]
-    guess = 1/len(first(True).info['data']['classes'])
-    return (f'Labels: from scratch, {most.images:,} labelled images and {epochs[0]} epochs give {words(most)}, '
-            f'guessing {guess:.3f}; {reached} ({epochs[1]} epochs). '
-            'Every share has the same epochs, so that fewer labels are fewer steps too: '
-            'so short, training from scratch says little of what it could do. '
-            + get_study('label_efficiency').note)
+    if len(enough): reached = f'{(least := enough.iloc[0]).line}, does at least as well with {least.images:,}: {words(least)}'
+    else: reached = 'a probe never does as well'
+    data = next(iter(groups.values()))[0].info['data']
+    return (f'Labels: {most.line}, {most.images:,} labelled images give {words(most)}, guessing '
+            f"{1/len(data['classes']):.3f}; {reached}. Another {data['counts']['valid']:,} labelled images validate, "
+            f"whatever the share. {_settled_words(groups)} {get_study('label_efficiency').note}")
+

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['study_groups', 'best_rows', 'plot_group_curves', 'plot_rates', 'plot_calibration', 'groups_table', 'plot_bubbles',
-           'published_table', 'plot_grid', 'plot_choice', 'plot_changes', 'labels_table', 'plot_labels']
+           'published_table', 'plot_grid', 'plot_choice', 'plot_changes', 'label_line', 'labels_table', 'plot_labels']
 
 # %% ../../nbs/82_overview.ipynb #4432cf6a
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
@@ -233,16 +233,22 @@ def plot_changes(
     return ax
 
 # %% ../../nbs/82_overview.ipynb #5fed37b1
+def label_line(record) -> str:
+    "Where the weights of `record` come from, what is trained, and the side of its images: a line of `plot_labels`."
+    run = record.run
+    start = 'from scratch' if run.init == 'scratch' else 'linear probe' if is_probe(run) else 'fine-tuned'
+    return f'{start}, {run.size} pixels'
+
 def labels_table(
     groups:dict, # name -> finished records
-) -> pd.DataFrame: # init, images, n, accuracy, low, high, over: one row per group, sorted by init and images
+) -> pd.DataFrame: # line, init, images, n, accuracy, low, high, over: one row per group, sorted by line and images
     "Test accuracy by number of labelled training images."
     rows = []
     for records in groups.values():
         values = dict(zip(('accuracy', 'low', 'high', 'over'), tested_interval(records)))
         init, images = records[0].run.init.split(':')[0], records[0].info['data']['counts']['train']
-        rows.append(dict(init=init, images=images, n=len(records), **values))
-    return pd.DataFrame(rows).sort_values(['init', 'images'], ignore_index=True)
+        rows.append(dict(line=label_line(records[0]), init=init, images=images, n=len(records), **values))
+    return pd.DataFrame(rows).sort_values(['line', 'images'], ignore_index=True)
 
 def plot_labels(
     table:pd.DataFrame, # as returned by `labels_table`
@@ -250,9 +256,10 @@ def plot_labels(
 ): # Axes
     "Test accuracy against the number of labelled training images."
     ax = plt.subplots(figsize=(5.5, 3), layout='constrained')[1]
-    for i, (init, t) in enumerate(table.groupby('init', sort=False)):
-        ax.errorbar(t.images, t.accuracy, _whiskers(t), marker='os^'[i % 3], linestyle=_dashes[i], label=init,
+    for i, (line, t) in enumerate(table.groupby('line', sort=False)):
+        ax.errorbar(t.images, t.accuracy, _whiskers(t), marker='os^'[i % 3], linestyle=_dashes[i], label=line,
                     capsize=2)
     if guess: ax.axhline(guess, color='.6', lw=1, label='guessing')
     ax.set(xscale='log', xlabel='labelled training images', ylabel='test accuracy'); ax.legend(frameon=False)
     return plain_ticks(ax)
+

@@ -361,10 +361,10 @@ def labels_figure(groups): # HTML
     "Test accuracy over the number of labelled training images, as a figure of the page."
     t = labels_table(groups)
     line = lambda g: ', '.join(f'{r.images:,} labels {r.accuracy:.3f}' for r in g.itertuples())
-    ends = '; '.join(f'{init}: {line(g)}' for init, g in t.groupby('init', sort=False))
+    ends = '; '.join(f'{name}: {line(g)}' for name, g in t.groupby('line', sort=False))
     guess = 1/len(next(iter(groups.values()))[0].info['data']['classes'])
     caption = (f'Whiskers are intervals over {" or ".join(sorted({*t.over}))}. '
-               'Every share is trained for as many epochs, so that fewer labels are fewer steps too.')
+               'From scratch each share is trained until validation accuracy has stopped rising.')
     return as_figure(plot_labels(t, guess), f'Test accuracy over the number of labelled images. {ends}.', caption)
 
 def show(parts):

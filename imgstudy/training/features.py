@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from torch import nn
 from tqdm import tqdm
-from ..core import StudyError, choose_precision, set_float32
+from ..core import StudyError, choose_precision, keep_memory, set_float32
 from ..runs import Run
 from ..data.split import StudyData
 from ..data.pixels import Kept, OpenImage, cache_limit, evict, fill, get_pixels, kept_folder, row_writer
@@ -241,7 +241,7 @@ def get_features(
     network = network or load_network(run, data.classes, root)[0]
     extract, images = Extractor(network, run, *stats, device), _opener(run, data)
     rows = Features(Path(), data.root, data.files, {}).rows(data.items.path.tolist())
-    features, made = _keep(data, _key(run, data, stats, extract), extract, images, rows, tick)
+    with keep_memory(): features, made = _keep(data, _key(run, data, stats, extract), extract, images, rows, tick)
     features.cost = dict(computed=made, kept=len(rows) - made, seconds=time.perf_counter() - start,
                          precision=extract.precision, folded=extract.folded)
     return features

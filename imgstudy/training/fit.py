@@ -22,7 +22,7 @@ from fastai.basics import Callback, CancelBackwardException, CancelFitException,
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn import functional as F
-from ..core import StudyError
+from ..core import StudyError, keep_memory
 from ..runs import Recipe, total_epochs
 from .learner import *
 from .schedule import *
@@ -211,7 +211,7 @@ def fit(
     "Train `learn` by `recipe`."
     history, stop, extra = History(label, lines), StopOnNaN(), recipe_cbs(recipe)
     sched = ParamScheduler(create_schedule(recipe, rate_scales(learn.groups, recipe)))
-    with learn.no_bar(), learn.no_logging(), _batch_of_one(), replaying(learn):
+    with learn.no_bar(), learn.no_logging(), _batch_of_one(), keep_memory(), replaying(learn):
         learn.fit(total_epochs(recipe), lr=recipe.lr, cbs=[sched, stop, history, *extra, *cbs])
     for cb in (stop, *cbs):
         if error := getattr(cb, 'error', None): raise error
