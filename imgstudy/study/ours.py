@@ -156,18 +156,23 @@ studies.add(Study('transfer',
 # %% ../../nbs/63_ours.ipynb #cac3ca8b
 _fracs = (.01, .05, .1, .25, 1.)
 _few = dict(dataset='stanford_dogs20', model='efficientnet_lite0')
-_settled = dict(size=64, opt='adamw', lr=1e-3, wd=.05, schedule='flat', warmup=2, epochs=300, min_epochs=40,
-                patience=25)
-_starts = {'from scratch, 64 pixels': _settled,
-           'probe, 64 pixels': dict(init='imagenet', tune='probe', size=64),
-           'probe, 224 pixels': dict(init='imagenet', tune='probe', size=224)}
+_patience = {.01: 100, .05: 60, .1: 40, .25: 25, 1.: 25} # epochs: those of few images are few steps
+
+def _settled(frac) -> dict:
+    "A training from scratch that ends when it no longer learns."
+    return dict(size=64, bs=32, opt='adamw', lr=1e-3, wd=.05, schedule='flat', warmup=2, epochs=400,
+                min_epochs=2*_patience[frac], patience=_patience[frac])
+
+_features = dict(init='imagenet', tune='probe')
+_starts = {'from scratch, 64 pixels': _settled, 'probe, 64 pixels': lambda frac: dict(_features, size=64),
+           'probe, 224 pixels': lambda frac: dict(_features, size=224)}
 
 studies.add(Study('label_efficiency', 'How many labelled images does a transfer save?', 'ours',
-    'EfficientNet-Lite0, trained from scratch until validation accuracy has not risen for 25 epochs, against a '
+    'EfficientNet-Lite0, trained from scratch until validation accuracy no longer rises, against a '
     'logistic regression on the features of its ImageNet weights. Subsets are drawn stratified; smaller ones are '
     'not contained in larger ones. All validation images are used at every share: they choose the epoch and the '
     'strength of the regression.',
-    tuple(Row(f'{start}, {frac:.0%} of the labels', {**_few, **params, 'subset': frac if frac < 1 else None})
+    tuple(Row(f'{start}, {frac:.0%} of the labels', {**_few, **params(frac), 'subset': frac if frac < 1 else None})
           for frac in _fracs for start, params in _starts.items()),
     expected=(.04, .97), small_seeds=1,
     note='Stanford Dogs comes from ImageNet: the pretrained weights have seen these images. From scratch, larger '
