@@ -162,7 +162,7 @@ def calibration_sentence(
 
 # %% ../../nbs/91_conclusions.ipynb #efd72bf7
 def late_rise(record) -> float:
-    "Validation accuracy that the last quarter of the epochs of `record` brought: the best over the best before, in [0, 1]."
+    "Validation accuracy that the last quarter of the epochs brought: the best over the best before, in [0, 1]."
     best = record.history.valid_accuracy.cummax().to_numpy()
     return float(best[-1] - best[max(0, int(.75*len(best)) - 1)])
 
@@ -170,9 +170,9 @@ def _settled_words(groups) -> str:
     "Whether the trainings from scratch in `groups` had settled, in a sentence."
     rises = [late_rise(r) for rs in groups.values() for r in rs if r.run.init == 'scratch']
     n, most = sum(r >= .005 for r in rises), max(rises)
-    if not n: return f'The last quarter of the epochs from scratch brought at most {100*most:.1f} points on validation images.'
+    if not n: return f'From scratch the last quarter of the epochs brought at most {100*most:.1f} validation points.'
     return (f'{n} of {len(rises)} trainings from scratch had not settled: the last quarter of their epochs brought up '
-            f'to {100*most:.1f} points on validation images.')
+            f'to {100*most:.1f} validation points.')
 
 def labels_sentence(
 ) -> str:
@@ -184,8 +184,9 @@ def labels_sentence(
     most = scratch.loc[scratch.images.idxmax()]
     enough = other[other.accuracy >= most.accuracy].sort_values(['images', 'accuracy'])
     words = lambda row: f'{row.accuracy:.3f} [{row.low:.3f}, {row.high:.3f}] over {row.over}, n={row.n}'
-    if len(enough): reached = f'{(least := enough.iloc[0]).line}, does at least as well with {least.images:,}: {words(least)}'
-    else: reached = 'a probe never does as well'
+    least = enough.iloc[0] if len(enough) else None
+    if least is None: reached = 'a probe never does as well'
+    else: reached = f'{least.line}, does at least as well with {least.images:,}: {words(least)}'
     data = next(iter(groups.values()))[0].info['data']
     return (f'Labels: {most.line}, {most.images:,} labelled images give {words(most)}, guessing '
             f"{1/len(data['classes']):.3f}; {reached}. Another {data['counts']['valid']:,} labelled images validate, "
