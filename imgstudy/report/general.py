@@ -52,7 +52,7 @@ def _asked(short) -> dict: # question -> sentences
     groups = change_groups()
     return {
         'What moves trainings with published settings?': [
-            *changes_in_short(groups), erasing_sentence(groups), stand_in_sentence()],
+            *changes_in_short(groups), erasing_sentence(groups), fine_tuned_sentence(groups)],
         'Did Adam beat AdamW?': [
             pair_sentence('cats_dogs_optimizers', 'Adam', 'AdamW'), published_folds_sentence()],
         'How far does tuning get?': [
