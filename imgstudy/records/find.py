@@ -68,8 +68,8 @@ def sound_records(
     root, # folder of the records
 ) -> tuple: # the finished and complete records; one message for each of the others
     "The records in `root` that can be shown, and what is wrong with the others."
-    messages = []
-    found = read_records(root, damaged=messages)
+    messages, copies = [], []
+    found = read_records(root, messages, copies)
     kept = [r for f in found if f.outcome == 'finished' and (r := _finished_in(f.path))]
     ids = {r.id for r in kept}
     for r in found:
@@ -77,7 +77,7 @@ def sound_records(
         failed = r.outcome == 'failed'
         messages.append(f'{r.id} failed: {r.error}' if failed else
                         f'{r.id} lacks predictions, history, cost or machine: delete the folder and run it again.')
-    return kept, [m.replace(str(root), Path(root).name) for m in messages] # a page shows no local paths
+    return kept, [m.replace(str(root), Path(root).name) for m in messages + copies] # a page shows no local paths
 
 # %% ../../nbs/32_find.ipynb #51fc6b22
 def get_record(

@@ -178,10 +178,19 @@ def _read(path):
     return record
 
 # %% ../../nbs/31_record.ipynb #8bfd2d17
+def _first_of_each(records, copies) -> list: # of `Record`
+    "One record per run: that in the folder of its own name, else the first; messages on the others go to `copies`."
+    kept = {}
+    for r in sorted(records, key=lambda r: r.path.name != r.id):
+        if (first := kept.setdefault(r.id, r)) is r: continue
+        copies.append(f'{r.path.name} is left out: {first.path.name} is a record of the same run.')
+    return [r for r in records if kept[r.id] is r]
+
 def read_records(
     root=None,    # folder of the records; None: `runs_root()`
     damaged=None, # a list that collects messages on damaged records; None: they raise
-) -> list: # of `Record`, sorted by id
+    copies=None,  # a list that collects messages on further records of a run, such as copies; they are left out
+) -> list: # of `Record`, one per run, sorted by folder
     "Every record in the folder `root`."
     found = []
     for path in sorted(Path(root or runs_root()).glob('[!.]*/record.json')):
@@ -189,7 +198,7 @@ def read_records(
         except StudyError as e:
             if damaged is None: raise
             damaged.append(str(e))
-    return found
+    return _first_of_each(found, [] if copies is None else copies)
 
 # %% ../../nbs/31_record.ipynb #f609b897
 def finished(
