@@ -46,7 +46,7 @@ def macro_f1_interval(
     n:int=1000,  # bootstrap samples
     seed:int=0,  # of the random numbers
 ) -> tuple: # lower and upper end
-    "A 95 % bootstrap interval for the macro-F1, over images; its fourth digit depends on NumPy's version."
+    "A 95 % bootstrap interval for the macro-F1, over images; its third digit depends on NumPy's version."
     rng, size = np.random.default_rng(seed), int(cm.sum())
     draw = lambda k: rng.multinomial(size, cm.ravel()/size, size=k).reshape(-1, *cm.shape)
     k = max(1, min(n, 10**7//cm.size)) # samples per step: at most ten million cells
