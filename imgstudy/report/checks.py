@@ -284,7 +284,7 @@ def _late_gain(h) -> tuple: # nats; the fraction of the total gain over that of 
     gain = -np.polyfit(range(k + 1), v[-k - 1:], 1)[0]*k
     return gain, gain/max(v[0] - v.min(), 1e-12)/(k/(len(h) - 1))
 
-def _annealed(h): return h.lr.iloc[-1] < .1*h.lr.max()
+def _annealed(r, h): return r.run.recipe.schedule in ('linear', 'cosine', 'one_cycle') or h.lr.iloc[-1] < .1*h.lr.max()
 
 def _far_off(h, chance) -> str|None: # column of the history
     "The loss that began far above chance and is still above it without having settled."
@@ -298,7 +298,7 @@ _loss_names = dict(train_loss='training loss', valid_loss='validation loss')
 def _late_fall(record, h, chance) -> Finding|None:
     "A validation loss that still falls at the end, at a learning rate that was not lowered."
     (gain, frac), k = _late_gain(h), _last(h)
-    if _annealed(h) or frac < .4 or gain < .01*chance: return None
+    if _annealed(record, h) or frac < .4 or gain < .01*chance: return None
     is_error = frac >= .8 and len(h) > 4
     return Finding(
         error_if(is_error), Evidence('late gain relative to a straight line', frac, .8 if is_error else .4),
