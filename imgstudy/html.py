@@ -24,12 +24,26 @@ _cells = """{% extends 'base/display_priority.j2' %}
 <figure><img src="data:image/png;base64,{{ png }}" alt="The figure that the text above describes"></figure>
 {%- endblock %}"""
 
+def _begins(cell): return cell.cell_type == 'markdown' and cell.source.startswith('## ')
+
+def _with_results(cells) -> list:
+    "`cells` without the sections, from one heading to the next, whose code shows nothing."
+    starts = [i for i, c in enumerate(cells) if _begins(c)] + [len(cells)]
+    sections = [cells[a:b] for a, b in zip(starts, starts[1:])]
+    code = lambda section: [c for c in section if c.cell_type == 'code']
+    shown = lambda cell: any(o.output_type in ('display_data', 'execute_result') for o in cell.outputs)
+    kept = [s for s in sections if not code(s) or any(map(shown, code(s)))]
+    return cells[:starts[0]] + [c for s in kept for c in s]
+
 def cells_html(
     notebook, # path of an executed notebook
 ) -> str:
     "The cells of a notebook as HTML without a frame: text, folded code, displayed HTML and figures."
     from nbconvert import HTMLExporter # slow to import, and only needed here
-    body = HTMLExporter(raw_template=_cells, anchor_link_text='').from_filename(str(notebook))[0]
+    from nbformat import read
+    nb = read(str(notebook), as_version=4)
+    nb.cells = _with_results(nb.cells)
+    body = HTMLExporter(raw_template=_cells, anchor_link_text='').from_notebook_node(nb)[0]
     return re.sub(r'<a class="anchor-link"[^>]*></a>', '', body)
 
 # %% ../nbs/03_html.ipynb #99db76f7

@@ -51,6 +51,15 @@ def test_names_are_text(small_report):
     assert '<script' not in page and '&lt;script&gt;alert(0)' in page
 
 
+def test_own_records_have_only_their_own_sections(small_report):
+    "A study without a training has no heading, no empty table and no entry in the contents."
+    _, page = small_report
+    headings = re.findall('<h2 id=[^>]*>(.*?)</h2>', page)
+    assert 'CIFAR-100: schedules' in headings and 'Every training' in page
+    assert not {'Dog breeds', 'CIFAR-10: a small Vision Transformer', 'CIFAR-10: augmentation'} & set(headings)
+    assert len(headings) == len(re.findall('<li class="level2">', page))
+
+
 def test_missing_record_is_missing_in_its_cells_alone(tmp_path):
     "Of a row with three seeds one goes: its cell and its line read missing, the row says 2 of 3, and every other row stays."
     root = copy(schedules, tmp_path/'records')

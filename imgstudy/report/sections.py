@@ -335,8 +335,7 @@ def study_section(
     "The section of a study in the report."
     study, groups = get_study(study), study_groups(study)
     table = results_table(study)
-    if not groups and committed_records() not in record_folders():
-        return [as_list(['These records hold no training of this study.'])]
+    if not groups and committed_records() not in record_folders(): return [] # the page leaves such a section out
     parts = [facts_section(study), *published_and_ours(table, study.name)]
     if not groups: return parts + [as_list(['No training of this study has a record: every cell reads missing.'])]
     if constant := untrained(study, groups):
