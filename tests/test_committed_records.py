@@ -39,11 +39,11 @@ transfers = {'transfer-dogs': 'mobilenetv2_keras on stanford_dogs20', 'transfer-
              'transfer_study': 'efficientnet_lite0 on stanford_dogs20',
              'transfer-cats': 'on cats_vs_dogs'}
 top = Path(__file__).parent.parent
-rows = [line for line in (top/'README.md').read_text().splitlines() if line.startswith('|') and ' seeds: [' in line]
+rows = [line for line in (top/'docs/transfer.md').read_text().splitlines() if line.startswith('|') and ' seeds: [' in line]
 
 
 @pytest.mark.parametrize('row', rows, ids=lambda r: re.search(r'\[(transfer[-_]\w+)\]', r)[1])
-def test_readme_says_what_the_records_say(row):
+def test_docs_say_what_the_records_say(row):
     "Accuracies, the gain and its two intervals, to three digits, and the number of seeds."
     name = transfers[re.search(r'\[(transfer[-_]\w+)\]', row)[1]]
     with records_in(top/'report/records'): studied = planned_runs() # the notebooks' transfers are of no study, their other side may be
@@ -57,7 +57,7 @@ def test_readme_says_what_the_records_say(row):
 
 
 def speed_lines(file):
-    "The rows of README's table: median training images a second of epochs after the first, and how many times as fast as plain fastai."
+    "The rows of the table in docs/speed.md: median training images a second of epochs after the first, and how many times as fast as plain fastai."
     said = json.loads(file.read_text())
     rows = pd.DataFrame(said['rows'])
     later = rows[(rows.epoch > 1) & rows.seconds.notna()]
@@ -70,22 +70,22 @@ def speed_lines(file):
 
 
 @pytest.mark.parametrize('file', [f for f in measured if json.loads(f.read_text())['what'] == 'speed'], ids=lambda p: p.stem)
-def test_readme_says_how_fast_it_was(file):
-    for line in speed_lines(file): assert line in (top/'README.md').read_text(), line
+def test_docs_say_how_fast_it_was(file):
+    for line in speed_lines(file): assert line in (top/'docs/speed.md').read_text(), line
 
 
-def test_readme_says_that_accuracy_is_not_paid_for_it():
+def test_docs_say_that_accuracy_is_not_paid_for_it():
     "Validation accuracy at the end on the whole of CIFAR-10, mean over the turns with the least and the most."
-    text = (top/'README.md').read_text()
+    text = (top/'docs/speed.md').read_text()
     for kind in ('', '-no-augmentation'):
         rows = pd.DataFrame(json.loads((benchmarks/f'speed-whole-CIFAR-10-AMD-EPYC-2-cores-bf16{kind}.json').read_text())['rows'])
         for _, last in rows[(rows.epoch == rows.epoch.max()) & (rows.model == 'cnn3')].groupby('peer').accuracy:
             assert f'{last.mean():.3f} [{last.min():.3f}, {last.max():.3f}]' in text
 
 
-def test_readme_says_what_the_first_epoch_takes_and_how_near_the_limit_is():
+def test_docs_say_what_the_first_epoch_takes_and_how_near_the_limit_is():
     said = {f.stem: json.loads(f.read_text()) for f in measured}
-    text, later = (top/'README.md').read_text(), {}
+    text, later = (top/'docs/speed.md').read_text(), {}
     for kind in ('', '-bf16'):
         whole, short = said[f'speed-whole-CIFAR-10-AMD-EPYC-2-cores{kind}'], said[f'speed-AMD-EPYC-2-cores{kind}']
         first = pd.DataFrame(whole['rows']).query("epoch == 1 and model == 'lenet5'").groupby('peer').seconds.median()
@@ -100,7 +100,7 @@ def test_readme_says_what_the_first_epoch_takes_and_how_near_the_limit_is():
 
 
 def gpu_lines(rows):
-    "What README says of a GPU: the rows of its table, and the rates of other networks and of stacks."
+    "What docs/speed.md says of a GPU: the rows of its table, and the rates of other networks and of stacks."
     cell = lambda v: f'{v:,.0f}' if v else ''
     for m in ('lenet5', 'cnn3'):
         ours, rate = rows[f'{m}, batches of 64'], lambda p: rows.get(f'{p}, {m}', {}).get('images_per_s')
@@ -113,7 +113,7 @@ def gpu_lines(rows):
 
 
 @pytest.mark.parametrize('file', [f for f in measured if json.loads(f.read_text())['what'] == 'gpu'], ids=lambda p: p.stem)
-def test_readme_says_what_a_gpu_is_worth(file):
-    rows, text = {r['name']: r for r in json.loads(file.read_text())['rows']}, (top/'README.md').read_text()
+def test_docs_say_what_a_gpu_is_worth(file):
+    rows, text = {r['name']: r for r in json.loads(file.read_text())['rows']}, (top/'docs/speed.md').read_text()
     for line in gpu_lines(rows): assert line in text, line
     assert all(r['capture_difference'] == 0 for r in rows.values() if r.get('captured'))

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from imgstudy.core import StudyError
 from imgstudy.stats.configs import transfer_pairs
-from imgstudy.report.cards import headline_table, markdown_parts, markdown_table, write_cards
+from imgstudy.report.cards import headline_table, markdown_parts, markdown_table, readme_table, write_cards
 from imgstudy.html import build_page
 from imgstudy.records.record import read_record, read_records
 from imgstudy.report.sections import results_table
@@ -113,25 +113,34 @@ def test_empty_folder_names_the_fix(tmp_path):
     assert not (tmp_path/'page.html').exists()
 
 
-def test_readme_and_cards_say_what_the_records_say(tmp_path):
+def written_by_report(records, answers):
+    "File and mark -> the text between the marks."
+    return {('README.md', 'results'): markdown_table(readme_table(records)),
+            ('docs/results.md', 'headline'): markdown_table(headline_table(records)), ('docs/results.md', 'findings'): answers}
+
+
+def test_readme_docs_and_cards_say_what_the_records_say(tmp_path):
     records = [r for r in map(read_record, kept) if r.outcome == 'finished']
-    assert '<!-- headline -->\n\n' + markdown_table(headline_table(records)) + '\n<!-- /headline -->' in (top/'README.md').read_text(encoding='utf-8'), 'run make report'
     with records_in(top/'report/records'): answers = markdown_parts(answer_parts(records, short=True))
-    assert '<!-- findings -->\n\n' + answers + '\n<!-- /findings -->' in (top/'README.md').read_text(encoding='utf-8'), 'run make report'
+    for (file, mark), text in written_by_report(records, answers).items():
+        assert f'<!-- {mark} -->\n\n{text}\n<!-- /{mark} -->' in (top/file).read_text(encoding='utf-8'), 'run make report'
     made = {p.name: p.read_text(encoding='utf-8') for p in write_cards(records, tmp_path)}
     assert made == {p.name: p.read_text(encoding='utf-8') for p in (top/'report/cards').glob('*.md')}, 'run make report'
 
 
-def test_report_writes_what_was_found_into_the_readme(tmp_path, monkeypatch):
+def test_report_writes_what_was_found_into_readme_and_docs(tmp_path, monkeypatch):
     from imgstudy import cli
-    marks = ('headline', 'findings')
-    (tmp_path/'README.md').write_text(''.join(f'<!-- {m} -->\n<!-- /{m} -->\n' for m in marks))
+    marks = written_by_report(*[[r for r in map(read_record, kept) if r.outcome == 'finished'], ''])
+    (tmp_path/'docs').mkdir()
+    for file, mark in marks:
+        with (tmp_path/file).open('a') as f: f.write(f'<!-- {mark} -->\n<!-- /{mark} -->\n')
     for name, fake in dict(build_page=lambda *args, **kw: 'a page', write_cards=lambda *args: [], checkout_path=lambda name: tmp_path/name).items():
         monkeypatch.setattr(cli, name, fake)
     cli.report_()
-    made, kept = (f.read_text(encoding='utf-8') for f in (tmp_path/'README.md', top/'README.md'))
     between = lambda text, mark: text.split(f'<!-- {mark} -->')[1].split(f'<!-- /{mark} -->')[0]
-    for mark in marks: assert between(made, mark).strip() and between(made, mark) == between(kept, mark), 'run make report'
+    for file, mark in marks:
+        made, known = (between((root/file).read_text(encoding='utf-8'), mark) for root in (tmp_path, top))
+        assert made.strip() and made == known, 'run make report'
 
 
 def test_committed_page_is_of_the_committed_records():

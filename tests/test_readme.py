@@ -1,0 +1,39 @@
+"README and docs: short, every link leads somewhere, every number of the table of studies is one of the records."
+import re
+from pathlib import Path
+import numpy as np, pytest
+from imgstudy.records.find import records_in
+from imgstudy.report.overview import study_groups
+
+top = Path(__file__).parent.parent
+readme = (top/'README.md').read_text(encoding='utf-8')
+pages = [top/'README.md', *sorted((top/'docs').glob('*.md'))]
+
+
+def test_readme_is_short():
+    assert len(readme.splitlines()) <= 150 and len(readme.split()) <= 1200
+
+
+@pytest.mark.parametrize('page', pages, ids=lambda p: p.stem)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r'\]\(([^)#]+)\)', page.read_text(encoding='utf-8')):
+        assert link.startswith('http') or (page.parent/link).exists(), link
+
+
+def test_every_page_is_linked():
+    assert all(f'docs/{p.name}' in readme for p in pages[1:])
+
+
+def best(study, row):
+    "Mean test accuracy in percent of the records of a row."
+    with records_in(top/'report/records'): groups = study_groups(study)
+    return 100*np.mean([r.metrics['accuracy'] for r in groups[row]])
+
+
+@pytest.mark.parametrize('said, study, row', [
+    ('EfficientNet-Lite0 reaches {:.1f} %', 'transfer', 'Cats vs Dogs, EfficientNet-Lite0: all layers from the probe'),
+    ('a small network give {:.1f} %', 'transfer', '20 dog breeds, EfficientNet-Lite0: probe'),
+    ('LeNet-5 reaches {:.1f} %', 'tuned', 'CIFAR-100 LeNet-5'),
+    ('Their CNN reaches {:.1f} %', 'cifar10_scratch_vs_resnet18', 'CNN from scratch')])
+def test_answers_are_those_of_the_records(said, study, row):
+    assert said.format(best(study, row)) in readme
