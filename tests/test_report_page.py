@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from imgstudy.core import StudyError
 from imgstudy.stats.configs import transfer_pairs
-from imgstudy.report.cards import headline_table, markdown_parts, markdown_table, readme_table, write_cards
+from imgstudy.report.cards import headline_table, markdown_parts, markdown_table, readme_table, write_cards, write_starts
 from imgstudy.html import build_page
 from imgstudy.records.record import read_record, read_records
 from imgstudy.report.sections import results_table
@@ -124,6 +124,10 @@ def test_readme_docs_and_cards_say_what_the_records_say(tmp_path):
     with records_in(top/'report/records'): answers = markdown_parts(answer_parts(records, short=True))
     for (file, mark), text in written_by_report(records, answers).items():
         assert f'<!-- {mark} -->\n\n{text}\n<!-- /{mark} -->' in (top/file).read_text(encoding='utf-8'), 'run make report'
+    write_starts(records, tmp_path/'starts.svg') # other versions of matplotlib place letters elsewhere
+    shape = lambda path: re.findall('<use ', path.read_text()) # one per mark
+    assert shape(tmp_path/'starts.svg') == shape(top/'report/starts.svg'), 'run make report'
+    (tmp_path/'starts.svg').unlink()
     made = {p.name: p.read_text(encoding='utf-8') for p in write_cards(records, tmp_path)}
     assert made == {p.name: p.read_text(encoding='utf-8') for p in (top/'report/cards').glob('*.md')}, 'run make report'
 
@@ -134,7 +138,7 @@ def test_report_writes_what_was_found_into_readme_and_docs(tmp_path, monkeypatch
     (tmp_path/'docs').mkdir()
     for file, mark in marks:
         with (tmp_path/file).open('a') as f: f.write(f'<!-- {mark} -->\n<!-- /{mark} -->\n')
-    for name, fake in dict(build_page=lambda *args, **kw: 'a page', write_cards=lambda *args: [], checkout_path=lambda name: tmp_path/name).items():
+    for name, fake in dict(build_page=lambda *args, **kw: 'a page', write_cards=lambda *args: [], write_starts=lambda *args: None, checkout_path=lambda name: tmp_path/name).items():
         monkeypatch.setattr(cli, name, fake)
     cli.report_()
     between = lambda text, mark: text.split(f'<!-- {mark} -->')[1].split(f'<!-- /{mark} -->')[0]
