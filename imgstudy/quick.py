@@ -73,16 +73,17 @@ def check_model(
     if init.startswith('file:') and not Path(init[5:].strip()).expanduser().is_file():
         raise StudyError(f'There is no weights file {init[5:]}: check the path, after file:')
 
-# %% ../nbs/76_quick.ipynb #1662eefb
+# %% ../nbs/76_quick.ipynb #3f6be9b7
 def record_folder(
     name:str,    # id or folder of a record
     root:str='', # folder of the records; '': `runs_root()` and the committed ones
 ) -> Path:
     "The folder of the record `name`; `StudyError` if there is none."
-    path = Path(name).expanduser()
-    if '/' in name or os.sep in name or (path/'record.json').is_file():
-        if (path/'record.json').is_file(): return path
-        raise StudyError(f'There is no record in {path}: it would hold a file record.json.')
+    given = Path(root).expanduser()/Path(name).expanduser()
+    if {'/', os.sep} & {*name}: # a path; below `root` if that is given
+        for path in (given, Path(name).expanduser()):
+            if (path/'record.json').is_file(): return path
+        raise StudyError(f'There is no record in {given}: it would hold a file record.json.')
     roots = [Path(root).expanduser()] if root else [checkout_path('report/records'), runs_root()] # the last has priority
     known = {p.parent.name: p.parent for r in roots for p in r.glob('*/record.json')}
     if not known: raise StudyError(f'There are no records in {roots[-1]}: train first, or name the folder of the record.')
