@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['commands', 'command', 'do', 'UsageError', 'whole', 'create_parser', 'hyphens', 'parse', 'studies_', 'models_',
-           'datasets_', 'train', 'run_options', 'predict', 'explain', 'compare', 'audit', 'features', 'run', 'status',
-           'verify', 'diagnose_', 'compare_runs', 'collect_', 'report_', 'gpu', 'help_text', 'answer', 'main']
+           'datasets_', 'train', 'predict', 'explain', 'compare', 'audit', 'features', 'run', 'status', 'verify',
+           'diagnose_', 'compare_runs', 'collect_', 'report_', 'gpu', 'help_text', 'answer', 'main']
 
-# %% ../nbs/98_cli.ipynb #fa83b0a3
+# %% ../nbs/98_cli.ipynb #e9daa5c3
 import argparse, inspect, os, re, sys
 from importlib import import_module
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ from . import __version__
 from .core import Registry, StudyError, did_you_mean
 from .light_tables import dataset_place, light_table
 from .quick import (check_choice, check_dataset, check_files, check_model, check_out, check_records, check_run, check_studies,
-                            check_sweep, record_folder)
+                            check_sweep, record_folder, run_options)
 from .show import show_table
 
 # %% ../nbs/98_cli.ipynb #4e8d645b
@@ -144,20 +144,6 @@ def train(
     check_sweep(time_limit=time_limit)
     check_run(seeds, **run_options(a))
     do('photos.train_model', a)
-
-# %% ../nbs/98_cli.ipynb #6a5d976e
-_of_a_run = 'dataset model init epochs size lr bs tune augment subset folds mixup cutmix tta'.split()
-
-def run_options(
-    given:dict, # options of `train`
-) -> dict: # parameters of `create_run`
-    "What is given of a run; a model with ImageNet weights starts from them, with a fitted head, unless told otherwise."
-    params = {k: given[k] for k in _of_a_run if given[k]}
-    if params.get('subset', 0) > 1: params['subset'] = whole(str(params['subset']))
-    row = next((r for r in light_table('models') if r['model'] == params['model']), None)
-    if 'init' not in params and (row is None or row['weights']): params['init'] = 'imagenet'
-    if params.get('init', 'scratch') != 'scratch': params.setdefault('tune', 'probe_then_all')
-    return params
 
 # %% ../nbs/98_cli.ipynb #99c9d7d9
 @command

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['say_number', 'say_bytes', 'heading', 'is_missing', 'say_cell', 'as_rows', 'tab_separated', 'as_json', 'fit_columns',
-           'rich_table', 'terminal_text', 'show_table']
+           'column_widths', 'rich_table', 'terminal_text', 'show_table']
 
 # %% ../nbs/68_show.ipynb #32138bdd
 import json, math, shutil, sys
@@ -63,10 +63,11 @@ def as_json(rows) -> str:
     clean = [{k: None if is_missing(v) else v for k, v in r.items()} for r in rows]
     return json.dumps(clean, indent=1, ensure_ascii=False, default=plain)
 
-# %% ../nbs/68_show.ipynb #e7fe27c0
-def _needs(name, rows) -> int: # characters
+# %% ../nbs/68_show.ipynb #b2e792bd
+def _needs(name, rows, width) -> int: # characters
     words = [w for r in rows for w in say_cell(r.get(name), name).split(' ')] + heading(name).split(' ')
-    return min(40 if name == next(iter(rows[0])) else 24, max(map(len, words)))
+    most = 40 if name == next(iter(rows[0])) else 24
+    return min(most, max(4, width//2 - 1), max(map(len, words))) # two columns always fit side by side
 
 def fit_columns(
     rows,      # list of dicts
@@ -74,35 +75,49 @@ def fit_columns(
 ) -> list: # of lists of names
     "The columns in blocks that fit into `width`, each with the first column."
     first, *others = rows[0]
-    start = _needs(first, rows)
+    start = _needs(first, rows, width)
     blocks, used = [[first]], start
     for name in others:
-        need = _needs(name, rows) + 2 # the gap
+        need = _needs(name, rows, width) + 2 # the gap
         if used + need > width and len(blocks[-1]) > 1: blocks.append([first]); used = start
         blocks[-1].append(name)
         used += need
     return blocks
 
-# %% ../nbs/68_show.ipynb #cc2863c2
+# %% ../nbs/68_show.ipynb #327706a9
+def column_widths(
+    names,     # of the columns of a block
+    rows,      # list of dicts
+    width:int, # of the terminal, in characters
+) -> dict: # name -> characters
+    "The width of each column: what it needs, and a share of the room that is left, up to its longest text."
+    widths = {n: _needs(n, rows, width) for n in names}
+    longest = {n: max(len(heading(n)), *(len(say_cell(r.get(n), n)) for r in rows)) for n in names}
+    for _ in range(width - sum(widths.values()) - 2*(len(names) - 1)): # one by one
+        tight = max(names, key=lambda n: longest[n]/widths[n])
+        if longest[tight] <= widths[tight]: break
+        widths[tight] += 1
+    return widths
+
+# %% ../nbs/68_show.ipynb #6e98962e
 def _is_number(x): return not isinstance(x, (str, bool, list, tuple)) and not is_missing(x)
 
 def rich_table(
-    rows,  # list of dicts
-    names, # of the columns to show
+    rows,   # list of dicts
+    widths, # name of a column -> characters
 ): # a rich Table
     "A table without frames: headings, a rule, and numbers to the right."
     from rich import box
     from rich.table import Table
     # a frame of blanks puts one between columns, beside the padding
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-    for name in names:
+    for name, width in widths.items():
         right = any(_is_number(r.get(name)) for r in rows)
-        table.add_column(heading(name), justify='right' if right else 'left', overflow='fold',
-                         min_width=_needs(name, rows))
-    for r in rows: table.add_row(*(say_cell(r.get(name), name) for name in names))
+        table.add_column(heading(name), justify='right' if right else 'left', overflow='fold', width=width)
+    for r in rows: table.add_row(*(say_cell(r.get(name), name) for name in widths))
     return table
 
-# %% ../nbs/68_show.ipynb #ac3078f2
+# %% ../nbs/68_show.ipynb #0e455888
 def terminal_text(
     rows,      # list of dicts
     width:int, # in characters
@@ -112,7 +127,7 @@ def terminal_text(
     from io import StringIO
     console = Console(file=StringIO(), width=width, color_system=None, legacy_windows=False, markup=False, emoji=False,
                       highlight=False)
-    for block in fit_columns(rows, width): console.print(rich_table(rows, block))
+    for block in fit_columns(rows, width): console.print(rich_table(rows, column_widths(block, rows, width)))
     return '\n'.join(line.rstrip() for line in console.file.getvalue().splitlines())
 
 # %% ../nbs/68_show.ipynb #880fd06e
