@@ -7,7 +7,7 @@ __all__ = ['commands', 'command', 'do', 'UsageError', 'whole', 'create_parser', 
            'datasets_', 'train', 'predict', 'explain', 'compare', 'audit', 'features', 'run', 'status', 'verify',
            'diagnose_', 'compare_runs', 'collect_', 'report_', 'gpu', 'help_text', 'answer', 'main']
 
-# %% ../nbs/98_cli.ipynb #e9daa5c3
+# %% ../nbs/98_cli.ipynb #a3b88d62
 import argparse, inspect, os, re, sys
 from importlib import import_module
 from types import SimpleNamespace
@@ -15,15 +15,15 @@ from fastcore.docments import docments
 from . import __version__
 from .core import Registry, StudyError, did_you_mean
 from .light_tables import dataset_place, light_table
-from .quick import (check_choice, check_dataset, check_files, check_model, check_out, check_records, check_run, check_studies,
-                            check_sweep, record_folder, run_options)
+from .quick import (check_choice, check_dataset, check_files, check_out, check_records, check_run,
+                            check_studies, check_sweep, record_folder, run_options)
 from .show import show_table
 
-# %% ../nbs/98_cli.ipynb #4e8d645b
+# %% ../nbs/98_cli.ipynb #f7392f40
 commands = Registry('command')
 
 def command(f):
-    "Register `f` as a command: with hyphens, and without a last underscore that keeps its name from shadowing something."
+    "Register `f` as a command: with hyphens, and without a last underscore that keeps it from shadowing something."
     commands[f.__name__.rstrip('_').replace('_', '-')] = f
     return f
 
@@ -35,7 +35,7 @@ def do(
     module, name = work.split('.')
     return getattr(import_module(f'imgstudy.{module}'), name)(SimpleNamespace(**given))
 
-# %% ../nbs/98_cli.ipynb #02984fb9
+# %% ../nbs/98_cli.ipynb #e1402b73
 class UsageError(StudyError):
     "Words that no command understands; the program ends with 2."
 
@@ -55,7 +55,8 @@ def _as_option(name, spec) -> tuple: # names and keywords for `add_argument`
     if default is False: return option, dict(help=about, action='store_true', dest=name)
     shown = f' (default: {default})' if default not in ('', 0) else ''
     kind = {int: whole, float: float}.get(type(default), str)
-    return option, dict(help=f'{about}{shown}'.replace('%', '%%'), type=kind, default=default, dest=name, metavar=name.upper())
+    return option, dict(help=f'{about}{shown}'.replace('%', '%%'), type=kind, default=default, dest=name,
+                        metavar=name.upper())
 
 # %% ../nbs/98_cli.ipynb #f3440c55
 def create_parser(
@@ -145,7 +146,7 @@ def train(
     check_run(seeds, **run_options(a))
     do('photos.train_model', a)
 
-# %% ../nbs/98_cli.ipynb #99c9d7d9
+# %% ../nbs/98_cli.ipynb #d781e1e7
 @command
 def predict(
     record:str,   # id or folder of a record
@@ -159,7 +160,7 @@ def predict(
     a = locals()
     check_files(files)
     check_out(out, '.csv .csv.gz')
-    do('photos.predict_files', a | dict(record=record_folder(record, root)))
+    do('apply.predict_files', a | dict(record=record_folder(record, root)))
 
 @command
 def explain(
@@ -172,7 +173,7 @@ def explain(
     a = locals()
     check_files(files)
     check_out(out, '.png .jpg .jpeg .pdf .svg')
-    do('photos.explain_files', a | dict(record=record_folder(record, root)))
+    do('apply.explain_files', a | dict(record=record_folder(record, root)))
 
 # %% ../nbs/98_cli.ipynb #84d8de15
 @command

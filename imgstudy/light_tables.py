@@ -38,7 +38,7 @@ def _levels():
 
 _makers = dict(models=_models, datasets=_datasets, studies=_studies, augment=_levels)
 
-# %% ../nbs/67_light_tables.ipynb #d99ae164
+# %% ../nbs/67_light_tables.ipynb #74a31247
 def compute_tables() -> dict: # name of a table -> list of dicts
     "The tables as the library has them now; takes as long as the library's import, and some seconds."
     return {name: make() for name, make in _makers.items()}
@@ -48,7 +48,7 @@ def tables_path(name) -> Path: return Path(__file__).parent/'tables'/f'{name}.js
 def write_tables():
     "Keep the computed tables in the package: `make tables`, after a model, a data set or a study has changed."
     for name, rows in compute_tables().items():
-        text = ',\n'.join(json.dumps(row, ensure_ascii=False) for row in rows) # a line per row, for the differences in git
+        text = ',\n'.join(json.dumps(row, ensure_ascii=False) for row in rows) # a line per row, for git
         tables_path(name).parent.mkdir(exist_ok=True)
         with atomic_file(tables_path(name)) as part: part.write_text(f'[\n{text}\n]\n', encoding='utf-8')
 
@@ -60,7 +60,7 @@ def light_table(
     "The table `name`, as kept in the package."
     return json.loads(tables_path(name).read_text(encoding='utf-8'))
 
-# %% ../nbs/67_light_tables.ipynb #8ffa42fa
+# %% ../nbs/67_light_tables.ipynb #fb480de2
 _kinds = dict(model='models', dataset='datasets', study='studies')
 
 @lru_cache
@@ -70,7 +70,7 @@ def light_names(
     "The rows of a kind by name; an unknown name raises `StudyError` with the closest ones, as in the full registry."
     names, rows = Registry(kind), light_table(_kinds[kind])
     names.update({next(row[k] for k in (kind, 'name') if k in row): row for row in rows})
-    if kind == 'model': names.prefixes['timm'] = lambda name: dict(model=f'timm:{name}') # looked up by timm itself, later
+    if kind == 'model': names.prefixes['timm'] = lambda name: dict(model=f'timm:{name}') # timm knows, later
     return names
 
 # %% ../nbs/67_light_tables.ipynb #51a4da8a

@@ -27,7 +27,7 @@ def check_choice(
     "Raise `StudyError` unless `value` is one of the words in `allowed`."
     if value not in allowed.split(): raise StudyError(did_you_mean(kind, value, allowed.split()))
 
-# %% ../nbs/76_quick.ipynb #3536692a
+# %% ../nbs/76_quick.ipynb #16a67227
 def check_dataset(name:str):
     "Raise `StudyError` unless `name` is a registered data set, or a prefix with a path that is there."
     prefix, colon, path = name.partition(':')
@@ -36,12 +36,13 @@ def check_dataset(name:str):
         raise StudyError(f'There is no dataset {name!r}. If it is a folder of your own, write folder:{name}')
     if not colon: return light_names('dataset')[name]
     folder = Path(path.strip()).expanduser()
-    if not path.strip(): raise StudyError('After folder: comes the path of a folder of class folders, as in folder:photos')
+    if not path.strip():
+        raise StudyError('After folder: comes the path of a folder of class folders, as in folder:photos')
     if folder.is_file(): raise StudyError(f'{folder} is a file: unpack it first, and name the folder.')
     if not folder.is_dir():
         raise StudyError(f'There is no folder {folder}. After folder: comes the path of a folder of class folders.')
 
-# %% ../nbs/76_quick.ipynb #e0bb3ec9
+# %% ../nbs/76_quick.ipynb #8388c7f2
 def check_run(
     seeds=1,  # trainings
     **params, # as in `create_run`; None stands for the default
@@ -54,7 +55,8 @@ def check_run(
     check_dataset(run.dataset)
     check_bounds(run)
     check_model(run.model, run.init, run.size)
-    if run.augment: check_choice('augmentation level', run.augment, ' '.join(r['level'] for r in light_table('augment')))
+    levels = ' '.join(r['level'] for r in light_table('augment'))
+    if run.augment: check_choice('augmentation level', run.augment, levels)
 
 # %% ../nbs/76_quick.ipynb #18132ff8
 def check_model(
@@ -87,7 +89,7 @@ def run_options(
     if params.get('init', 'scratch') != 'scratch': params.setdefault('tune', 'probe_then_all')
     return params
 
-# %% ../nbs/76_quick.ipynb #3f6be9b7
+# %% ../nbs/76_quick.ipynb #f4ab3091
 def record_folder(
     name:str,    # id or folder of a record
     root:str='', # folder of the records; '': `runs_root()` and the committed ones
@@ -98,13 +100,14 @@ def record_folder(
         for path in (given, Path(name).expanduser()):
             if (path/'record.json').is_file(): return path
         raise StudyError(f'There is no record in {given}: it would hold a file record.json.')
-    roots = [Path(root).expanduser()] if root else [checkout_path('report/records'), runs_root()] # the last has priority
+    # the last has priority
+    roots = [Path(root).expanduser()] if root else [checkout_path('report/records'), runs_root()]
     known = {p.parent.name: p.parent for r in roots for p in r.glob('*/record.json')}
-    if not known: raise StudyError(f'There are no records in {roots[-1]}: train first, or name the folder of the record.')
+    if not known: raise StudyError(f'There are no records in {roots[-1]}: train first, or name its folder.')
     if name not in known: raise StudyError(did_you_mean('record', name, known))
     return known[name]
 
-# %% ../nbs/76_quick.ipynb #6189236a
+# %% ../nbs/76_quick.ipynb #b31bed38
 def check_records(root:str=''):
     "Raise `StudyError` unless the folder `root`, by default `runs_root()`, holds a record."
     folder = Path(root).expanduser().resolve() if root else runs_root()
@@ -118,7 +121,8 @@ def check_out(
     "Raise `StudyError` unless `out` ends in one of `endings` and its folder can be written to."
     if not out: return
     if not out.lower().endswith(tuple(endings.split())):
-        raise StudyError(f"{Path(out).name} is not the name of such a file: let it end in {' or '.join(endings.split())}.")
+        raise StudyError(f"{Path(out).name} is not the name of such a file: let it end in "
+                         f"{' or '.join(endings.split())}.")
     writable(Path(out).expanduser().parent, '--out')
 
 # %% ../nbs/76_quick.ipynb #c1158369
@@ -139,9 +143,10 @@ def check_sweep(
     check_choice('backend', backend, 'loky dask')
     check_choice('way to stack', stack, 'auto always never')
 
-# %% ../nbs/76_quick.ipynb #5ac3a7c6
+# %% ../nbs/76_quick.ipynb #69cf794b
 def check_files(files):
     "Raise `StudyError` unless each of `files` is a file or a folder; at most five missing ones are named."
     missing = [str(f) for f in files if not Path(f).expanduser().exists()]
-    if missing: raise StudyError(f"There {'is no file' if len(missing) == 1 else 'are no files'} {', '.join(missing[:5])}"
-                                 f"{f' and {len(missing) - 5} more' if len(missing) > 5 else ''}: check the path.")
+    more = f' and {len(missing) - 5} more' if len(missing) > 5 else ''
+    are = 'is no file' if len(missing) == 1 else 'are no files'
+    if missing: raise StudyError(f"There {are} {', '.join(missing[:5])}{more}: check the path.")

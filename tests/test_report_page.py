@@ -114,11 +114,11 @@ def test_readme_and_cards_say_what_the_records_say(tmp_path):
 
 
 def test_report_writes_what_was_found_into_the_readme(tmp_path, monkeypatch):
-    from imgstudy import cli
+    from imgstudy import cli, commands
     marks = ('headline', 'findings')
     (tmp_path/'README.md').write_text(''.join(f'<!-- {m} -->\n<!-- /{m} -->\n' for m in marks))
     for name, fake in dict(build_page=lambda *args, **kw: 'a page', write_cards=lambda *args: [], checkout_path=lambda name: tmp_path/name).items():
-        monkeypatch.setattr(cli, name, fake)
+        monkeypatch.setattr(commands, name, fake)
     cli.report_()
     made, kept = (f.read_text(encoding='utf-8') for f in (tmp_path/'README.md', top/'README.md'))
     between = lambda text, mark: text.split(f'<!-- {mark} -->')[1].split(f'<!-- /{mark} -->')[0]
