@@ -219,7 +219,8 @@ def check_seeds(seeds):
         raise StudyError(f'`seeds` must be a number of at least 1 or a list of seeds, not {seeds!r}. With papermill, '
                          "a number is -p seeds 3 and a list is -y 'seeds: [0, 1, 2]'.")
     n = seeds if isinstance(seeds, int) else len(seeds)
-    if n > most_seeds: raise StudyError(f'`seeds` must be at most {most_seeds:,} trainings, not {n:,}: 3 to 30 are usual.')
+    if n > most_seeds:
+        raise StudyError(f'`seeds` must be at most {most_seeds:,} trainings, not {n:,}: 3 to 30 are usual.')
     if not isinstance(seeds, int) and len(set(seeds)) < n:
         raise StudyError(f'`seeds` names a seed twice: {seeds!r}. The same seed gives the same result again.')
 

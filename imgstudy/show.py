@@ -117,7 +117,7 @@ def rich_table(
     for r in rows: table.add_row(*(say_cell(r.get(name), name) for name in widths))
     return table
 
-# %% ../nbs/68_show.ipynb #0e455888
+# %% ../nbs/68_show.ipynb #09f584dc
 def terminal_text(
     rows,      # list of dicts
     width:int, # in characters
@@ -125,7 +125,7 @@ def terminal_text(
     "`rows` as a table, or several beneath each other, that fit into `width`."
     from rich.console import Console
     from io import StringIO
-    console = Console(file=StringIO(), width=width, color_system=None, legacy_windows=False, markup=False, emoji=False,
+    console = Console(file=StringIO(), width=width, color_system=None, force_jupyter=False, markup=False, emoji=False,
                       highlight=False)
     for block in fit_columns(rows, width): console.print(rich_table(rows, column_widths(block, rows, width)))
     return '\n'.join(line.rstrip() for line in console.file.getvalue().splitlines())
