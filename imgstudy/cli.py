@@ -175,13 +175,17 @@ def explain(
     check_out(out, '.png .jpg .jpeg .pdf .svg')
     do('apply.explain_files', a | dict(record=record_folder(record, root)))
 
-# %% ../nbs/98_cli.ipynb #84d8de15
+# %% ../nbs/98_cli.ipynb #86f3c80c
 @command
 def compare(
     dataset:str,        # folder:PATH, or a registered name
     models='lenet_modern,convnext,efficientnet_lite0', # names separated by commas; also timm:NAME
     epochs=0,           # epochs of training; 0: as in the model's own recipe
     seeds=3,            # trainings per row
+    size=0,             # image side in pixels, of all models; 0: that of the weights, or of the data set
+    subset=0.,          # number or fraction of the training images; 0: all
+    folds=0,            # folds of a cross-validation; 0: none
+    lr=0.,              # peak learning rate, of all models; 0: as in each model's own recipe
     jobs=1,             # number of parallel trainings
     time_limit='',      # stop cleanly before this time is up: 9m, 1h30m, 90s
     backend='loky',     # loky for this machine, dask for several
@@ -196,7 +200,7 @@ def compare(
     a, names = locals(), [m.strip() for m in models.split(',') if m.strip()]
     check_sweep(jobs, time_limit, backend, stack, gpu_memory, seeds)
     if not names: raise StudyError('Name at least one model to compare, such as lenet_modern.')
-    for name in names: check_run(seeds or 3, dataset=dataset, model=name, epochs=epochs or None)
+    for name in names: check_run(seeds or 3, dataset=dataset, model=name, **run_options(a))
     do('commands.compare_models', a)
 
 # %% ../nbs/98_cli.ipynb #f11c8dad

@@ -6,15 +6,16 @@
 __all__ = ['list_weights', 'run_studies', 'show_status', 'verify_records', 'write_features', 'compare_models', 'audit_images',
            'measure_card', 'diagnose_run', 'compare_two', 'collect_records', 'make_report']
 
-# %% ../nbs/77_commands.ipynb #f4999cdd
+# %% ../nbs/77_commands.ipynb #b4477a20
 import fnmatch, os, sys, time
 import pandas as pd, psutil
 from pathlib import Path
 from .core import *
 from .runs import *
 from .html import *
-from .show import show_table
-from .data.datasets import get_dataset
+from .quick import run_options
+from .show import say_bytes, show_table
+from .data.datasets import find_images, get_dataset
 from .data.split import load_data
 from .data.audit import audit_page
 from .models.zoo import weights_table
@@ -26,10 +27,11 @@ from .stats.configs import siblings_of
 from .study.create import create_run
 from .study.studies import compare_study, get_study, studies, study_runs, unique_runs
 from .study.estimate import Speed, plan_table
-from .sweep.needs import data_here, data_missing, source_id
+from .sweep.needs import blocked_by, data_here, data_missing, source_id
 from .sweep.states import run_states
 from .sweep.workers import study_notebook, worker_threads
 from .sweep.sweep import sweep
+from .photos import record_bytes
 from .report.wording import gain_words, verdict_words, winner_words
 from .report.tables import answer_table, comparisons_table, folds_table, grid_part, grid_tables, scale_runs
 from .report.exhibits import data_exhibit
@@ -68,7 +70,7 @@ def _plan(chosen, scale, seeds, speed, runs):
         print(f'{s.name} at scale {scale}: {s.question}')
         show_table(plan.loc[[row for row, rs in groups.items() if any(run_id(r) in ids for r in rs)]])
 
-# %% ../nbs/77_commands.ipynb #d68e36a2
+# %% ../nbs/77_commands.ipynb #025ebfa0
 def _speed(root, jobs): # jobs: workers on this machine
     "How long trainings take on this device, as far as the records in `root` tell."
     return Speed(read_records(root, damaged=[]), worker_threads(max(1, jobs)))
@@ -97,6 +99,8 @@ def _short(table):
     "The main columns of a table of comparisons, for the terminal."
     if not len(table): return table
     rows = [*table.itertuples()]
+    # of two seeds a bootstrap draws one of three mixtures: no probability can be read from that
+    table = table.assign(p_better=[r.p_better if r.gain.n > 2 else None for r in rows])
     table = table.assign(says=[gain_words(r.gain) for r in rows], finding=[winner_words(r) for r in rows])
     return table[['difference', 'seeds_low', 'seeds_high', 'over', 'p_better', 'p_holm', 'says', 'finding']]
 
@@ -129,7 +133,7 @@ def _answer_one(study, *args):
     for title, table in tables.items():
         if table is None or not len(table): continue
         print(f'{title}:')
-        show_table(table.round(4))
+        show_table(table)
 
 # %% ../nbs/77_commands.ipynb #04673a7f
 def _left(time_limit) -> float|None:
@@ -222,14 +226,25 @@ def write_features(a): # the options of `imgstudy features`
     with atomic_file(path) as part: table.to_csv(part, index=False)
     print(f'{len(table):,} images, {table.shape[1] - 3:,} features each: {path}')
 
-# %% ../nbs/77_commands.ipynb #f8f5f1b8
+# %% ../nbs/77_commands.ipynb #a247f9ca
+def _say_needs(study, scale, seeds, root):
+    "Print the disk space of the records of `study`, and which of its rows cannot be trained, and why."
+    rows, classes = study_runs(study, scale, seeds), len(find_images(study.rows[0].run['dataset'])[1].label.unique())
+    blocked = {row: reason for row, runs in rows.items() if (reason := blocked_by(runs[0], root)[1])}
+    free = [r for row, runs in rows.items() if row not in blocked for r in runs]
+    print(f'Weights of all records: {say_bytes(sum(record_bytes(r, classes) for r in free))} in {root}.')
+    for row, reason in blocked.items(): print(f'Cannot be trained: {row}: {reason}')
+
 def compare_models(a): # the options of `imgstudy compare`
     "Train models on one data set, from scratch and from ImageNet weights, and compare them."
     names = [m.strip() for m in a.models.split(',') if m.strip()]
-    study = compare_study(a.dataset, names, **({'epochs': a.epochs} if a.epochs else {}))
+    study = compare_study(a.dataset, names, **run_options(vars(a)))
     root, scale = _root(a.root), 'full'
     runs, speed = _planned([study], scale, a.seeds, ''), _speed(root, a.jobs)
-    if a.dry_run: return _plan([study], scale, a.seeds, speed, runs)
+    if a.dry_run: _plan([study], scale, a.seeds, speed, runs)
+    _say_total(runs, speed)
+    _say_needs(study, scale, a.seeds, root or runs_root())
+    if a.dry_run: return
     _run_all(runs, root, speed=speed, **_sweep_options(a))
     _answer([study], scale, a.seeds, root)
     _say_failed(runs, root)

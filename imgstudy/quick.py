@@ -75,15 +75,16 @@ def check_model(
     if init.startswith('file:') and not Path(init[5:].strip()).expanduser().is_file():
         raise StudyError(f'There is no weights file {init[5:]}: check the path, after file:')
 
-# %% ../nbs/76_quick.ipynb #e907124c
+# %% ../nbs/76_quick.ipynb #bf410e22
 _of_a_run = 'dataset model init epochs size lr bs tune augment subset folds mixup cutmix tta'.split()
 
 def run_options(
-    given:dict, # options of `imgstudy train`; 0 and '' stand for the default
+    given:dict, # options of `imgstudy train` or `compare`; 0 and '' stand for the default
 ) -> dict: # parameters of `create_run`
     "What is given of a run; a model with ImageNet weights starts from them, with a fitted head, unless told otherwise."
-    params = {k: given[k] for k in _of_a_run if given[k]}
+    params = {k: given[k] for k in _of_a_run if given.get(k)}
     if params.get('subset', 0) > 1: params['subset'] = int(params['subset'])
+    if 'model' not in params: return {k: v for k, v in params.items() if k != 'dataset'} # of several models
     row = next((r for r in light_table('models') if r['model'] == params['model']), None)
     if 'init' not in params and (row is None or row['weights']): params['init'] = 'imagenet'
     if params.get('init', 'scratch') != 'scratch': params.setdefault('tune', 'probe_then_all')

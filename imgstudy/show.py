@@ -25,7 +25,7 @@ def say_bytes(n:float) -> str:
     "`n` bytes with a prefix: 1.2 GB."
     return say_number(n, 'B')
 
-# %% ../nbs/68_show.ipynb #e0cfc1bb
+# %% ../nbs/68_show.ipynb #ca64fa19
 _says = dict(parameters=say_number, MFLOPs=lambda x: say_number(1e6*x, 'FLOPs'), seconds=say_duration)
 _called = dict(MFLOPs='operations', seconds='time') # on a terminal, where the unit is with the number
 def heading(name) -> str: return _called.get(name, name).replace('_', ' ')
@@ -40,6 +40,7 @@ def say_cell(
     if is_missing(x): return ''
     if isinstance(x, str) or isinstance(x, bool): return str(x)
     if column in _says: return _says[column](x)
+    if column in ('p', 'p_holm', 'p_better') and x < .001: return '<0.001' # never 0
     if isinstance(x, float) or hasattr(x, 'dtype') and x.dtype.kind == 'f':
         return str(int(x)) if x == int(x) and abs(x) >= 1 else f'{x:.4g}' if abs(x) < 1e-3 else f'{x:.4f}'.rstrip('0')
     return ', '.join(map(str, x)) if isinstance(x, (list, tuple)) else str(x)

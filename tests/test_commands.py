@@ -189,3 +189,23 @@ def test_missing_weights_name_the_way_out(photos, tmp_path, monkeypatch):
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
     done = imgstudy('train', f'folder:{photos}/photos', '--model', 'convnext_small', '--root', str(tmp_path), IMGSTUDY_DATA=str(tmp_path))
     assert done.returncode == 1 and '--init scratch' in done.stderr
+
+
+def test_compare_says_first_what_it_takes_and_what_is_missing(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('IMGSTUDY_DATA', str(tmp_path))  # no weights there
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    words = ('--models', 'lenet5,convnext_small', '--epochs', 2, '--size', 64, '--subset', .5, '--lr', .01, '--dry-run', '--root', tmp_path/'runs')
+    said = run_main(monkeypatch, capsys, 'compare', f'folder:{photos}/photos', *words).out
+    assert '9 trainings, about' in said and re.search(r'Weights of all records: \d+ MB in', said)
+    assert 'Cannot be trained: convnext_small, imagenet: weights: ' in said and not (tmp_path/'runs').exists()
+    plan = [line.split('\t') for line in said.splitlines() if line.startswith('lenet5, scratch')]
+    assert plan[0][5:8] == ['64', '0.5', '6'], 'size, subset, epochs of three seeds'
+    sixth = ('--folds', 6, '--seeds', 1)
+    assert '6 trainings' in run_main(monkeypatch, capsys, 'compare', 'digits', '--models', 'lenet5', *sixth, '--dry-run', '--root', tmp_path/'runs').out
+
+
+def test_no_probability_is_zero():
+    from imgstudy.show import say_cell
+    for column in ('p', 'p_holm', 'p_better'):
+        for p in (0., 1e-300, 4e-5, 9.99e-4): assert say_cell(p, column) == '<0.001'
+        assert say_cell(.0234, column) == '0.0234' and say_cell(float('nan'), column) == ''
