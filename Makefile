@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # cells and tests that need real data run only where there is some
 FLAGS   := $(if $(IMGSTUDY_DATA),data)
 
-.PHONY: study sweep smoke status bench gpu report test check lab help
+.PHONY: study sweep smoke status bench gpu report tables test check lab help
 
 help:
 	@echo "make study   train and test MODEL=$(MODEL) on DATASET=$(DATASET); parameters in ARGS=\"-p NAME VALUE\""
@@ -25,6 +25,7 @@ help:
 	@echo "make bench   speed beside what you would write instead, and as the work grows; half an hour, with nothing else running"
 	@echo "make gpu     what the NVIDIA GPU of this machine is worth, in 4 minutes; needs neither pip nor .venv"
 	@echo "make report  report/index.html and model cards, from the records in report/records"
+	@echo "make tables  imgstudy/tables, after a model, a data set or a study has changed"
 	@echo "make test    exported code in step, notebooks clean, nbdev_test, pytest"
 	@echo "make lab     JupyterLab, opened on nbs/index.ipynb"
 
@@ -60,6 +61,10 @@ gpu:
 
 report: $(READY)
 	imgstudy report $(ARGS)
+
+# what imgstudy models, datasets and studies list without computing it
+tables: $(READY)
+	$(BIN)/python -c 'from imgstudy.light_tables import write_tables; write_tables()'
 
 test: check
 	IMGSTUDY_RUNS=$$(mktemp -d) OMP_NUM_THREADS=1 nbdev_test --timing --flags '$(FLAGS)'  # records of their own, one thread a process

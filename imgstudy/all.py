@@ -49,6 +49,7 @@ from .stats.pairs import *
 from .stats.grid import *
 from .stats.published import *
 from .stats.configs import *
+from .study.bounds import *
 from .study.create import *
 from .study.design import *
 from .study.reports import *

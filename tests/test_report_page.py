@@ -134,13 +134,13 @@ def test_readme_docs_and_cards_say_what_the_records_say(tmp_path):
 
 
 def test_report_writes_what_was_found_into_readme_and_docs(tmp_path, monkeypatch):
-    from imgstudy import cli
+    from imgstudy import cli, commands
     marks = written_by_report(*[[r for r in map(read_record, kept) if r.outcome == 'finished'], ''])
     (tmp_path/'docs').mkdir()
     for file, mark in marks:
         with (tmp_path/file).open('a') as f: f.write(f'<!-- {mark} -->\n<!-- /{mark} -->\n')
     for name, fake in dict(build_page=lambda *args, **kw: 'a page', write_cards=lambda *args: [], write_starts=lambda *args: None, checkout_path=lambda name: tmp_path/name).items():
-        monkeypatch.setattr(cli, name, fake)
+        monkeypatch.setattr(commands, name, fake)
     cli.report_()
     between = lambda text, mark: text.split(f'<!-- {mark} -->')[1].split(f'<!-- /{mark} -->')[0]
     for file, mark in marks:

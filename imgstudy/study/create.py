@@ -18,6 +18,7 @@ from ..data.augment import augment_levels
 from ..data.loaders import norm_name
 from ..models.register import models
 from ..models.zoo import create_light
+from .bounds import check_bounds
 
 # %% ../../nbs/60_create.ipynb #c86ba4e5
 def _absolute(text, prefix):
@@ -72,6 +73,7 @@ def create_run(
 # %% ../../nbs/60_create.ipynb #941dcf17
 def _check_run(run):
     "Raise `StudyError` if the model, augmentation, weights or compiler that `run` asks for do not allow it."
+    check_bounds(run)
     if run.init.startswith('file:') and not Path(run.init[5:]).is_file():
         raise StudyError(f'There is no weights file {run.init[5:]}: check the path, after file:')
     if augment_levels[run.augment].name == 'none' and run.recipe.tta: raise StudyError(

@@ -1,0 +1,211 @@
+"The command line: what it answers at once, what it refuses, how its tables look, and one's own photographs from train to predict."
+import json, os, pty, re, resource, subprocess, sys
+from pathlib import Path
+import numpy as np, pytest
+from PIL import Image, ImageDraw
+from imgstudy import cli
+from imgstudy.core import StudyError
+from imgstudy.light_tables import compute_tables, light_table
+from imgstudy.runs import make_run, seed_runs
+from imgstudy.study.create import create_run
+
+top = Path(__file__).parent.parent
+heavy = 'torch', 'fastai', 'timm', 'pandas', 'matplotlib'
+program = f'''
+import sys
+from imgstudy.cli import main
+try: main()
+finally:
+    found = [m for m in {heavy} if m in sys.modules]
+    if found: print('imported', *found, file=sys.stderr)
+'''
+
+
+def imgstudy(*words, **env):
+    return subprocess.run([sys.executable, '-c', program, *words], cwd=top, capture_output=True, text=True,
+                          env=os.environ | dict(PYTHONPATH='.') | env, stdin=subprocess.DEVNULL)
+
+
+at_once = {
+    '': 'predict', '--help': 'compare-runs', '--version': 'imgstudy 0.', 'modls': "Did you mean 'models'", 'models': 'lenet5', 'models --json': '"lenet5"',
+    'datasets': 'digits', 'studies': 'dog_breeds', 'run --help': '--time-limit', 'train --help': '--seeds', 'run': 'required: STUDY',
+    'run dog_breds': "Did you mean 'dog_breeds'", 'run tuned --scale ful': "Did you mean 'full'", 'run tuned --sede 3': "Did you mean '--seeds'",
+    'run tuned --jobs two': '--jobs', 'run tuned --time-limit soon': 'is no time', 'status tuned,tund': "Did you mean 'tuned'",
+    'collect tuned --scale big': 'no scale', 'compare digits --models lenet6': "Did you mean 'lenet5'", 'compare folder:none': 'There is no folder none',
+    'compare digitz': "Did you mean 'digits'", 'audit nothing': 'no dataset', 'features digits --model lenet5': 'no published ImageNet weights',
+    'features digits --out t.xlsx': 'end in .csv', 'diagnose no-such-run': 'There', 'compare-runs a b': 'There', 'verify --root none': 'no records in',
+    'predict no-such-run README.md': 'There', 'predict x no.jpg': 'no file no.jpg', 'explain x README.md --out p.doc': 'end in .png',
+    'train digits --model lenet5 --size 8': 'at least 16 pixels', 'train digits --lr -1': '`lr` must be', 'train digits --init file:no.pth': 'no weights file',
+    'train digits --tune all --augment flop': "Did you mean 'flip'", 'train ./photos': 'write folder:./photos'}
+
+
+@pytest.mark.parametrize('words', at_once, ids=lambda w: w or 'nothing')
+def test_answers_at_once(words):
+    "Without what takes seconds to import; CPU seconds, since the machine may be busy."
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = imgstudy(*words.split())
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert at_once[words] in done.stdout + done.stderr
+    assert 'imported' not in done.stderr and 'Traceback' not in done.stderr
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+
+
+absurd = [dict(epochs=10**12), dict(epochs=100_001), dict(frozen_epochs=10**9), dict(tta=10**6), dict(tta=1001), dict(mixup=1e-300), dict(mixup=1e300),
+          dict(cutmix=1e-300), dict(cutmix=9e-4), dict(folds=10**9), dict(bs=10**9, size=4096), dict(bs=10**6, size=1024)]
+
+
+@pytest.mark.parametrize('params', absurd, ids=str)
+def test_values_that_would_never_end_are_refused(params):
+    with pytest.raises(StudyError, match='must be from|take at least'): create_run(dataset='digits', model='lenet5', **params)
+
+
+@pytest.mark.parametrize('words', ['--epochs 1e12', '--epochs 1000000000000', '--tta 1e6', '--mixup 1e-300', '--cutmix 1e-300', '--cutmix 1e9', '--seeds 1000000000',
+                                   '--size 4096 --bs 1000000', '--folds 1000000000'])
+def test_the_command_refuses_them_at_once(words):
+    done = imgstudy('train', 'digits', '--model', 'lenet5', *words.split())
+    assert done.returncode == 1 and done.stderr.count('\n') == 1 and done.stderr.startswith('imgstudy: `') or 'Batches of' in done.stderr
+
+
+@pytest.mark.parametrize('command', ['run tuned', 'compare digits', 'status tuned', 'train digits --model lenet5'])
+def test_too_many_seeds(command):
+    done = imgstudy(*command.split(), '--seeds', '1000000000')
+    assert done.returncode == 1 and 'at most 1,000' in done.stderr and 'imported' not in done.stderr
+
+
+def test_usual_values_are_none_of_them():
+    for params in (dict(epochs=1000), dict(tta=10), dict(mixup=.1), dict(cutmix=1.), dict(folds=10), dict(bs=4096), dict(size=512)):
+        create_run(dataset='digits', model='lenet5', **params)
+    assert len(seed_runs(make_run(dataset='digits', model='lenet5'), 1000)) == 1000
+    with pytest.raises(StudyError, match='at most 1,000'): seed_runs(make_run(dataset='digits', model='lenet5'), 10**9)
+
+
+def test_kept_tables_are_the_computed_ones():
+    computed = compute_tables()
+    for name, rows in computed.items(): assert light_table(name) == json.loads(json.dumps(rows)), f'make tables: {name}'
+    setup = (top/'setup.py').read_text()
+    assert 'tables/*.json' in setup and {p.stem for p in (top/'imgstudy/tables').glob('*.json')} == {*computed}
+
+
+def on_a_terminal(*words, columns=80):
+    "What a command prints on a terminal."
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen([sys.executable, '-c', program, *words], cwd=top, stdout=theirs, stderr=theirs, stdin=subprocess.DEVNULL,
+                               env=os.environ | dict(PYTHONPATH='.', COLUMNS=str(columns), TERM='xterm'))
+    os.close(theirs)
+    parts = []
+    while True:
+        try: part = os.read(ours, 65536)
+        except OSError: break
+        if not part: break
+        parts.append(part)
+    assert process.wait() == 0
+    return b''.join(parts).decode().replace('\r\n', '\n')
+
+
+@pytest.mark.parametrize('columns', [40, 80, 132])
+@pytest.mark.parametrize('name', ['models', 'datasets', 'studies'])
+def test_tables_fit_the_terminal(name, columns):
+    text = on_a_terminal(name, columns=columns)
+    assert max(map(len, text.splitlines())) <= columns and '\t' not in text
+    if name == 'models' and columns == 80: assert re.search(r'^convnext_base +224 +87\.6 M +30\.7 GFLOPs', text, re.M)
+    if name == 'datasets': assert re.search(r'^digits .*made here', text, re.M) or columns == 40
+    names = [next(iter(r.values())) for r in light_table(name)]
+    squeezed = ''.join(text.split())
+    assert columns == 40 or all(n in squeezed for n in names)
+
+
+def test_piped_tables_are_for_programs():
+    for name in ('models', 'datasets', 'studies'):
+        lines = imgstudy(name).stdout.splitlines()
+        assert len(lines) == len(light_table(name)) + 1 and {line.count('\t') for line in lines} == {lines[0].count('\t')} != {0}
+        rows = json.loads(imgstudy(name, '--json').stdout)
+        assert [*rows[0]] == lines[0].split('\t')
+    row = next(r for r in json.loads(imgstudy('models', '--json').stdout) if r['model'] == 'lenet5')
+    assert row['parameters'] == 62006 and row['published'] == .992
+
+
+def test_data_sets_say_where_they_are(tmp_path):
+    (tmp_path/'pets').mkdir()
+    rows = {r['name']: r['at_hand'] for r in json.loads(imgstudy('datasets', '--json', IMGSTUDY_DATA=str(tmp_path)).stdout)}
+    assert rows['pets'] == str(tmp_path/'pets') and rows['digits_low'] == 'made here' and not rows['stl5']
+
+
+def test_options_with_underscores_are_still_read():
+    assert cli.parse('run', ['all', '--dry_run', '--time_limit=9m'])['time_limit'] == '9m'
+    assert cli.parse('compare-runs', ['a_b', 'c']) == dict(a='a_b', b='c', root='')
+    for name in cli.commands: assert '_' not in ''.join(re.findall(r'--[\w-]+', cli.create_parser(name).format_help()))
+
+
+@pytest.fixture(scope='module')
+def photos(tmp_path_factory):
+    "Three classes of drawn shapes, 16 each, and a folder of new ones with a file that is no image."
+    top, rng = tmp_path_factory.mktemp('own'), np.random.default_rng(0)
+    draw = dict(round=lambda g, b: g.ellipse(b, fill='white'), box=lambda g, b: g.rectangle(b, fill='red'), bar=lambda g, b: g.line(b, fill='blue', width=5))
+    for c, shape in draw.items():
+        for i in range(18):
+            im = Image.fromarray(rng.integers(0, 60, (40, 56, 3), dtype=np.uint8))
+            x, y = map(int, rng.integers(2, 20, 2))
+            shape(ImageDraw.Draw(im), (x, y, x + 18, y + 18))
+            to = top/'new' if i > 15 else top/'photos'/c
+            to.mkdir(parents=True, exist_ok=True)
+            im.save(to/f'{c} {i}.jpg')
+    (top/'new/notes.txt').write_text('not an image')
+    return top
+
+
+def run_main(monkeypatch, capsys, *words):
+    monkeypatch.setattr(sys, 'argv', ['imgstudy', *map(str, words)])
+    cli.main()
+    return capsys.readouterr()
+
+
+def test_from_photographs_to_a_prediction(photos, tmp_path, monkeypatch, capsys):
+    say = lambda *words: run_main(monkeypatch, capsys, *words)
+    root = ('--root', tmp_path/'runs')
+    said = say('train', f'folder:{photos}/photos', '--model', 'lenet5', '--seeds', 2, '--epochs', 3, *root).out
+    assert '3 classes' in said and '2 trainings of lenet5' in said and '95 % interval' in said
+    id = re.search(r'imgstudy predict (\S+) photo.jpg', said)[1]
+    assert (tmp_path/'runs'/id/'record.json').exists()
+    assert say('train', f'folder:{photos}/photos', '--model', 'lenet5', '--seeds', 2, '--epochs', 3, *root).out.count('was trained before') == 2
+    done = say('predict', id, photos/'new', *root)
+    assert done.out.splitlines()[0] == 'image\tpredicted\tprobability' and len(done.out.splitlines()) == 7
+    assert done.err == '1 file is no image: notes.txt\n'
+    by_path = json.loads(say('predict', tmp_path/'runs'/id, photos/'new', '--json').out)
+    assert [r['predicted'] for r in by_path] == [line.split('\t')[1] for line in done.out.splitlines()[1:]]
+    say('predict', id, photos/'new', '--out', tmp_path/'t.csv', '--sort-into', tmp_path/'sorted', *root)
+    assert len((tmp_path/'t.csv').read_text().splitlines()) == 7
+    assert sorted(p.name for p in (tmp_path/'sorted').glob('*/*')) == sorted(p.name for p in (photos/'new').glob('*.jpg'))
+    say('explain', id, *sorted((photos/'new').glob('*.jpg'))[:2], '--out', tmp_path/'seen.png', *root)
+    assert Image.open(tmp_path/'seen.png').size[0] > 200
+
+
+def test_a_training_of_years_is_asked_about(photos, tmp_path):
+    words = ('train', f'folder:{photos}/photos', '--model', 'convnext_base', '--init', 'scratch', '--epochs', '90000', '--root', str(tmp_path))
+    done = imgstudy(*words)
+    assert done.returncode == 1 and re.search(r'would take about [\d,]+ days', done.stderr) and not [*tmp_path.iterdir()]
+
+
+def test_missing_weights_name_the_way_out(photos, tmp_path, monkeypatch):
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    done = imgstudy('train', f'folder:{photos}/photos', '--model', 'convnext_small', '--root', str(tmp_path), IMGSTUDY_DATA=str(tmp_path))
+    assert done.returncode == 1 and '--init scratch' in done.stderr
+
+
+def test_compare_says_first_what_it_takes_and_what_is_missing(photos, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('IMGSTUDY_DATA', str(tmp_path))  # no weights there
+    monkeypatch.setenv('HF_HUB_OFFLINE', '1')
+    words = ('--models', 'lenet5,convnext_small', '--epochs', 2, '--size', 64, '--subset', .5, '--lr', .01, '--dry-run', '--root', tmp_path/'runs')
+    said = run_main(monkeypatch, capsys, 'compare', f'folder:{photos}/photos', *words).out
+    assert '9 trainings, about' in said and re.search(r'Weights of all records: \d+ MB in', said)
+    assert 'Cannot be trained: convnext_small, imagenet: weights: ' in said and not (tmp_path/'runs').exists()
+    plan = [line.split('\t') for line in said.splitlines() if line.startswith('lenet5, scratch')]
+    assert plan[0][5:8] == ['64', '0.5', '6'], 'size, subset, epochs of three seeds'
+    sixth = ('--folds', 6, '--seeds', 1)
+    assert '6 trainings' in run_main(monkeypatch, capsys, 'compare', 'digits', '--models', 'lenet5', *sixth, '--dry-run', '--root', tmp_path/'runs').out
+
+
+def test_no_probability_is_zero():
+    from imgstudy.show import say_cell
+    for column in ('p', 'p_holm', 'p_better'):
+        for p in (0., 1e-300, 4e-5, 9.99e-4): assert say_cell(p, column) == '<0.001'
+        assert say_cell(.0234, column) == '0.0234' and say_cell(float('nan'), column) == ''
