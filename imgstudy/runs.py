@@ -155,13 +155,13 @@ class Run:
     __repr__ = _repr_given
     def __post_init__(self):
         _check_alone(self)
+        _check_reading(self)
         if self.fold is not None and self.fold >= self.folds:
             raise ValueError(f'`fold` counts from 0: of {self.folds} folds the last is {self.folds - 1}, '
                              f'not {self.fold}.')
         if self.valid == 0 and self.recipe.patience: raise ValueError(
             '`patience` stops by the accuracy on validation images, and valid=0 leaves none: leave one of them out.')
         if self.recipe.tune in _fitted_heads: _check_fitted(self)
-        _check_reading(self)
 
 def _check_reading(run):
     "Raise `ValueError` if a field says how to read images that are not read so."

@@ -132,7 +132,7 @@ def split_role(
 ) -> tuple: # 'train', 'valid', 'test', 'dev', 'eval', 'unlabelled' or ''; the other words
     "What `name` says about the split, and its other words."
     roles = [(w, _split_words.get(w) or _split_words.get(_ending.sub('', w))) for w in _words(name)]
-    rest = tuple(w for w, role in roles if not role and w not in _no_sense)
+    rest = tuple(w for w, role in roles if not role and w not in _no_sense and not w.isdigit())
     said = [role for w, role in roles if role]
     return (said[0], rest) if len(said) == 1 else ('', rest)
 

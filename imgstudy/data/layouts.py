@@ -136,13 +136,23 @@ def _otherwise(base):
 def _check_classes(base):
     "Raise `StudyError` unless `base` holds at least two class folders with pictures."
     names, empty = [f.name for f in base.inner], [f.name for f in base.folders if f.is_empty]
+    _check_no_masks(base, names)
     if not names and not empty:
         raise StudyError(f'There are no class folders in {base.full}: '
                          f'make one folder for each class and put its images in.{_otherwise(base)}')
     if len(names) + len(empty) == 1:
+        meant = f' Did you mean {base.inner[0].full}?' if names and len(base.inner[0].inner) > 1 else ''
         raise StudyError(f'There is only one class in {base.full}, {(names + empty)[0]!r}: '
-                         f'a classifier needs two or more.{_otherwise(base)}')
+                         f'a classifier needs two or more.{meant}{_otherwise(base)}')
     if empty: raise StudyError(f'The class folder {empty[0]!r} in {base.full} is empty: put images in it or remove it.')
+
+def _check_no_masks(base, names):
+    "Raise `StudyError` if folders are called like images and notes about them."
+    if not any(map(of_pictures, names)) or not any(map(of_notes, names)): return
+    if all(of_pictures(n) or of_notes(n) for n in names): raise StudyError(
+        f'The folders in {base.full} ({few(names)}) are called like pictures and what is noted about them, not like classes. '
+        f"Make one folder for each class, or give a table with the classes (csv:PATH).{_otherwise(base)} If they are "
+        "classes, say so: layout='class'.")
 
 def _check_links(base):
     "Raise `StudyError` if a link beside the class folders leads nowhere, unless it is called like a file."
@@ -182,7 +192,11 @@ def _clear_inside(parts):
     alone = all(len(h.inner) == 1 and not h.pictures and not h.inner[0].inner for h in holders)
     return alone or all(f.link and not of_notes(f.name) for f in inner)
 
-# %% ../../nbs/08_layouts.ipynb #42fe8a3c
+# %% ../../nbs/08_layouts.ipynb #3abc894c
+def _say_inside(parts):
+    inner = [f.path for p in parts for f in p.folder.inner]
+    return [f"what is in {few(inner)} belongs to the class it is in"] if inner else []
+
 def _read_classes(base):
     "The `Reading` of a folder of class folders."
     _check_links(base)
@@ -190,7 +204,7 @@ def _read_classes(base):
     parts = [Part(f, '', f.name) for f in base.inner]
     if split := _inner_splits(parts): return Reading('class/split', split, _say_splits(split, 1))
     if not _clear_inside(parts): raise StudyError(_choices(base, parts, 'class'))
-    return Reading('class', parts)
+    return Reading('class', parts, _say_inside(parts))
 
 # %% ../../nbs/08_layouts.ipynb #70867a95
 def _content(folder, keys):
@@ -230,7 +244,7 @@ def _read_splits(base, splits):
     if not _clear_inside(parts): raise StudyError(_choices(inside, parts, 'split/class'))
     used = [(s, f) for s, f in pairs if f not in bare]
     said = _say_splits([Part(f, s) for s, f in used], 1)
-    said += [f'{f.name}/ has no labels and is left for predict' for f in bare]
+    said += _say_inside(parts) + [f'{f.name}/ has no labels and is left for predict' for f in bare]
     return Reading('split/class', parts, said, bare)
 
 # %% ../../nbs/08_layouts.ipynb #447025f2

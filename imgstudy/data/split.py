@@ -237,7 +237,7 @@ def _group_words(split) -> list:
             if len(parts[s]) and (lost := sorted({*split.label} - {*parts[s].label}))]
     both = sorted({*parts['test'].group} & {*parts['train'].group, *parts['valid'].group})
     return [f"{some(split.group.nunique(), 'group')}", *said,
-            *[f"as your splits are, {some(len(both), 'group')} ({few(both)}) are tested and trained on"]*bool(both)]
+            *[f"as your splits are, images of {some(len(both), 'group')} ({few(both)}) both test and train"]*bool(both)]
 
 # %% ../../nbs/13_split.ipynb #5dae3e6b
 def say_reading(
@@ -264,8 +264,8 @@ def _lost_rows(found):
     lost = pd.DataFrame(found.lost, columns=['path', 'label', 'split', 'error'])
     return lost[['path', 'label', 'split']].assign(group=lost.path)[[*found.items.columns]], lost[['path', 'error']]
 
-def _checked(found):
-    "Readable items and skipped files of `found`."
+def _checked(found, run):
+    "Readable items and skipped files of `found`, as `run` allows."
     lost, errors = _lost_rows(found)
     items, checks = found.items, check_images(found.root, found.items.path.tolist())
     if len(lost): items, checks = (pd.concat(pair, ignore_index=True) for pair in ((items, lost), (checks, errors)))
@@ -276,7 +276,7 @@ def load_data(
 ) -> StudyData:
     "Find, check and split the images of `run`."
     spec, found = get_dataset(run.dataset), read_images(run.dataset, **reading_of(run))
-    items, skipped = _checked(found)
+    items, skipped = _checked(found, run)
     split = _split(items, run)
     lost = sorted(set(found.items.label.unique()) - set(split.label[split.split == 'train'].unique()))
     if lost:

@@ -213,7 +213,8 @@ def read_table(
     check_items(items, path, 'rows')
     spare = sorted(files.known - {*rows.path})
     said += merged + ([f"{some(len(spare), 'picture')} without a row ({few(spare)})"] if spare else [])
-    told, items = _say_columns(columns), items if groups else items.drop(columns='group')
+    told = _say_columns(columns)
+    items = items.assign(group=items.group.where(items.group != '', items.path)) if groups else items.drop(columns='group')
     return Found(files.root, items, told, [f'{path.name} says {told}', *said])
 
 def _say_columns(columns):
