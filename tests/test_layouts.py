@@ -4,7 +4,7 @@ import numpy as np, pytest
 from PIL import Image
 from imgstudy.core import StudyError
 from imgstudy.data.datasets import find_images, read_images
-from imgstudy.data.layouts import read_folder
+from imgstudy.data.layouts import read_folder, say_splits
 from imgstudy.data.split import load_data, split_items
 from imgstudy.runs import Run, run_id
 from imgstudy.study.create import create_run
@@ -93,7 +93,7 @@ read = {
 def test_read_as_it_is_meant(name, tmp_path):
     places, classes, splits, words = read[name]
     found = read_folder(put(tmp_path/'photos', places))
-    said = '; '.join(found.said)
+    said = '; '.join(say_splits(found.names) + found.said)
     assert sorted(set(found.items.label)) == sorted(classes.split())
     assert sizes(found.items) == splits and words in said
     assert words or 'left out' not in said, 'nothing is left out in silence, and nothing else is'
@@ -116,6 +116,7 @@ refused = {
     'two_trains': ('train/a train/b Training/a Training/b', 'two folders for one split'),
     'strange_test': ('train/a train/b test/c test/d', "The class 'c' is in the test folder but not in the train folder"),
     'one_class': ('a', 'only one class'),
+    'a_picture_beside_a_wrapper': ('. photos/a photos/b', 'photos/photos?'),
     'one_class_of_train': ('train/a test/a', 'only one class'),
     'flat': ('.', 'There are no class folders'),
 }

@@ -69,6 +69,7 @@ datasets.add(Dataset(
 
 # %% ../../nbs/11_datasets.ipynb #f3b4ce93
 own_prefixes = 'folder:', 'csv:'
+_plain_tables = 'labels', 'train', 'data', 'metadata', 'annotations', 'index' # names that say nothing
 
 def is_own(name:str) -> bool:
     "Whether `name` is that of your own images, by folder or by table."
@@ -90,7 +91,8 @@ def get_dataset(
     path, prefix = Path(name.partition(':')[2].strip()), name.partition(':')[0]
     if path == Path(): raise StudyError('After folder: comes the path of a folder of class folders, as in folder:photos'
                                         if prefix == 'folder' else 'After csv: comes the path of a table, as in csv:labels.csv')
-    return Dataset(name=name, title=path.stem if prefix == 'csv' else path.name, native='as found', size=64,
+    title = path.name if prefix == 'folder' else path.stem if path.stem not in _plain_tables else path.parent.name or path.stem
+    return Dataset(name=name, title=title, native='as found', size=64,
                    licence='yours', citation='yours', source=str(path),
                    splits='as found, else drawn here, stratified, with a fixed seed')
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Part', 'Reading', 'few', 'some', 'unwrap', 'assign_splits', 'name_rule', 'parse_layout', 'compile_rule',
-           'merge_names', 'check_labels', 'check_items', 'Found', 'read_folder', 'add_groups']
+           'merge_names', 'check_labels', 'check_items', 'Found', 'read_folder', 'say_splits', 'add_groups']
 
 # %% ../../nbs/08_layouts.ipynb #fd54fdbe
 import re
@@ -29,7 +29,8 @@ class Reading:
     "What the folders of a data set mean."
     layout: str           # what each level of folders is, such as 'split/class'
     parts: list           # of `Part`
-    said: list = field(default_factory=list)       # what was decided, in words
+    names: dict = field(default_factory=dict)      # split -> name of its folder
+    said: list = field(default_factory=list)       # what else was decided, in words
     unlabelled: list = field(default_factory=list) # `Folder`s of pictures without labels
     rule: re.Pattern|None = None                   # finds the class in the name of a file
 
@@ -192,19 +193,21 @@ def _clear_inside(parts):
     alone = all(len(h.inner) == 1 and not h.pictures and not h.inner[0].inner for h in holders)
     return alone or all(f.link and not of_notes(f.name) for f in inner)
 
-# %% ../../nbs/08_layouts.ipynb #3abc894c
-def _say_inside(parts):
-    inner = [f.path for p in parts for f in p.folder.inner]
-    return [f"what is in {few(inner)} belongs to the class it is in"] if inner else []
+# %% ../../nbs/08_layouts.ipynb #0a520e75
+def _say_inside(base, parts):
+    "Folders in classes, and folders that hold no pictures, in words."
+    inner, bare = [f.path for p in parts for f in p.folder.inner], [f.name for f in base.folders if not f.holds_pictures]
+    return ([f"what is in {few(inner)} belongs to the class it is in"] if inner else []) + \
+           ([f"no pictures in {few(f'{n}/' for n in bare)}"] if bare else [])
 
 def _read_classes(base):
     "The `Reading` of a folder of class folders."
     _check_links(base)
     _check_classes(base)
     parts = [Part(f, '', f.name) for f in base.inner]
-    if split := _inner_splits(parts): return Reading('class/split', split, _say_splits(split, 1))
+    if split := _inner_splits(parts): return Reading('class/split', split, _split_names(split, 1))
     if not _clear_inside(parts): raise StudyError(_choices(base, parts, 'class'))
-    return Reading('class', parts, _say_inside(parts))
+    return Reading('class', parts, said=_say_inside(base, parts))
 
 # %% ../../nbs/08_layouts.ipynb #70867a95
 def _content(folder, keys):
@@ -227,14 +230,10 @@ def _labelled(pairs):
         if not inner: bare.append(folder)
     return base, parts, bare
 
-# %% ../../nbs/08_layouts.ipynb #e5980b1a
-_uses = dict(train='to train', valid='to validate', test='to test')
-
-def _say_splits(parts, level):
-    "Which folder is used for what, in words; `level` is that of the splits in the path of a part, from the end."
-    name = {p.split: p.folder.path.split('/')[-level] for p in parts if p.split}
-    told = [(s, name[s]) for s in _uses if s in name and not (s == 'train' and split_role(name[s])[0] == 'train')]
-    return [f"your {n}/ {'' if i else 'is used '}{_uses[s]}" for i, (s, n) in enumerate(told)]
+# %% ../../nbs/08_layouts.ipynb #e953c20f
+def _split_names(parts, level):
+    "The name of the folder of each split; `level` is that of the splits in the path of a part, from the end."
+    return {p.split: p.folder.path.split('/')[-level] for p in parts if p.split}
 
 def _read_splits(base, splits):
     "The `Reading` of a folder of splits."
@@ -242,10 +241,9 @@ def _read_splits(base, splits):
     pairs = [(splits[f.path], f) for f in base.inner if f.path in splits]
     inside, parts, bare = _labelled(pairs)
     if not _clear_inside(parts): raise StudyError(_choices(inside, parts, 'split/class'))
-    used = [(s, f) for s, f in pairs if f not in bare]
-    said = _say_splits([Part(f, s) for s, f in used], 1)
-    said += _say_inside(parts) + [f'{f.name}/ has no labels and is left for predict' for f in bare]
-    return Reading('split/class', parts, said, bare)
+    names = {s: f.name for s, f in pairs if f not in bare}
+    said = _say_inside(inside, parts) + [f'{f.name}/ has no labels and is left for predict' for f in bare]
+    return Reading('split/class', parts, names, said, bare)
 
 # %% ../../nbs/08_layouts.ipynb #447025f2
 _levels = 'class', 'split', 'group'
@@ -296,7 +294,7 @@ def _read_as(top, layout):
     parts = [Part(f, splits.get(known.get('split'), ''), known.get('class', ''), known.get('group'))
              for f, known in found if known.get('split') in splits or not names]
     level = len(levels) - levels.index('split') if 'split' in levels else 0
-    return Reading(layout, parts, _say_splits(parts, level) if level else [], rule=rule)
+    return Reading(layout, parts, _split_names(parts, level) if level else {}, rule=rule)
 
 # %% ../../nbs/08_layouts.ipynb #239a8099
 def _rows(part, rule):
@@ -368,7 +366,8 @@ class Found:
     root: Path            # the folder that paths are relative to
     items: pd.DataFrame   # path, label, split ('' if not given), and group if there are groups: one row per file
     layout: str = ''      # what the levels of folders, or the columns of a table, are
-    said: list = field(default_factory=list) # what was decided, in words; empty for registered data sets
+    names: dict = field(default_factory=dict) # split -> name of its folder
+    said: list = field(default_factory=list) # what else was decided, in words; empty for registered data sets
     lost: list = field(default_factory=list) # dicts (path, label, split, error): links to files that are not there
 
 def _lost(reading):
@@ -379,6 +378,9 @@ def _lost(reading):
 def _table(reading):
     rows = [row for part in reading.parts for row in _rows(part, reading.rule)]
     items = pd.DataFrame(rows, columns=['path', 'label', 'split', 'group'])
+    if reading.rule and 'split' in reading.rule.groupindex:
+        roles = {s: split_role(s)[0] for s in sorted({*items.split})}
+        items['split'] = items.split.map(assign_splits(roles, 'The names of the files')).fillna('')
     return items if items.group.notna().any() else items.drop(columns='group')
 
 # %% ../../nbs/08_layouts.ipynb #bd32a0d0
@@ -397,14 +399,27 @@ def read_folder(
     check_items(items, root)
     missing = [_missing(items, s) for s in ('valid', 'test')]
     said = [*reading.said, *filter(None, missing), *merged, *_left_out(top, {*items.path}, reading.unlabelled), *_loops(top)]
-    return Found(Path(root), items, reading.layout, said, _lost(reading))
+    return Found(Path(root), items, reading.layout, reading.names, said, _lost(reading))
 
 def _missing(items, split):
     "Which classes a given split lacks, in words."
     lacks = sorted({*items.label} - {*items.label[items.split == split]})
-    return f'no images of {few(lacks)} {_uses[split]}' if lacks and (items.split == split).any() else ''
+    return f"no images of {few(lacks)} to {dict(valid='validate').get(split, split)}" if lacks and (items.split == split).any() else ''
 
-# %% ../../nbs/08_layouts.ipynb #4814dc1e
+# %% ../../nbs/08_layouts.ipynb #421983b0
+def say_splits(
+    names:dict,  # split -> name of its folder
+    valid=None,  # as in `Run`
+    folds=None,  # as in `Run`
+) -> list: # parts of a sentence
+    "Which folder is used for what, in words."
+    uses = dict(train='to train', valid='to train' if valid == 0 else 'to validate', test='to test')
+    told = [(s, names[s]) for s in uses if s in names and not (s == 'train' and split_role(names[s])[0] == 'train')]
+    if folds: told = [(s, n) for s, n in told if s != 'test']
+    said = [f"your {n}/ {'' if i else 'is used '}{uses[s]}" for i, (s, n) in enumerate(told)]
+    return said + ([f"your {names['test']}/ is not touched, as folds test"] if folds and 'test' in names else [])
+
+# %% ../../nbs/08_layouts.ipynb #b5b963cd
 def add_groups(
     found:Found,
     rule:str, # a regular expression whose first group is searched for in the name of each file

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['drop_unreadable', 'group_folds', 'draw_groups', 'split_items', 'deal_folds', 'take_subset', 'StudyData',
-           'channel_stats', 'reading_of', 'part_of', 'say_reading', 'load_data']
+           'channel_stats', 'reading_of', 'part_of', 'say_reading', 'fingerprint_of', 'load_data']
 
 # %% ../../nbs/13_split.ipynb #97857f80
 import numpy as np, pandas as pd, warnings
@@ -222,8 +222,9 @@ def _split(items, run):
     return take_subset(split_items(items, run.split_seed, valid=run.valid), run.subset, run.split_seed)
 
 # %% ../../nbs/13_split.ipynb #ed74442b
-def _drawn(found, split) -> list:
+def _drawn(found, split, run) -> list:
     "Which images were set apart, in words."
+    if run.folds: return [f'fold {run.fold + 1} of {run.folds} tests']
     lacks = [s for s in ('test', 'valid') if s not in set(found.split) and (split.split == s).any()]
     n = [f"{(split.split == s).sum():,} to {dict(test='test', valid='validate')[s]}" for s in lacks]
     source = 'your training images' if (found.split == 'train').any() else 'all images'
@@ -243,13 +244,14 @@ def _group_words(split) -> list:
 def say_reading(
     title:str,   # of the data set
     found:Found, # as it was read
-    split,       # path, label, split, perhaps group: the images of the run
-) -> str: # '' for a registered data set
+    split,       # path, label, split, perhaps group: the images of `run`
+    run:Run,
+) -> str: # '' for a registered data set without groups
     "What was decided about a folder or table, in one line."
-    if not found.said and not found.layout: return ''
+    if not found.layout and 'group' not in split: return ''
     n, counts = split.label.nunique(), split.split.value_counts()
     parts = ', '.join(f'{s} {counts.get(s, 0):,}' for s in ('train', 'valid', 'test'))
-    said = [*found.said, *_drawn(found.items, split), *_group_words(split)]
+    said = [*say_splits(found.names, run.valid, run.folds), *found.said, *_drawn(found.items, split, run), *_group_words(split)]
     return f"{title}: {n} classes; {parts}" + (f": {'; '.join(said)}." if said else '.')
 
 _already_said = set()
@@ -263,6 +265,15 @@ def _lost_rows(found):
     "The links of `found` that lead nowhere, as rows of items and of checks."
     lost = pd.DataFrame(found.lost, columns=['path', 'label', 'split', 'error'])
     return lost[['path', 'label', 'split']].assign(group=lost.path)[[*found.items.columns]], lost[['path', 'error']]
+
+def fingerprint_of(
+    items:pd.DataFrame, # path, digest, label, split: the readable files
+    dataset:str,        # the name of the data set
+) -> str: # 16 hex digits
+    "The `fingerprint` of the files; of a table it holds the labels and splits too, which are not in the paths."
+    if not dataset.startswith('csv:'): return fingerprint(items)
+    columns = [c for c in ('path', 'label', 'split', 'group') if c in items]
+    return fingerprint(items.assign(path=items[columns].astype(str).agg('\\t'.join, axis=1)))
 
 def _checked(found, run):
     "Readable items and skipped files of `found`, as `run` allows."
@@ -282,7 +293,8 @@ def load_data(
     if lost:
         raise StudyError(f'The class {lost[0]!r} has no readable images to train on in {found.root}: '
                          'put some in or remove it.')
-    _say_once(said := say_reading(spec.title, found, split))
+    _say_once(said := say_reading(spec.title, found, split, run))
     mean, std = channel_stats(split[split.split == 'train'])
     classes, files = sorted(items.label.unique()), pd.Index(sorted(items.path.tolist()))
-    return StudyData(spec, part_of(run), found.root, split, files, skipped, fingerprint(items), classes, mean, std, said)
+    return StudyData(spec, part_of(run), found.root, split, files, skipped, fingerprint_of(items, run.dataset), classes,
+                     mean, std, said)

@@ -206,16 +206,17 @@ def read_table(
     home = Path(os.path.abspath(path)).parent
     files = Files(_elsewhere(table, home) or home)
     columns = _columns(table, files, path, image_col, label_col, split_col, groups)
-    rows, said = _clean(_match(_as_rows(table, columns, path), files, path), path)
+    rows = _match(_as_rows(table, columns, path), files, path)
+    spare = sorted(files.known - {*rows.path})
+    rows, said = _clean(rows, path)
     items, merged = merge_names(rows[['path', 'label', 'split', 'group']].sort_values('path').reset_index(drop=True))
     if items.label.nunique() < 2: raise StudyError(f'There is only one class in {path}, {items.label.iloc[0]!r}: '
                                                    'a classifier needs two or more.')
     check_items(items, path, 'rows')
-    spare = sorted(files.known - {*rows.path})
     said += merged + ([f"{some(len(spare), 'picture')} without a row ({few(spare)})"] if spare else [])
     told = _say_columns(columns)
     items = items.assign(group=items.group.where(items.group != '', items.path)) if groups else items.drop(columns='group')
-    return Found(files.root, items, told, [f'{path.name} says {told}', *said])
+    return Found(files.root, items, told, said=[f'{path.name} says {told}', *said])
 
 def _say_columns(columns):
     "Which column is what, in words."
