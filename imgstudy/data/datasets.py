@@ -330,7 +330,7 @@ def read_images(
     groups:str=None,  # a column of a table, or name:REGEX: groups that stay on one side of every split
 ) -> Found:
     "The images of `name`, and how they were found."
-    rule, table = (groups or '').startswith('name:'), name.startswith('csv:')
+    rule, table, _ = (groups or '').startswith('name:'), name.startswith('csv:'), get_dataset(name)
     if groups and not (rule or table): raise StudyError(
         f'`groups` is a column of a table (csv:PATH), or a rule for names of files, as in name:^(p\\d+)_, not {groups!r}. '
         "If the groups are folders, say so with the layout, as in layout='class/group'.")

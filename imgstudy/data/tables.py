@@ -82,8 +82,9 @@ def find_image_col(
 ) -> str:
     "The column with most values that are files."
     rows = table.sample(min(len(table), 200), random_state=0)
-    hits = {c: sum(bool(v) and bool(files.find(v)) for v in rows[c]) for c in table.columns}
-    best = max(hits, key=hits.get)
+    hits = {c: {v for v in rows[c] if v and files.find(v)} for c in table.columns} # each once: a class may be called 1
+    with_ending = lambda vs: any(Path(v).suffix and not Path(v).suffix[1:].isdigit() for v in vs)
+    best = max(hits, key=lambda c: (with_ending(hits[c]), len(hits[c]), sum(map(len, hits[c]))))
     if hits[best]: return best
     raise StudyError(f'No column of {path} ({few(table.columns, 8)}) names images in {files.root}, where there are '
                      f'{len(files.paths):,}. Put the table beside its images, or name the column with `image_col`.')
@@ -146,7 +147,7 @@ def _elsewhere(table, home):
 
 def _match(rows, files, path):
     "Add the column `path`, '' if there is no file; a value that fits several raises `StudyError`."
-    found = {v: files.find(os.path.normpath(v).lstrip('./') if v.startswith('..') else v) if v else [] for v in set(rows.image)}
+    found = {v: files.find(os.path.normpath(v).lstrip('./') if v.startswith('..') else v) if v else [] for v in sorted(set(rows.image))}
     for value, paths in found.items():
         if len(paths) > 1: raise StudyError(f'{value!r} in {path} may be {few(paths)}: write the folder into the table, too.')
     return rows.assign(path=rows.image.map(lambda v: next(iter(found[v]), '')))
