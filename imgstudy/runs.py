@@ -143,7 +143,7 @@ class Run:
     valid: Literal[0]|None = None                            # 0: no validation images; None: a fifth, or dataset's
     folds: int|None = Field(None, ge=2)                      # number of folds; None: no cross-validation
     fold: int|None = Field(None, ge=0)                       # the fold to test on, counted from 0
-    layout: str|None = Field(None, min_length=1)             # folder: what its levels are, as in split/class; None: decide
+    layout: str|None = Field(None, min_length=1)             # folder: its levels, as in split/class; None: decide
     image_col: str|None = Field(None, min_length=1)          # csv: the column with files; None: find it
     label_col: str|None = Field(None, min_length=1)          # csv: the column with classes; None: find it
     split_col: str|None = Field(None, min_length=1)          # csv: the column with splits; None: find it

@@ -91,7 +91,8 @@ def get_dataset(
     path, prefix = Path(name.partition(':')[2].strip()), name.partition(':')[0]
     if path == Path(): raise StudyError('After folder: comes the path of a folder of class folders, as in folder:photos'
                                         if prefix == 'folder' else 'After csv: comes the path of a table, as in csv:labels.csv')
-    title = path.name if prefix == 'folder' else path.stem if path.stem not in _plain_tables else path.parent.name or path.stem
+    title = path.name if prefix == 'folder' else path.stem
+    if prefix == 'csv' and title in _plain_tables: title = path.parent.name or title
     return Dataset(name=name, title=title, native='as found', size=64,
                    licence='yours', citation='yours', source=str(path),
                    splits='as found, else drawn here, stratified, with a fixed seed')
@@ -220,9 +221,11 @@ def _find_own(name):
     "The folder or table that a `folder:` or `csv:` name refers to."
     path, is_table = own_path(name), name.startswith('csv:')
     if path.is_file() if is_table else path.is_dir(): return path
-    if is_table and path.is_dir(): raise StudyError(f'{path} is a folder: write folder:{path}, or name the table in it.')
+    if is_table and path.is_dir():
+        raise StudyError(f'{path} is a folder: write folder:{path}, or name the table in it.')
     if is_table: raise StudyError(f'There is no table {path}. After csv: comes the path of a CSV or TSV file.')
-    if path.suffix.lower() in ('.csv', '.tsv') and path.is_file(): raise StudyError(f'{path} is a table: write csv:{path}')
+    if path.is_file() and path.suffix.lower() in ('.csv', '.tsv'):
+        raise StudyError(f'{path} is a table: write csv:{path}')
     if path.is_file(): raise StudyError(f'{path} is a file: unpack it first, and name the folder.')
     raise StudyError(f'There is no folder {path}. After folder: comes the path of a folder of class folders.')
 
@@ -250,6 +253,12 @@ def _embedded(spec):
 _split_names = dict(train='train', training='train', valid='valid', val='valid', validation='valid',
                     test='test', testing='test')
 def _names(folder): return scan_folder(folder).below() # as strings, since `Path` objects would take seconds
+
+def _has_files(folder):
+    "Whether `_names` would find any file; usually seen at the first."
+    with os.scandir(folder) as found:
+        if any(e.name[0] != '.' and maybe_picture(e.name) and e.is_file() for e in found): return True
+    return bool(_names(folder))
 
 def list_files(folder:Path) -> list:
     "All files below `folder`, sorted, except hidden ones and those in hidden folders."
@@ -289,7 +298,7 @@ def list_images(
 def _check_classes(folder):
     "Raise `StudyError` unless `folder` holds at least two class folders with files."
     classes = _subfolders(folder)
-    empty = [c.name for c in classes if not _names(c)]
+    empty = [c.name for c in classes if not _has_files(c)]
     if not classes:
         raise StudyError(f'There are no class folders in {folder}: '
                          'make one folder for each class and put its images in.')
@@ -332,7 +341,8 @@ def read_images(
     "The images of `name`, and how they were found."
     rule, table, _ = (groups or '').startswith('name:'), name.startswith('csv:'), get_dataset(name)
     if groups and not (rule or table): raise StudyError(
-        f'`groups` is a column of a table (csv:PATH), or a rule for names of files, as in name:^(p\\d+)_, not {groups!r}. '
+        '`groups` is a column of a table (csv:PATH), or a rule for names of files, as in name:^(p\\d+)_, '
+        f'not {groups!r}. '
         "If the groups are folders, say so with the layout, as in layout='class/group'.")
     if table: found = read_table(_find_own(name), image_col, label_col, split_col, None if rule else groups)
     else: found = read_folder(_find_own(name), layout) if is_own(name) else Found(*_registered(name))

@@ -18,8 +18,8 @@ junk_names = {'thumbs.db', 'desktop.ini'}     # what file managers leave behind
 work_names = {'lost+found', '__pycache__', 'node_modules', 'site-packages', 'venv', 'wandb', 'mlruns', 'lightning_logs',
               '$recycle.bin', 'system volume information'} # of folders that programs make
 _maybe_work = {'runs', 'logs', 'env', 'checkpoints', 'outputs', 'results'} # such, if they hold folders alone
-_no_pictures = set('''txt md rst csv tsv json jsonl xml yaml yml toml ini cfg log html htm css js py ipynb sh bat r m mat
-    npy npz pkl pickle h5 hdf5 parquet feather arrow zip tar gz tgz bz2 xz 7z rar pdf doc docx odt xls xlsx ods ppt pptx
+_no_pictures = set('''txt md rst csv tsv json jsonl xml yaml yml toml ini cfg log html htm css js py ipynb sh bat r
+    m mat npy npz pkl pickle h5 hdf5 parquet feather arrow zip tar gz tgz bz2 xz 7z rar pdf doc docx odt xls xlsx ods ppt pptx
     mp4 avi mov mkv mp3 wav pt pth ckpt safetensors onnx bin data names db sqlite lock md5 sha256'''.split())
 _no_picture_names = {'readme', 'license', 'licence', 'citation', 'makefile', 'classes', 'labels'}
 
@@ -66,7 +66,7 @@ class Folder:
         for f in self.folders: yield from f.walk()
     def below(self):
         "The paths of all files in it and below, sorted, relative to the top."
-        return sorted(f.at(n) for f in self.walk() for n in f.files)
+        return sorted(start + n for f in self.walk() for start in [f.path and f.path + '/'] for n in f.files)
 
 # %% ../../nbs/07_folders.ipynb #4c0a8212
 def _entries(path):
@@ -81,13 +81,13 @@ def _identity(path):
 
 def _add(folder, entry, above):
     "Add one entry of a folder to `folder`."
+    if entry.name.lower() in junk_names: return
+    if entry.is_file(follow_symlinks=False): return folder.files.append(entry.name) # nearly all, so first
     link = entry.is_symlink() # if it leads to itself, `os.path` says False where `entry` raises an error
-    is_dir, is_file = (os.path.isdir(entry), os.path.isfile(entry)) if link else (entry.is_dir(), entry.is_file())
-    if is_dir:
+    if os.path.isdir(entry):
         if link and _identity(entry.path) in above: folder.loops.append(entry.name)
         else: folder.folders.append(_scan(folder.top, folder.at(entry.name), link, above))
-    elif is_file:
-        if entry.name.lower() not in junk_names: folder.files.append(entry.name)
+    elif os.path.isfile(entry): folder.files.append(entry.name)
     elif link: folder.broken.append((entry.name, os.readlink(entry.path)))
 
 def _scan(top, path, link, above):
@@ -138,8 +138,8 @@ def split_role(
 
 # %% ../../nbs/07_folders.ipynb #3561665d
 _picture_words = set('image images img imgs jpegimages jpeg jpg png photo photos picture pictures pics frames'.split())
-_note_words = set('annotation annotations annot annots mask masks label labels segmentation segmentations gt truth trimap '
-                  'trimaps groundtruth bbox bboxes boxes xml xmls heatmap heatmaps depth outline outlines'.split())
+_note_words = set('annotation annotations annot annots mask masks label labels segmentation segmentations gt truth '
+                  'trimap trimaps groundtruth bbox bboxes boxes xml xmls heatmap heatmaps depth outline outlines'.split())
 
 def of_pictures(name:str) -> bool:
     "Whether a folder of this name holds pictures of any class, such as Images."

@@ -87,9 +87,10 @@ def _check_flat(base, roles):
     "Raise `StudyError` if folders called like splits hold pictures, but no folders."
     named = [f for f in base.inner if f.path in roles]
     if len(named) < 2 or len(named) < len(base.inner) or any(f.inner for f in named): return
-    raise StudyError(f'The folders in {base.full} are called like splits ({few(f.name for f in named)}), but there are no '
-        'class folders in them. Make one folder for each class in each. If the class is in the names of the files, say '
-        "so: layout='split/name:REGEX'; if it is in a table, dataset='csv:TABLE'; if these are classes, layout='class'.")
+    raise StudyError(f'The folders in {base.full} are called like splits ({few(f.name for f in named)}), but there '
+        'are no class folders in them. Make one folder for each class in each. If the class is in the names of the files, '
+        "say so: layout='split/name:REGEX'; if it is in a table, dataset='csv:TABLE'; if these are classes, "
+        "layout='class'.")
 
 # %% ../../nbs/08_layouts.ipynb #4489cc38
 def _trains(roles): # the roles of folders that can be trained on
@@ -151,15 +152,15 @@ def _check_no_masks(base, names):
     "Raise `StudyError` if folders are called like images and notes about them."
     if not any(map(of_pictures, names)) or not any(map(of_notes, names)): return
     if all(of_pictures(n) or of_notes(n) for n in names): raise StudyError(
-        f'The folders in {base.full} ({few(names)}) are called like pictures and what is noted about them, not like classes. '
-        f"Make one folder for each class, or give a table with the classes (csv:PATH).{_otherwise(base)} If they are "
+        f'The folders in {base.full} ({few(names)}) are called like pictures and what is noted about them, not like '
+        f"classes. Make one folder for each class, or give a table with the classes (csv:PATH).{_otherwise(base)} If they are "
         "classes, say so: layout='class'.")
 
 def _check_links(base):
     "Raise `StudyError` if a link beside the class folders leads nowhere, unless it is called like a file."
     lost = [(name, to) for name, to in base.broken if not Path(name).suffix]
-    if lost: raise StudyError(f'The link {lost[0][0]!r} in {base.full} leads to {lost[0][1]}, which is not there: connect '
-                              'what holds it, or remove the link.')
+    if lost: raise StudyError(f'The link {lost[0][0]!r} in {base.full} leads to {lost[0][1]}, which is not '
+                              'there: connect what holds it, or remove the link.')
 
 # %% ../../nbs/08_layouts.ipynb #03ed38ba
 def _choices(base, parts, prefix):
@@ -169,8 +170,9 @@ def _choices(base, parts, prefix):
     subs = sorted({f.name for p in holders for f in p.folder.inner})
     labels, pictures = sorted({p.label for p in parts}), next(filter(of_pictures, subs), None)
     text = (f'Class folders in {base.full} hold folders themselves (such as {first}), '
-        f"which can mean several things. Say which: layout='{prefix}': {classes} classes ({few(labels)}), whatever is in them; layout='{prefix}/group': the same, and each inner folder ({few(subs)}) is "
-        'a group, such as a patient or a camera, that stays on one side of every split; '
+        f"which can mean several things. Say which: layout='{prefix}': {classes} classes ({few(labels)}), whatever is in "
+        f"them; layout='{prefix}/group': the same, and each inner folder ({few(subs)}) is a group, such as a patient or a "
+        'camera, that stays on one side of every split; '
         f"layout='{prefix[:-5]}*/class': the {len(subs)} inner folders are the classes")
     if pictures and len(subs) > 1: text += f"; layout='{prefix}/{pictures}': only what is in {pictures}/"
     if prefix == 'class': text += '. If the outer folders are splits, call them train and test (and valid)'
@@ -196,7 +198,8 @@ def _clear_inside(parts):
 # %% ../../nbs/08_layouts.ipynb #0a520e75
 def _say_inside(base, parts):
     "Folders in classes, and folders that hold no pictures, in words."
-    inner, bare = [f.path for p in parts for f in p.folder.inner], [f.name for f in base.folders if not f.holds_pictures]
+    inner = [f.path for p in parts for f in p.folder.inner]
+    bare = [f.name for f in base.folders if not f.holds_pictures]
     return ([f"what is in {few(inner)} belongs to the class it is in"] if inner else []) + \
            ([f"no pictures in {few(f'{n}/' for n in bare)}"] if bare else [])
 
@@ -398,13 +401,15 @@ def read_folder(
         f'There is only one class in {root} as it is read ({reading.layout}): a classifier needs two or more.')
     check_items(items, root)
     missing = [_missing(items, s) for s in ('valid', 'test')]
-    said = [*reading.said, *filter(None, missing), *merged, *_left_out(top, {*items.path}, reading.unlabelled), *_loops(top)]
+    left = _left_out(top, {*items.path}, reading.unlabelled)
+    said = [*reading.said, *filter(None, missing), *merged, *left, *_loops(top)]
     return Found(Path(root), items, reading.layout, reading.names, said, _lost(reading))
 
 def _missing(items, split):
     "Which classes a given split lacks, in words."
     lacks = sorted({*items.label} - {*items.label[items.split == split]})
-    return f"no images of {few(lacks)} to {dict(valid='validate').get(split, split)}" if lacks and (items.split == split).any() else ''
+    if not lacks or not (items.split == split).any(): return ''
+    return f"no images of {few(lacks)} to {dict(valid='validate').get(split, split)}"
 
 # %% ../../nbs/08_layouts.ipynb #421983b0
 def say_splits(

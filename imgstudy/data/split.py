@@ -100,8 +100,8 @@ def draw_groups(
     n, usual = items.group.nunique(), round(1/fraction)
     tried = range(2, min(2*usual, n) + 1) if n <= 50 else [usual] # few groups can be uneven in size and classes
     folds = [f for k in tried for f in _dealt(items, k, seed)]
-    if not folds: raise StudyError(f'All images to train on are in one group ({items.group.iloc[0]}), so none can be set '
-                                   f'apart as {split} images: groups are not divided.')
+    if not folds: raise StudyError(f'All images to train on are in one group ({items.group.iloc[0]}), so none can be '
+                                   f'set apart as {split} images: groups are not divided.')
     wanted = fraction*items.label.value_counts()
     taken = lambda f: items.label[f].value_counts().reindex(wanted.index, fill_value=0)
     loss = lambda f: (len(_untrained(items, f)), (taken(f) == 0).sum(), (taken(f) - wanted).abs().sum())
@@ -146,7 +146,9 @@ def deal_folds(
         raise StudyError(f'{folds} folds need {folds} images of each class, but {counts.idxmin()!r} has only '
                          f'{counts.min()} to train on: take fewer folds, add images or remove the class.')
     if 'group' in items: taken = group_folds(items.loc[pool], folds, seed)[fold]
-    else: taken = pool[[*StratifiedKFold(folds, shuffle=True, random_state=seed).split(pool, items.label[pool])][fold][1]]
+    else:
+        dealt = StratifiedKFold(folds, shuffle=True, random_state=seed).split(pool, items.label[pool])
+        taken = pool[[*dealt][fold][1]]
     items.loc[taken, 'split'] = 'test'
     return items
 
@@ -251,7 +253,8 @@ def say_reading(
     if not found.layout and 'group' not in split: return ''
     n, counts = split.label.nunique(), split.split.value_counts()
     parts = ', '.join(f'{s} {counts.get(s, 0):,}' for s in ('train', 'valid', 'test'))
-    said = [*say_splits(found.names, run.valid, run.folds), *found.said, *_drawn(found.items, split, run), *_group_words(split)]
+    used = say_splits(found.names, run.valid, run.folds)
+    said = [*used, *found.said, *_drawn(found.items, split, run), *_group_words(split)]
     return f"{title}: {n} classes; {parts}" + (f": {'; '.join(said)}." if said else '.')
 
 _already_said = set()

@@ -61,8 +61,8 @@ class Files:
         return found or [p for p in self.by_stem.get(name, ()) if _fits(value, p[:len(p) - len(Path(p).suffix)])]
 
 # %% ../../nbs/09_tables.ipynb #16e37240
-_label_names = ('label labels class class_name classname category target species breed diagnosis dx y class_id label_name '
-                'tag').split()
+_label_names = ('label labels class class_name classname category target species breed diagnosis dx y class_id '
+                'label_name tag').split()
 _split_names = 'split set subset partition usage phase'.split()
 
 def _named(table, path, field, name):
@@ -102,7 +102,8 @@ def find_label_col(
     "The column that holds the class."
     found = _like(columns, _label_names) or (columns[0] if len(columns) == 1 else None)
     if found: return found
-    raise StudyError(f'Which column of {path} is the class? Name it with `label_col`: {few(columns, 12) or "there is no other"}.')
+    raise StudyError(f'Which column of {path} is the class? Name it with `label_col`: '
+                     f'{few(columns, 12) or "there is no other"}.')
 
 def find_split_col(table, columns) -> str|None:
     "The column that is called like a split and holds names of splits."
@@ -110,15 +111,15 @@ def find_split_col(table, columns) -> str|None:
     return found if found and all(split_role(v)[0] for v in set(table[found]) - {''}) else None
 
 # %% ../../nbs/09_tables.ipynb #fd270507
-_one_class = ('This library trains one class per image. Choose one label for each image, or make a table for each question '
-              '(such as: is there a dog in it?).')
+_one_class = ('This library trains one class per image. Choose one label for each image, or make a table for each '
+              'question (such as: is there a dog in it?).')
 
 def _from_one_hot(table, columns, path):
     "The labels of a table with one column for each class."
     on = table[columns].astype(float)
     many = int((on.sum(axis=1) > 1).sum())
-    if many: raise StudyError(f'{path} has a column for each class, and {some(many, "row")} with several of them: that is '
-                              f'multi-label. {_one_class}')
+    if many: raise StudyError(f'{path} has a column for each class, and {some(many, "row")} with several of them: that '
+                              f'is multi-label. {_one_class}')
     return on.idxmax(axis=1).where(on.sum(axis=1) == 1, '')
 
 def check_single(labels, path):
@@ -147,9 +148,11 @@ def _elsewhere(table, home):
 
 def _match(rows, files, path):
     "Add the column `path`, '' if there is no file; a value that fits several raises `StudyError`."
-    found = {v: files.find(os.path.normpath(v).lstrip('./') if v.startswith('..') else v) if v else [] for v in sorted(set(rows.image))}
+    plain = lambda v: os.path.normpath(v).lstrip('./') if v.startswith('..') else v
+    found = {v: files.find(plain(v)) if v else [] for v in sorted(set(rows.image))}
     for value, paths in found.items():
-        if len(paths) > 1: raise StudyError(f'{value!r} in {path} may be {few(paths)}: write the folder into the table, too.')
+        if len(paths) > 1:
+            raise StudyError(f'{value!r} in {path} may be {few(paths)}: write the folder into the table, too.')
     return rows.assign(path=rows.image.map(lambda v: next(iter(found[v]), '')))
 
 # %% ../../nbs/09_tables.ipynb #9c3db3c6
@@ -182,17 +185,22 @@ def _as_rows(table, columns, path):
 def _clean(rows, path):
     "`rows` with file, label and split, each file once; and sentences about the others."
     gone, bare = rows[rows.path == ''], rows[(rows.path != '') & (rows.label == '')]
-    if len(gone) > .5*len(rows): raise StudyError(f'{some(len(gone), "row")} of {len(rows):,} in {path} name files that are '
-        f'not there ({few(gone.image)}): put the table beside its images, or name their column with `image_col`.')
+    if len(gone) > .5*len(rows): raise StudyError(
+        f'{some(len(gone), "row")} of {len(rows):,} in {path} name files that are not there '
+        f'({few(gone.image)}): put the table beside its images, or name their column with `image_col`.')
     rest = rows[(rows.path != '') & (rows.label != '')]
-    off, rest = rest[rest.split.isin(['none', 'unlabelled'])], rest[~rest.split.isin(['none', 'unlabelled'])]
-    rest, several = rest.drop_duplicates(), rest.drop_duplicates().path.duplicated(keep=False)
-    if several.any():
-        first = rest[several].path.iloc[0]
-        raise StudyError(f'{path} has several rows for {first}, with '
-                         f'{few(sorted({*rest[rest.path == first].label}))}. {_one_class}')
-    told = [(gone, 'without a file'), (bare, 'without a label'), (off, 'without a split')]
+    off = rest.split.isin(['none', 'unlabelled'])
+    told = [(gone, 'without a file'), (bare, 'without a label'), (rest[off], 'without a split')]
+    rest = rest[~off].drop_duplicates(['path', 'label', 'split', 'group'])
+    _check_once(rest, path)
     return rest, [f"{some(len(d), 'row')} {what} ({few(d.image)})" for d, what in told if len(d)]
+
+def _check_once(rows, path):
+    "Raise `StudyError` if several rows are about one file."
+    again = rows[rows.path.duplicated(keep=False)]
+    if not len(again): return
+    first = again[again.path == again.path.iloc[0]]
+    raise StudyError(f'{path} has several rows for {first.path.iloc[0]}, with {few(sorted({*first.label}))}. {_one_class}')
 
 # %% ../../nbs/09_tables.ipynb #e1247369
 def read_table(
@@ -216,7 +224,8 @@ def read_table(
     check_items(items, path, 'rows')
     said += merged + ([f"{some(len(spare), 'picture')} without a row ({few(spare)})"] if spare else [])
     told = _say_columns(columns)
-    items = items.assign(group=items.group.where(items.group != '', items.path)) if groups else items.drop(columns='group')
+    if groups: items = items.assign(group=items.group.where(items.group != '', items.path))
+    else: items = items.drop(columns='group')
     return Found(files.root, items, told, said=[f'{path.name} says {told}', *said])
 
 def _say_columns(columns):
@@ -232,7 +241,8 @@ def table_dataset(
 ) -> str: # csv:PATH
     "Write `table` to the cache, once, and return the name of the data set."
     full = lambda v: os.path.abspath(os.path.join(folder, v)) if os.path.isfile(os.path.join(folder, v)) else v
-    text = table.map(lambda v: full(str(v)) if isinstance(v, (str, Path)) else '' if pd.isna(v) else v).to_csv(index=False)
+    value = lambda v: full(str(v)) if isinstance(v, (str, Path)) else '' if pd.isna(v) else v
+    text = table.map(value).to_csv(index=False)
     home = writable(cache_root()/'tables', 'IMGSTUDY_CACHE')
     path = home/f'table-{hashlib.sha256(text.encode()).hexdigest()[:12]}.csv'
     if not path.exists():
