@@ -19,8 +19,8 @@ work_names = {'lost+found', '__pycache__', 'node_modules', 'site-packages', 'ven
               '$recycle.bin', 'system volume information'} # of folders that programs make
 _maybe_work = {'runs', 'logs', 'env', 'checkpoints', 'outputs', 'results'} # such, if they hold folders alone
 _no_pictures = set('''txt md rst csv tsv json jsonl xml yaml yml toml ini cfg log html htm css js py ipynb sh bat r
-    m mat npy npz pkl pickle h5 hdf5 parquet feather arrow zip tar gz tgz bz2 xz 7z rar pdf doc docx odt xls xlsx ods ppt pptx
-    mp4 avi mov mkv mp3 wav pt pth ckpt safetensors onnx bin data names db sqlite lock md5 sha256'''.split())
+    m mat npy npz pkl pickle h5 hdf5 parquet feather arrow zip tar gz tgz bz2 xz 7z rar pdf doc docx odt xls xlsx ods
+    ppt pptx mp4 avi mov mkv mp3 wav pt pth ckpt safetensors onnx bin data names db sqlite lock md5 sha256'''.split())
 _no_picture_names = {'readme', 'license', 'licence', 'citation', 'makefile', 'classes', 'labels'}
 
 def maybe_picture(

@@ -88,7 +88,7 @@ def _check_flat(base, roles):
     named = [f for f in base.inner if f.path in roles]
     if len(named) < 2 or len(named) < len(base.inner) or any(f.inner for f in named): return
     raise StudyError(f'The folders in {base.full} are called like splits ({few(f.name for f in named)}), but there '
-        'are no class folders in them. Make one folder for each class in each. If the class is in the names of the files, '
+        'are no class folders in them. Make one folder for each class in each. If the class is in the names of files, '
         "say so: layout='split/name:REGEX'; if it is in a table, dataset='csv:TABLE'; if these are classes, "
         "layout='class'.")
 
@@ -153,8 +153,8 @@ def _check_no_masks(base, names):
     if not any(map(of_pictures, names)) or not any(map(of_notes, names)): return
     if all(of_pictures(n) or of_notes(n) for n in names): raise StudyError(
         f'The folders in {base.full} ({few(names)}) are called like pictures and what is noted about them, not like '
-        f"classes. Make one folder for each class, or give a table with the classes (csv:PATH).{_otherwise(base)} If they are "
-        "classes, say so: layout='class'.")
+        f"classes. Make one folder for each class, or give a table with the classes (csv:PATH).{_otherwise(base)} If "
+        "they are classes, say so: layout='class'.")
 
 def _check_links(base):
     "Raise `StudyError` if a link beside the class folders leads nowhere, unless it is called like a file."
@@ -170,9 +170,9 @@ def _choices(base, parts, prefix):
     subs = sorted({f.name for p in holders for f in p.folder.inner})
     labels, pictures = sorted({p.label for p in parts}), next(filter(of_pictures, subs), None)
     text = (f'Class folders in {base.full} hold folders themselves (such as {first}), '
-        f"which can mean several things. Say which: layout='{prefix}': {classes} classes ({few(labels)}), whatever is in "
-        f"them; layout='{prefix}/group': the same, and each inner folder ({few(subs)}) is a group, such as a patient or a "
-        'camera, that stays on one side of every split; '
+        f"which can mean several things. Say which: layout='{prefix}': {classes} classes ({few(labels)}), whatever is "
+        f"in them; layout='{prefix}/group': the same, and each inner folder ({few(subs)}) is a group, such as a patient "
+        'or a camera, that stays on one side of every split; '
         f"layout='{prefix[:-5]}*/class': the {len(subs)} inner folders are the classes")
     if pictures and len(subs) > 1: text += f"; layout='{prefix}/{pictures}': only what is in {pictures}/"
     if prefix == 'class': text += '. If the outer folders are splits, call them train and test (and valid)'

@@ -199,8 +199,8 @@ def _check_once(rows, path):
     "Raise `StudyError` if several rows are about one file."
     again = rows[rows.path.duplicated(keep=False)]
     if not len(again): return
-    first = again[again.path == again.path.iloc[0]]
-    raise StudyError(f'{path} has several rows for {first.path.iloc[0]}, with {few(sorted({*first.label}))}. {_one_class}')
+    name, labels = again.path.iloc[0], again.label[again.path == again.path.iloc[0]]
+    raise StudyError(f'{path} has several rows for {name}, with {few(sorted({*labels}))}. {_one_class}')
 
 # %% ../../nbs/09_tables.ipynb #e1247369
 def read_table(
