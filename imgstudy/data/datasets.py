@@ -89,8 +89,9 @@ def get_dataset(
             raise StudyError(f'There is no dataset {name!r}. If it is a {what} of your own, write {prefix}:{name}')
         return datasets[name]
     path, prefix = Path(name.partition(':')[2].strip()), name.partition(':')[0]
-    if path == Path(): raise StudyError('After folder: comes the path of a folder of class folders, as in folder:photos'
-                                        if prefix == 'folder' else 'After csv: comes the path of a table, as in csv:labels.csv')
+    if path == Path():
+        what = 'folder of class folders, as in folder:photos' if prefix == 'folder' else 'table, as in csv:labels.csv'
+        raise StudyError(f'After {prefix}: comes the path of a {what}')
     title = path.name if prefix == 'folder' else path.stem
     if prefix == 'csv' and title in _plain_tables: title = path.parent.name or title
     return Dataset(name=name, title=title, native='as found', size=64,

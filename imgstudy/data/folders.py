@@ -139,7 +139,8 @@ def split_role(
 # %% ../../nbs/07_folders.ipynb #3561665d
 _picture_words = set('image images img imgs jpegimages jpeg jpg png photo photos picture pictures pics frames'.split())
 _note_words = set('annotation annotations annot annots mask masks label labels segmentation segmentations gt truth '
-                  'trimap trimaps groundtruth bbox bboxes boxes xml xmls heatmap heatmaps depth outline outlines'.split())
+                  'trimap trimaps groundtruth bbox bboxes boxes xml xmls heatmap heatmaps depth outline '
+                  'outlines'.split())
 
 def of_pictures(name:str) -> bool:
     "Whether a folder of this name holds pictures of any class, such as Images."

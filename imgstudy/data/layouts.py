@@ -171,8 +171,8 @@ def _choices(base, parts, prefix):
     labels, pictures = sorted({p.label for p in parts}), next(filter(of_pictures, subs), None)
     text = (f'Class folders in {base.full} hold folders themselves (such as {first}), '
         f"which can mean several things. Say which: layout='{prefix}': {classes} classes ({few(labels)}), whatever is "
-        f"in them; layout='{prefix}/group': the same, and each inner folder ({few(subs)}) is a group, such as a patient "
-        'or a camera, that stays on one side of every split; '
+        f"in them; layout='{prefix}/group': the same, and each inner folder ({few(subs)}) is a group, such as a "
+        'patient or a camera, that stays on one side of every split; '
         f"layout='{prefix[:-5]}*/class': the {len(subs)} inner folders are the classes")
     if pictures and len(subs) > 1: text += f"; layout='{prefix}/{pictures}': only what is in {pictures}/"
     if prefix == 'class': text += '. If the outer folders are splits, call them train and test (and valid)'
@@ -305,8 +305,8 @@ def _rows(part, rule):
     for path in part.folder.below():
         if not rule: yield path, part.label, part.split, part.group
         elif m := rule.search(path.rpartition('/')[2]):
-            said = m.groupdict()
-            yield path, said.get('label') or m[1] or '', said.get('split') or part.split, said.get('group') or part.group
+            said = {k: v for k, v in m.groupdict().items() if v}
+            yield path, said.get('label', m[1] or ''), said.get('split', part.split), said.get('group', part.group)
 
 def merge_names(
     items:pd.DataFrame, # label, split
