@@ -282,7 +282,8 @@ def audit_page(
     **params,    # other parameters of `audit_data`
 ) -> Path: # `out`
     "Audit a data set and write the findings as one HTML file."
-    find_images(dataset, **{k: v for k, v in params.items() if k not in ('distance', 'similar')}) # raises at once
+    how = 'layout', 'image_col', 'label_col', 'split_col', 'groups'
+    find_images(dataset, **{k: params[k] for k in how if k in params}) # raises at once for a wrong name or folder
     if is_own(dataset): # an absolute path, as the notebook runs in its own folder
         dataset = f"{dataset.partition(':')[0]}:{own_path(dataset).resolve()}"
     template = checkout_file('nbs/audit_data.ipynb', 'call `audit_data`, which needs no notebook')
