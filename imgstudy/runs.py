@@ -131,7 +131,7 @@ _Normalization = Literal['dataset', 'none', 'imagenet', 'half', 'clip', 'dpn', '
 @dataclass(frozen=True, repr=False, config=_strict)
 class Run:
     "One training: images, model, recipe and seed."
-    dataset: str                                             # a registered name, or folder:PATH
+    dataset: str                                             # a registered name, folder:PATH or csv:PATH
     model: str                                               # a registered name, or timm:NAME
     recipe: Recipe = Recipe()                                # how it is trained
     init: str = Field('scratch', pattern='^(scratch|imagenet|file:.+|run:.+)$') # where the weights come from
@@ -143,6 +143,11 @@ class Run:
     valid: Literal[0]|None = None                            # 0: no validation images; None: a fifth, or dataset's
     folds: int|None = Field(None, ge=2)                      # number of folds; None: no cross-validation
     fold: int|None = Field(None, ge=0)                       # the fold to test on, counted from 0
+    layout: str|None = Field(None, min_length=1)             # folder: its levels, as in split/class; None: decide
+    image_col: str|None = Field(None, min_length=1)          # csv: the column with files; None: find it
+    label_col: str|None = Field(None, min_length=1)          # csv: the column with classes; None: find it
+    split_col: str|None = Field(None, min_length=1)          # csv: the column with splits; None: find it
+    groups: str|None = Field(None, min_length=1)             # not divided by splits: a column of a csv, or name:REGEX
     split_seed: int = Field(0, ge=0, lt=2**32)               # seed of the split
     seed: int = Field(0, ge=0, lt=2**32)                     # seed of weights, batches and augmentation
     precision: Literal['auto', 'bf16', 'tf32', 'fp32'] = 'auto' # 'auto': bf16 where it is faster
@@ -150,12 +155,19 @@ class Run:
     __repr__ = _repr_given
     def __post_init__(self):
         _check_alone(self)
+        _check_reading(self)
         if self.fold is not None and self.fold >= self.folds:
             raise ValueError(f'`fold` counts from 0: of {self.folds} folds the last is {self.folds - 1}, '
                              f'not {self.fold}.')
         if self.valid == 0 and self.recipe.patience: raise ValueError(
             '`patience` stops by the accuracy on validation images, and valid=0 leaves none: leave one of them out.')
         if self.recipe.tune in _fitted_heads: _check_fitted(self)
+
+def _check_reading(run):
+    "Raise `ValueError` if a field says how to read images that are not read so."
+    for prefix, names in {'folder:': ['layout'], 'csv:': ['image_col', 'label_col', 'split_col']}.items():
+        given = [n for n in names if getattr(run, n) is not None and not run.dataset.startswith(prefix)]
+        if given: raise ValueError(f'`{given[0]}` is for data sets called {prefix}PATH, not for {run.dataset!r}.')
 
 def _check_fitted(run):
     "Raise `ValueError` unless the head of `run` can be fitted to features of loaded weights."
@@ -202,7 +214,7 @@ def _make_id(run):
     given = lambda d: {k: given(v) if isinstance(v, dict) else v for k, v in d.items() if v is not None}
     digest = hashlib.sha256(json.dumps(given(run_to_dict(run)), sort_keys=True).encode()).hexdigest()[:8]
     slug = lambda s: re.sub(r'[^\w.]+', '_', s.rstrip('/').split('/')[-1])[:40]
-    return f'{slug(run.dataset)}-{slug(run.model)}-s{run.seed}-{digest}'
+    return f'{slug(run.dataset).lstrip(".") or "images"}-{slug(run.model)}-s{run.seed}-{digest}'
 
 # %% ../nbs/01_runs.ipynb #198e00b1
 def fold_runs(run:Run) -> list: # one Run per fold

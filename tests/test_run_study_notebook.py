@@ -1,7 +1,8 @@
 "The study notebook as its users run it: papermill from several places, with good and with bad parameters."
 import json, os, subprocess, sys
 from pathlib import Path
-import pytest
+import numpy as np, pandas as pd, pytest
+from PIL import Image
 from imgstudy.records.record import read_record, verify_record
 from imgstudy.runs import run_parameters, run_to_dict
 from imgstudy.study.create import create_run
@@ -51,7 +52,27 @@ one_cycle = dict(dataset='digits', model='lenet5', size=16, subset=100, epochs=1
                  cutmix=0.8, tune='gradual', head_init='zero', valid=0, torch_compile=False) # True takes a C++ compiler
 
 
-def test_every_field_of_run_and_recipe_is_named_here(): assert set(stepwise) | set(one_cycle) | {'seed'} == run_parameters, 'name the new parameter'
+own_images = dict(layout='split/class/group', image_col='file', label_col='what', split_col='part', groups='who') # of folders; of tables
+
+
+def test_every_field_of_run_and_recipe_is_named_here():
+    assert set(stepwise) | set(one_cycle) | set(own_images) | {'seed'} == run_parameters, 'name the new parameter'
+
+
+@pytest.mark.parametrize('kind', ['folder', 'csv'])
+def test_fields_for_images_of_your_own(kind, runs_dir, tmp_path):
+    rows = [(f'{s}/{c}/{c}{g}/{i}.png', c, s, f'{c}{g}') for s in ('train', 'test') for c in 'ab' for g in range(2) for i in range(4)]
+    for k, (path, *_) in enumerate(rows):
+        (tmp_path/'x'/path).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((9, 9, 3), 5*k, np.uint8)).save(tmp_path/'x'/path)
+    pd.DataFrame(rows, columns=['file', 'what', 'part', 'who']).to_csv(tmp_path/'x/t.csv', index=False)
+    params = {k: v for k, v in own_images.items() if (k == 'layout') == (kind == 'folder')}
+    dataset = f'folder:{tmp_path}/x' if kind == 'folder' else f'csv:{tmp_path}/x/t.csv'
+    given = dict(dataset=dataset, model='lenet5', epochs=1, size=16, **params)
+    done = papermill(study, tmp_path/'out.ipynb', *[a for k, v in given.items() for a in ('-p', k, v)], '-y', 'seeds: [7]')
+    assert done.returncode == 0, done.stderr[-2000:]
+    record = read_record(next(runs_dir.iterdir()))
+    assert record.run == create_run(**given, seed=7) and record.info['data']['counts'] == dict(train=8, valid=8, test=16)
 
 
 @pytest.mark.parametrize('params', [stepwise, one_cycle], ids=['stepwise', 'one_cycle'])

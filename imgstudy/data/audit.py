@@ -50,13 +50,15 @@ def _check_thresholds(distance, similar):
 
 # %% ../../nbs/18_audit.ipynb #1eb1c140
 def audit_data(
-    dataset:str,                 # a registered name, or folder:PATH
+    dataset:str,                 # a registered name, folder:PATH or csv:PATH
     distance:int=near_distance,  # largest number of different bits of the hashes of near duplicates
     similar:float=near_similar,  # smallest correlation of their thumbnails
+    layout=None, image_col=None, label_col=None, split_col=None, groups=None, # how your own are read, as in a `Run`
 ) -> Audit:
     "Check every image of a data set; unreadable files are listed."
     _check_thresholds(distance, similar)
-    root, found = find_images(dataset)
+    root, found = find_images(dataset, layout=layout, image_col=image_col, label_col=label_col, split_col=split_col,
+                              groups=groups)
     found = found.merge(check_images(root, found.path), on='path')
     bad = found.error.notna()
     whole = found[~bad].drop(columns='error').reset_index(drop=True).astype(dict(width=int, height=int))
@@ -277,12 +279,13 @@ def audit_params(
 def audit_page(
     dataset:str, # a registered name, or folder:PATH
     out,         # the HTML file to write
-    **params,    # distance and similar of `audit_data`
+    **params,    # other parameters of `audit_data`
 ) -> Path: # `out`
     "Audit a data set and write the findings as one HTML file."
-    find_images(dataset) # raises at once for a wrong name or folder
-    if dataset.startswith('folder:'): # an absolute path, as the notebook runs in its own folder
-        dataset = f'folder:{Path(dataset[7:].strip()).expanduser().resolve()}'
+    how = 'layout', 'image_col', 'label_col', 'split_col', 'groups'
+    find_images(dataset, **{k: params[k] for k in how if k in params}) # raises at once for a wrong name or folder
+    if is_own(dataset): # an absolute path, as the notebook runs in its own folder
+        dataset = f"{dataset.partition(':')[0]}:{own_path(dataset).resolve()}"
     template = checkout_file('nbs/audit_data.ipynb', 'call `audit_data`, which needs no notebook')
     params = audit_params(dict(dataset=dataset) | params)
     return build_page(template, out, f'{get_dataset(dataset).title}: audit', **params)

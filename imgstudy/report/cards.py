@@ -13,7 +13,7 @@ from pathlib import Path
 from ..core import StudyError, atomic_file, device_name, writable
 from ..runs import run_to_dict
 from ..references import references
-from ..data.datasets import get_dataset
+from ..data.datasets import get_dataset, is_own
 from ..models.register import models
 from ..records.metrics import classwise_table
 from ..records.record import mean_confusion
@@ -228,8 +228,8 @@ _mark = '<!-- a model card made by imgstudy -->\n' # tells cards from other file
 
 def _card_name(dataset, start) -> str:
     "File name of a card; for a folder of images with part of a hash, since names may repeat."
-    name = get_dataset(dataset).title if dataset.startswith('folder:') else dataset
-    suffix = '-' + hashlib.sha256(dataset.encode()).hexdigest()[:6] if dataset.startswith('folder:') else ''
+    name = get_dataset(dataset).title if is_own(dataset) else dataset
+    suffix = '-' + hashlib.sha256(dataset.encode()).hexdigest()[:6] if is_own(dataset) else ''
     return re.sub(r'[^\w-]+', '_', name)[:60] + f'{suffix}-{start}.md'
 
 def model_card(config) -> str:

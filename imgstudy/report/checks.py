@@ -95,9 +95,9 @@ def class_fracs(record) -> np.ndarray: # [n_out]
     return np.bincount(record.predictions['target'], minlength=n)/len(record.predictions['target'])
 
 def chance_loss(record) -> float:
-    "Cross-entropy of predicting the class frequencies, in nats."
+    "Cross-entropy of predicting the class frequencies, in nats; of equal ones if only one class is tested."
     p = class_fracs(record)
-    return float(-(p[p > 0]*np.log(p[p > 0])).sum())
+    return float(-(p[p > 0]*np.log(p[p > 0])).sum()) or float(np.log(len(p)))
 
 # %% ../../nbs/86_checks.ipynb #cc1f6a78
 _stuck_loss = .97 # of the chance loss

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from PIL import ExifTags, Image
 from ..core import StudyError, writable
 from ..runs import Run
-from ..data.datasets import get_dataset
+from ..data.datasets import get_dataset, is_own
 from ..data.split import StudyData, load_data
 from ..data.pixels import OpenImage
 from ..data.audit import (Audit, audit_data, duplicates_table, formats_table, near_caution, open_small,
@@ -120,7 +120,7 @@ def exhibit_name(
     dataset:str, # a registered name, or folder:PATH
 ) -> str:
     "The file name for `dataset`: its own name or that of its folder, with characters that every file system accepts."
-    name = get_dataset(dataset).title if dataset.startswith('folder:') else dataset
+    name = get_dataset(dataset).title if is_own(dataset) else dataset
     return re.sub(r'[^\w-]+', '_', name).strip('_') or 'images'
 
 def _audit_fields(audit) -> dict:
@@ -165,9 +165,10 @@ def _write_pairs(path, audit, n=8):
 def data_exhibit(
     dataset:str, # a registered name, or folder:PATH
     dest,        # the folder of exhibits
+    **how,       # how your own images are read: fields of `Run`, as returned by `reading_of`
 ) -> dict: # as returned by `read_data_exhibit`
     "Write the exhibit of a data set: a JSON file, a sheet of samples and, if any, one of duplicates across splits."
-    data, audit = load_data(Run(dataset, 'lenet5')), audit_data(dataset)
+    data, audit = load_data(Run(dataset, 'lenet5', **how)), audit_data(dataset, **how)
     dest, name = writable(dest, 'dest'), exhibit_name(dataset)
     text = json.dumps(describe_exhibit(audit, data), indent=1, allow_nan=False)
     (dest/f'{name}.json').write_text(text + '\n')

@@ -7,11 +7,14 @@ __all__ = ['study_parameters', 'transfer_parameters', 'create_run', 'notebook_pa
 
 # %% ../../nbs/60_create.ipynb #1a2b30eb
 import os, shutil
+import pandas as pd
 from functools import lru_cache
 from types import ModuleType
 from pathlib import Path
 from ..core import StudyError, did_you_mean
 from ..runs import Recipe, Run, checked, fields_of, make_run, run_id, run_parameters, seed_runs
+from ..data.layouts import compile_rule, parse_layout
+from ..data.tables import table_dataset
 from ..data.datasets import get_dataset
 from ..data.split import part_of
 from ..data.augment import augment_levels
@@ -25,6 +28,8 @@ def _absolute(text, prefix):
     "`text` with the path after `prefix` made absolute, if it starts with `prefix`."
     if not text.startswith(prefix): return text
     return prefix + str(Path(text[len(prefix):].strip()).expanduser().resolve())
+
+def _own(dataset): return _absolute(_absolute(dataset, 'folder:'), 'csv:')
 
 def _defaults(data, model) -> dict: # field of `Run` -> value
     "How images are prepared by default for this data set and model."
@@ -56,17 +61,18 @@ def _plain_images(given) -> dict: # fields of `Run`
 
 # %% ../../nbs/60_create.ipynb #5f311dda
 def create_run(
-    **params, # fields of `Run` and `Recipe`; None stands for the default
+    **params, # fields of `Run` and `Recipe`, None for the default; `dataset` may be a DataFrame with paths of images
 ) -> Run: # with every field filled in
     "The complete run that `params` describe; raises `StudyError` for an unknown name, parameter or value."
     params = {k: v for k, v in params.items() if v is not None}
+    if isinstance(params.get('dataset'), pd.DataFrame): params['dataset'] = table_dataset(params['dataset'])
     run = make_run(**params)
     data, model = get_dataset(run.dataset), models[run.model]
     recipe = _recipe(model, {k: v for k, v in params.items() if k in fields_of(Recipe)})
     given = {k: v for k, v in params.items() if k in fields_of(Run)}
     if run.recipe.tune == 'probe': given = _plain_images(given)
     run = checked(Run, **{**_defaults(data, model), **given, 'recipe': checked(Recipe, **recipe),
-                          'dataset': _absolute(run.dataset, 'folder:'), 'init': _absolute(run.init, 'file:')})
+                          'dataset': _own(run.dataset), 'init': _absolute(run.init, 'file:')})
     _check_run(run)
     return run
 
@@ -76,6 +82,8 @@ def _check_run(run):
     check_bounds(run)
     if run.init.startswith('file:') and not Path(run.init[5:]).is_file():
         raise StudyError(f'There is no weights file {run.init[5:]}: check the path, after file:')
+    if run.layout: parse_layout(run.layout)
+    if run.groups and run.groups.startswith('name:'): compile_rule(run.groups[5:])
     if augment_levels[run.augment].name == 'none' and run.recipe.tta: raise StudyError(
         '`tta` averages augmented views of a test image, but augment is none, which has only one: choose a level.')
     if run.torch_compile and not any(map(shutil.which, (os.environ.get('CXX', 'g++'), 'c++', 'clang++'))):

@@ -11,7 +11,8 @@ from fastai.torch_core import default_device
 from functools import cached_property, lru_cache
 from ..core import environment
 from ..runs import Run, total_epochs
-from ..data.datasets import find_images
+from ..data.datasets import find_images, is_own
+from ..data.split import reading_of
 from ..models.register import count_flops
 from ..models.zoo import create_light
 from ..records.record import Record
@@ -27,10 +28,10 @@ _counts = dict( # train, valid, test
 _rates = dict(cpu=(4e-4, 2e-11), cuda=(1.5e-5, 2e-13)) # seconds per image, seconds per operation
 
 @lru_cache
-def _images(dataset):
+def _images(dataset, reading=()):
     "Approximate numbers of training, validation and test images of `dataset`."
-    if not dataset.startswith('folder:'): return _counts.get(dataset, (4000, 1000, 1000)) # no download
-    n = len(find_images(dataset)[1])
+    if not is_own(dataset): return _counts.get(dataset, (4000, 1000, 1000)) # no download
+    n = len(find_images(dataset, **dict(reading))[1])
     return round(.64*n), round(.16*n), round(.2*n)
 
 @lru_cache
@@ -48,7 +49,7 @@ def _work(run, epochs) -> np.ndarray: # images, operations
 
 def _split_sizes(run) -> tuple: # training, validation and test images
     "Approximate size of each split of `run`."
-    train, valid, test = _images(run.dataset)
+    train, valid, test = _images(run.dataset, tuple(reading_of(run).items()))
     if run.folds:
         n, k = train + valid + test, run.folds
         train, valid, test = round(n*(.8*(1 - 1/k))), round(n*(.2*(1 - 1/k))), round(n*(1/k))

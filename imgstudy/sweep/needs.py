@@ -14,7 +14,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 from ..core import StudyError, cache_root, data_root
 from ..runs import Run
-from ..data.datasets import get_dataset
+from ..data.datasets import get_dataset, is_own, own_path
 from ..models.register import models
 from ..models.weights import find_weights, is_on_hub, weights_to_get
 from ..records.find import record_at
@@ -65,21 +65,26 @@ def _is_here(spec):
     return bool(kept) and any(there(fastai_path(where), kept) for where in ('data', 'archive'))
 
 # %% ../../nbs/71_needs.ipynb #8719bfcf
+def _own_missing(name):
+    "What is missing of your own images, in words; '' if nothing is."
+    path = own_path(name)
+    if name.startswith('csv:'): return '' if path.is_file() else f'there is no table {path}'
+    return '' if path.is_dir() else f'there is no folder {path}'
+
 def data_here(
-    name:str, # a data set, or folder:PATH
+    name:str, # a data set, folder:PATH or csv:PATH
 ) -> bool:
     "Whether the images are on this machine; False for a data set that is not registered."
     try: spec = get_dataset(name)
     except StudyError: return False
-    return Path(spec.source).expanduser().is_dir() if name.startswith('folder:') else _is_here(spec)
+    return not _own_missing(name) if is_own(name) else _is_here(spec)
 
 def data_missing(
-    name:str, # a data set, or folder:PATH
+    name:str, # a data set, folder:PATH or csv:PATH
 ) -> str: # what to supply; '' if nothing is missing
     "Which images are neither on this machine nor available for download."
     spec = get_dataset(name)
-    if name.startswith('folder:'):
-        return '' if (path := Path(spec.source).expanduser()).is_dir() else f'there is no folder {path}'
+    if is_own(name): return _own_missing(name)
     if _is_here(spec) or (spec.url and answers(_host(spec.url))): return ''
     source = get_dataset(spec.parent) if spec.parent else spec
     return f'{source.name}/ or an archive of it in {data_root()}, from {source.source}'
