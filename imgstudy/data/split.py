@@ -17,22 +17,48 @@ from .datasets import *
 from . import sources # registers the data sets
 
 # %% ../../nbs/13_split.ipynb #2f1833b4
+def _some(names, most=20):
+    "The first of `names` in words, and how many there are besides."
+    return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
+
+def _allowed(max_bad, n) -> int:
+    "How many of `n` images may be damaged: `max_bad` (a number or a fraction), or 1 %, but at least 2 (our choice)."
+    if max_bad is None: return max(int(0.01*n), 2)
+    return int(max_bad*n) if isinstance(max_bad, float) else max_bad
+
+def _refuse_damaged(bad, n, max_bad, root):
+    "Raise `StudyError` if too many of `n` images are damaged."
+    if len(bad) <= (most := _allowed(max_bad, n)): return
+    named = _some([f'{r.path} ({r.error})' for r in bad.itertuples()])
+    raise StudyError(f'{len(bad)} of {n} images in {root} cannot be read, more than the {most} that are allowed: {named}. '
+                     f'Repair or remove them, or leave them out with max_bad={len(bad)}.')
+
+# %% ../../nbs/13_split.ipynb #128f0145
+_told = set() # what was printed in this process: a study loads its images many times
+
+def _tell_once(root, line):
+    if (root, line) not in _told: print(line, flush=True)
+    _told.add((root, line))
+
+def _tell_skipped(other, bad, root):
+    "Name the files that are no images, and the damaged images."
+    count = lambda n, one, more: f'1 {one}' if n == 1 else f'{n} {more}'
+    if other: _tell_once(root, f"{count(len(other), 'file is no image', 'files are no images')}: {_some(other)}.")
+    if bad: _tell_once(root, f"{count(len(bad), 'image is', 'images are')} damaged and left out: {_some(bad)}.")
+
 def drop_unreadable(
     items:pd.DataFrame,  # path, label, split
     checks:pd.DataFrame, # results of `check_images` for the same paths
-    limit:float=0.01,    # largest fraction that may be unreadable
-    root='',             # the folder, for the error message
+    max_bad=None,        # damaged images that are allowed, as in `Run`
+    root='',             # the folder, for messages
 ) -> tuple: # readable items with the columns of `checks`; list of dicts (path, error) of the skipped files
-    "Separate readable from unreadable files; too many unreadable ones raise `StudyError`."
+    "Separate images from what is none and from damaged ones; too many of these raise `StudyError`."
     items = items.merge(checks, on='path')
-    bad = items[items.error.notna()]
-    if len(bad) > limit*len(items):
-        first = bad.iloc[0]
-        raise StudyError(f'{len(bad)} of {len(items)} files in {root} cannot be read as images, more than {limit:.0%}. '
-                         f'The first is {first.path} ({first.error}). Repair the files, or move what is not an image '
-                         'out of the class folders.')
+    skipped, other = items[items.error.notna()], items.error == no_image
+    _refuse_damaged(bad := skipped[~other[skipped.index]], (~other).sum(), max_bad, root)
+    _tell_skipped(items.path[other].tolist(), [f'{r.path} ({r.error})' for r in bad.itertuples()], root)
     good = items[items.error.isna()].drop(columns='error').reset_index(drop=True)
-    return good, bad[['path', 'error']].to_dict('records')
+    return good, skipped[['path', 'error']].to_dict('records')
 
 # %% ../../nbs/13_split.ipynb #5d45461a
 def _allocate(
@@ -163,7 +189,7 @@ def load_data(
 ) -> StudyData:
     "Find, check and split the images of `run`."
     root, found = find_images(run.dataset)
-    items, skipped = drop_unreadable(found, check_images(root, found.path.tolist()), root=root)
+    items, skipped = drop_unreadable(found, check_images(root, found.path.tolist()), run.max_bad, root)
     split = _split(items, run)
     lost = sorted(set(found.label.unique()) - set(split.label[split.split == 'train'].unique()))
     if lost:
