@@ -141,7 +141,7 @@ def _bytes_of(fn):
 def open_upright(
     fn, # path or open file
 ): # a Pillow image, decoded
-    "The image in `fn` the right way up; what keeps Pillow from reading it is put aside if it is not part of the picture."
+    "The image in `fn` the right way up; metadata that keep Pillow from reading it are put aside."
     try: return _decode(fn)
     except FileNotFoundError: raise
     except Exception as e: why, data = e, _bytes_of(fn) # Pillow raises a dozen kinds

@@ -30,7 +30,7 @@ def _refuse_damaged(bad, n, max_bad, root):
     "Raise `StudyError` if too many of `n` images are damaged."
     if len(bad) <= (most := _allowed(max_bad, n)): return
     named = _some([f'{r.path} ({r.error})' for r in bad.itertuples()])
-    raise StudyError(f'{len(bad)} of {n} images in {root} cannot be read, more than the {most} that are allowed: {named}. '
+    raise StudyError(f'{len(bad)} of {n} images in {root} cannot be read, more than the {most} allowed: {named}. '
                      f'Repair or remove them, or leave them out with max_bad={len(bad)}.')
 
 # %% ../../nbs/13_split.ipynb #128f0145
