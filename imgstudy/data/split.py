@@ -13,6 +13,7 @@ from sklearn.model_selection import StratifiedKFold
 from ..core import StudyError
 from ..runs import Run
 from .images import *
+from .ranges import *
 from .datasets import *
 from . import sources # registers the data sets
 
@@ -34,17 +35,11 @@ def _refuse_damaged(bad, n, max_bad, root):
                      f'Repair or remove them, or leave them out with max_bad={len(bad)}.')
 
 # %% ../../nbs/13_split.ipynb #128f0145
-_told = set() # what was printed in this process: a study loads its images many times
-
-def _tell_once(root, line):
-    if (root, line) not in _told: print(line, flush=True)
-    _told.add((root, line))
-
 def _tell_skipped(other, bad, root):
     "Name the files that are no images, and the damaged images."
     count = lambda n, one, more: f'1 {one}' if n == 1 else f'{n} {more}'
-    if other: _tell_once(root, f"{count(len(other), 'file is no image', 'files are no images')}: {_some(other)}.")
-    if bad: _tell_once(root, f"{count(len(bad), 'image is', 'images are')} damaged and left out: {_some(bad)}.")
+    if other: tell_once(root, f"{count(len(other), 'file is no image', 'files are no images')}: {_some(other)}.")
+    if bad: tell_once(root, f"{count(len(bad), 'image is', 'images are')} damaged and left out: {_some(bad)}.")
 
 def drop_unreadable(
     items:pd.DataFrame,  # path, label, split
@@ -149,6 +144,7 @@ class StudyData:
     classes: list         # class names in the order of their indices
     mean: list            # of the training images, per channel, in [0, 1]
     std: list             # standard deviation, likewise
+    image_range: tuple|None = None # values of black and white of images with more than 8 bits; None: there are none
 
     @property
     def leaked(self):
@@ -172,7 +168,7 @@ def channel_stats(items) -> tuple: # means, standard deviations: three floats in
 # %% ../../nbs/13_split.ipynb #5fe68224
 def part_of(run) -> tuple:
     "The fields of `run` that determine its images and their split."
-    return run.dataset, run.subset, run.valid, run.split_seed, run.folds, run.fold
+    return run.dataset, run.subset, run.valid, run.split_seed, run.folds, run.fold, run.image_range
 
 def _split(items, run):
     "`items` split as `run` specifies."
@@ -185,7 +181,7 @@ def _split(items, run):
     return take_subset(split_items(items, run.split_seed, valid=run.valid), run.subset, run.split_seed)
 
 def load_data(
-    run:Run, # its dataset, subset, valid, split_seed, folds and fold are used
+    run:Run, # its dataset, subset, valid, split_seed, folds, fold, max_bad and image_range are used
 ) -> StudyData:
     "Find, check and split the images of `run`."
     root, found = find_images(run.dataset)
@@ -195,7 +191,8 @@ def load_data(
     if lost:
         raise StudyError(f'The class {lost[0]!r} has no readable images to train on in {root}: '
                          'put some in or remove it.')
+    split, image_range = in_one_range(root, split, run.image_range)
     mean, std = channel_stats(split[split.split == 'train'])
     classes, files = sorted(items.label.unique()), pd.Index(sorted(items.path.tolist()))
     return StudyData(get_dataset(run.dataset), part_of(run), root, split, files, skipped,
-                     fingerprint(items), classes, mean, std)
+                     fingerprint(items), classes, mean, std, image_range)

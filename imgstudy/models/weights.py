@@ -231,8 +231,9 @@ def match_weights(
 # %% ../../nbs/28_weights.ipynb #7c197aa1
 _near_head = 'norm', 'fc_norm', 'head' # the last norm, before or after pooling
 _heads = {*_near_head, 'heads', 'fc', 'classifier', 'head_dist', 'last_linear', 'linear', 'logits', 'output',
-          'pre_logits', 'decoder', 'decoder_embed', 'decoder_blocks', 'decoder_norm', 'decoder_pred', 'decoder_pos_embed', # of MAE
-          'mask_token', 'projector', 'projection_head', 'predictor', 'prototypes', 'queue', 'queue_ptr'} # contrastive
+          'pre_logits', 'mask_token', # those of MAE, then of contrastive learning
+          'decoder', 'decoder_embed', 'decoder_blocks', 'decoder_norm', 'decoder_pred', 'decoder_pos_embed',
+          'projector', 'projection_head', 'predictor', 'prototypes', 'queue', 'queue_ptr'}
 _counters = ('num_batches_tracked', 'relative_position_index', 'attn_mask', 'total_ops', 'total_params', 'n_averaged')
 
 def _decides(k, v, but):

@@ -262,7 +262,8 @@ def confident_errors_exhibit(
     "Store the `n` most confident errors of `record` as thumbnails."
     _check_images(record, data)
     paths = confident_errors_table(record).path[:n].tolist()
-    opened = OpenImage(_side(data.items, min(record.run.size, 64)), record.run.interpolation or 'bilinear')
+    how, side = record.run.interpolation or 'bilinear', _side(data.items, min(record.run.size, 64))
+    opened = OpenImage(side, how, data.image_range)
     tiles = np.array([np.asarray(opened(data.root/p)) for p in paths]).reshape(-1, opened.size, opened.size, 3)
     return write_sheet(record.path/picture_files['confident_errors'], tiles, 20000, cols=6, paths=paths)
 
@@ -284,7 +285,7 @@ def plot_confident_errors_kept(
 # %% ../../nbs/84_exhibits.ipynb #36dcaf10
 def _inputs(predictor, data, paths):
     "Images as the model takes them, float32 [n, 3, size, size] in [0, 1]."
-    opened = OpenImage(predictor.size, predictor.interpolation)
+    opened = OpenImage(predictor.size, predictor.interpolation, predictor.image_range)
     return torch.stack([torch.from_numpy(np.array(opened(data.root/p))).permute(2, 0, 1)/255 for p in paths])
 
 def _to_tiles(x, side):
