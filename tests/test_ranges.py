@@ -80,7 +80,6 @@ def test_a_dark_scene_stays_dark(tmp_path):
 @pytest.mark.parametrize('spoil', ['hot pixels', 'one over-exposed', 'one dead', 'NaN'])
 def test_a_few_outliers_change_nothing(spoil, tmp_path):
     write(tmp_path/'p', stores['float 0-255' if spoil == 'NaN' else '12 of 16'][0])
-    (tmp_path/'p/a').glob('*')
     for i in range(12 if spoil in ('hot pixels', 'NaN') else 1):
         path = tmp_path/f'p/a/{i}.tif'
         a = np.asarray(Image.open(path)).copy()
@@ -161,3 +160,11 @@ def test_dim_pictures_are_learnt(tmp_path, runs_dir):
         Image.fromarray(a.clip(0).round().astype(np.uint16)).save(tmp_path/f'p/{"ab"[i % 2]}/{i}.tif')
     record = train(create_run(dataset=f'folder:{tmp_path}/p', model='lenet_modern', epochs=4, size=32, augment='none'))
     assert record.metrics['accuracy'] > 0.9 and 0.3 < record.info['data']['mean'][0] < 0.7
+
+
+def test_an_audit_sees_what_a_run_sees(tmp_path):
+    from imgstudy.data.audit import audit_data, oddities_table
+    write(tmp_path/'p', stores['12 of 16'][0])
+    audit, data = audit_data(f'folder:{tmp_path}/p'), load_data(make_run(dataset=f'folder:{tmp_path}/p', model='lenet5'))
+    assert audit.image_range == data.image_range == (0, 4095) and abs(audit.items.r.mean() - data.items.r.mean()) < 1e-6
+    assert not oddities_table(audit).reason.str.contains('contrast').any()
