@@ -7,7 +7,7 @@ here = Path(__file__).parent
 ini = ConfigParser(delimiters=['='])
 ini.read(here/'settings.ini', encoding='utf-8')
 cfg = ini['DEFAULT']
-names = 'weights', 'onnx', 'dask', 'tensorboard', 'browser', 'energy'
+names = 'weights', 'heic', 'onnx', 'dask', 'tensorboard', 'browser', 'energy'
 extras = {name: cfg[f'{name}_requirements'].split() for name in names}
 bench = {'bench': cfg['bench_requirements'].split()} # the programs that the benchmark compares with
 

@@ -12,14 +12,14 @@ import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from PIL import Image, ImageOps
+from PIL import Image
 from sklearn.datasets import load_sample_images
 from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from fastai.torch_core import default_device
 from .core import *
 from .moved import *
-from .data.images import StudyImage, to_rgb
+from .data.images import StudyImage, to_rgb, upright
 from .data.datasets import hidden_prefixes, junk_names
 from .data.loaders import norm_stats
 from .records.record import Record, load_model, read_record
@@ -48,6 +48,7 @@ class Predictor:
     size: int          # image side in pixels
     interpolation: str # used to resize images
     weights: dict|None = None # name, source and licence of the weights that the training started from
+    image_range: tuple|None = None # values of black and white of images with more than 8 bits; None: a guess for each
     @property
     def bs(self):
         "Images per batch, limited by memory: 256 of 64 pixels, 41 of 224."
@@ -63,11 +64,13 @@ def load_predictor(
     model, run, data = load_model(record), record.run, record.info['data']
     model = FromPixels(model, *norm_stats(run.normalize, SimpleNamespace(**data))).eval()
     return Predictor(record.id, run.dataset, model, data['classes'], run.size, run.interpolation or 'bilinear',
-                     record.info.get('init', {}).get('weights')) # older records do not say whose weights they are
+                     record.info.get('init', {}).get('weights'), # older records do not say whose weights they are
+                     tuple(data['image_range']) if data.get('image_range') else None)
 
 # %% ../nbs/33_predict.ipynb #829aca78
-def _from_array(a):
-    "A Pillow image from a uint8 array with the channels last."
+def _from_array(a, image_range=None):
+    "A Pillow image from a uint8 array with the channels last, or from grey numbers whose scale `image_range` tells."
+    if image_range and a.ndim == 2 and a.dtype != np.uint8: return Image.fromarray(a.astype(np.float32))
     if a.dtype != np.uint8 or a.ndim not in (2, 3) or a.ndim == 3 and a.shape[2] not in (1, 3, 4):
         raise StudyError('An array must be uint8 of shape [h, w], [h, w, 3] or [h, w, 4], not '
                          f'{a.dtype} of {list(a.shape)}: scale values in [0, 1] by 255 and bring channels to the end.')
@@ -75,12 +78,14 @@ def _from_array(a):
 
 def open_image(
     item, # a path, a Pillow image or a uint8 array [h, w], [h, w, 3] or [h, w, 4]
+    image_range=None, # as in `Predictor`
 ) -> StudyImage:
     "`item` as upright 8-bit RGB; a `StudyError` if it cannot be read."
-    if isinstance(item, np.ndarray): item = _from_array(item)
+    if isinstance(item, np.ndarray): item = _from_array(item, image_range)
     try:
-        if isinstance(item, Image.Image): return StudyImage(to_rgb(ImageOps.exif_transpose(item)))
-        return StudyImage.create(item)
+        if isinstance(item, Image.Image): return StudyImage(to_rgb(upright(item), image_range))
+        return StudyImage.create(item, image_range)
+    except StudyError: raise # HEIC without its package
     except Exception as e: # Pillow raises many types on broken files
         reason = f'{type(e).__name__}: {e}'.splitlines()[0][:120]
         raise StudyError(f'{item} cannot be read as an image ({reason}): repair or replace it, or take it '
@@ -94,11 +99,14 @@ class ImageItems(Dataset):
         size:int,    # image side in pixels
         interpolation='bilinear', # a name of Pillow's, such as 'bicubic'
         root=None,   # folder of the file names
-    ): self.items, self.size, self.how, self.root = items, size, Image.Resampling[interpolation.upper()], root
+        image_range=None, # as in `Predictor`
+    ):
+        self.items, self.size, self.how = items, size, Image.Resampling[interpolation.upper()]
+        self.root, self.image_range = root, image_range
     def __len__(self): return len(self.items)
     def __getitem__(self, i):
         item = self.items[i]
-        try: im = open_image(item if self.root is None else os.path.join(self.root, item))
+        try: im = open_image(item if self.root is None else os.path.join(self.root, item), self.image_range)
         except StudyError as e: return str(e)
         return torch.from_numpy(np.array(im.resize((self.size, self.size), self.how, reducing_gap=3))).permute(2, 0, 1)
 
@@ -115,7 +123,7 @@ def predict_batches(
     if workers is None: workers = 0 if len(items) < 2000 else min(os.cpu_count(), 4) # each takes about 0.1 GB
     device, own = default_device(), torch.Generator() # a DataLoader draws a seed; this keeps the global random state
     model = predictor.model.to(device, memory_format=torch.channels_last)
-    data = ImageItems(items, predictor.size, predictor.interpolation, root)
+    data = ImageItems(items, predictor.size, predictor.interpolation, root, predictor.image_range)
     for xb in DataLoader(data, predictor.bs, num_workers=workers, collate_fn=_collate, generator=own):
         if isinstance(xb, str): raise StudyError(xb)
         with torch.inference_mode(): yield model(xb.to(device).float().div(255)).softmax(1).cpu()
@@ -172,7 +180,9 @@ def predict(
     predicted = [predictor.classes[k] for k in probs.argmax(1)]
     columns = dict(image=_names(items), predicted=predicted, probability=probs.max(1))
     names = [f'p({c})' if c in columns else c for c in predictor.classes] # a class may be named 'image'
-    return pd.concat([pd.DataFrame(columns), pd.DataFrame(probs, columns=names)], axis=1)
+    table = pd.concat([pd.DataFrame(columns), pd.DataFrame(probs, columns=names)], axis=1)
+    table.attrs['image_range'] = predictor.image_range # for `plot_predictions`
+    return table
 
 # %% ../nbs/33_predict.ipynb #7b4f9ada
 def plot_predictions(
@@ -186,7 +196,8 @@ def plot_predictions(
     fig, axs = plt.subplots(rows, cols, figsize=(1.1*cols, 1.4*rows), dpi=60, squeeze=False)
     for ax in axs.flat: ax.axis('off')
     for ax, item, row in zip(axs.flat, items, table.itertuples()):
-        ax.imshow(open_image(item if root is None else os.path.join(root, item)))
+        item = item if root is None else os.path.join(root, item)
+        ax.imshow(open_image(item, table.attrs.get('image_range')))
         ax.set_title(f'{row.predicted}\n{row.probability:.0%}', fontsize=9)
     return fig
 
@@ -201,7 +212,7 @@ def sample_photos(
 def _pixels(predictor, images):
     "float32 [n, 3, size, size] in [0, 1]"
     items, root = _as_items(images)
-    xb = _collate([*ImageItems(items, predictor.size, predictor.interpolation, root)])
+    xb = _collate([*ImageItems(items, predictor.size, predictor.interpolation, root, predictor.image_range)])
     if isinstance(xb, str): raise StudyError(xb)
     return xb.contiguous().float().div(255)
 
@@ -274,7 +285,9 @@ def _describe(predictor, path, gap, n):
                 input='float32 [n, 3, size, size], RGB, values in [0, 1]', normalisation='inside',
                 output='logits [n, classes]', checked=dict(images=n, largest_difference=gap),
                 versions={k: v for k in packages if (v := version(k))},
-                **(dict(started_from=p.weights) if p.weights else {}))
+                **(dict(started_from=p.weights) if p.weights else {}),
+                **(dict(image_range=list(p.image_range), scaled='(values - low)/(high - low), clipped to [0, 1], where '
+                        'images hold more than 8 bits') if p.image_range else {}))
 
 # %% ../nbs/33_predict.ipynb #9b95ae82
 def export_model(

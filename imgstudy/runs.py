@@ -8,9 +8,9 @@ __all__ = ['Schedule', 'run_parameters', 'most_seeds', 'checked', 'Recipe', 'tot
 
 # %% ../nbs/01_runs.ipynb #27844cc2
 import dataclasses, hashlib, json, re
-from pydantic import ConfigDict, Field, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 from .core import *
 
 # %% ../nbs/01_runs.ipynb #6882a969
@@ -30,7 +30,8 @@ def _sentence(
     name, value = err['loc'][0], err['input']
     if 'unexpected' in err['type']: return did_you_mean('parameter', name, [f.name for f in dataclasses.fields(cls)])
     if 'missing' in err['type']: return f"`{name}` is missing."
-    must, default = err['msg'].replace('Input should be', 'must be'), _default(cls, name)
+    must = err['msg'].removeprefix('Value error, ').replace('Input should be', 'must be')
+    default = _default(cls, name)
     if 'pattern' in err['type']: # `init` is the only field with a pattern
         must = "must be 'scratch', 'imagenet', 'file:PATH' or 'run:ID'"
     hint = f' Try {name}={default!r}.' if default is not None else ''
@@ -128,6 +129,13 @@ def _check_recipe(r):
 # %% ../nbs/01_runs.ipynb #b4ee9aff
 _Normalization = Literal['dataset', 'none', 'imagenet', 'half', 'clip', 'dpn', 'sat493m']
 
+def _as_pair(v): # a list from JSON, '0, 4095' from papermill
+    if isinstance(v, str): v = [float(x) for x in re.findall(r'[-+]?\d[\d.]*(?:e[-+]?\d+)?', v, re.I)]
+    if not isinstance(v, (list, tuple)) or len(v) != 2: raise ValueError('must be two numbers, such as (0, 4095)')
+    return tuple(v)
+
+_Pair = Annotated[tuple[float, float], BeforeValidator(lambda v: v if v is None else _as_pair(v))]
+
 @dataclass(frozen=True, repr=False, config=_strict)
 class Run:
     "One training: images, model, recipe and seed."
@@ -139,7 +147,9 @@ class Run:
     augment: str|None = None                                 # augmentation level; None: dataset's
     normalize: _Normalization|None = None                    # mean and std to normalise by; None: dataset
     interpolation: Literal['bilinear', 'bicubic']|None = None # for resizing images; None: bilinear
+    image_range: _Pair|None = None                           # black and white of images with over 8 bits; None: found
     subset: int|float|None = Field(None, gt=0)               # number or fraction of training images; None: all
+    max_bad: int|float|None = Field(None, ge=0)              # damaged images allowed, number or fraction; None: 1 %
     valid: Literal[0]|None = None                            # 0: no validation images; None: a fifth, or dataset's
     folds: int|None = Field(None, ge=2)                      # number of folds; None: no cross-validation
     fold: int|None = Field(None, ge=0)                       # the fold to test on, counted from 0
@@ -161,6 +171,8 @@ class Run:
                              f'not {self.fold}.')
         if self.valid == 0 and self.recipe.patience: raise ValueError(
             '`patience` stops by the accuracy on validation images, and valid=0 leaves none: leave one of them out.')
+        if self.image_range and self.image_range[0] >= self.image_range[1]: raise ValueError(
+            f'`image_range` is the values of black and white, such as (0, 4095), not {self.image_range}.')
         if self.recipe.tune in _fitted_heads: _check_fitted(self)
 
 def _check_reading(run):

@@ -49,7 +49,7 @@ stepwise = dict(
     step_epochs=1, momentum=0.8, nesterov=True, decay_all=True, clip=1.5, dropout=0.2, label_smoothing=0.1, mixup=0.2, ema=0.9, tta=1, patience=1,
     min_epochs=2, frozen_epochs=1, freeze_norm=True, layer_decay=0.7)
 one_cycle = dict(dataset='digits', model='lenet5', size=16, subset=100, epochs=1, schedule='one_cycle', lr_start=1e-4, momentum_low=0.6,
-                 cutmix=0.8, tune='gradual', head_init='zero', valid=0, torch_compile=False) # True takes a C++ compiler
+                 cutmix=0.8, tune='gradual', head_init='zero', valid=0, max_bad=3, image_range=(0., 200.), torch_compile=False) # True takes a C++ compiler
 
 
 own_images = dict(layout='split/class/group', image_col='file', label_col='what', split_col='part', groups='who') # of folders; of tables

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from ..core import StudyError, checkout_file, did_you_mean
 from ..html import build_page
 from .images import *
+from .ranges import *
 from .datasets import *
 from .split import *
 from .duplicates import *
@@ -40,6 +41,7 @@ class Audit:
     unreadable: pd.DataFrame # path, label, split, error: one row per unreadable file
     split: str               # description of the split
     pairs: pd.DataFrame      # as returned by `find_pairs`
+    image_range: tuple|None = None # values of black and white of images with more than 8 bits
 
 def _check_thresholds(distance, similar):
     if isinstance(distance, bool) or not isinstance(distance, int) or not 0 <= distance <= 20:
@@ -63,9 +65,11 @@ def audit_data(
     bad = found.error.notna()
     whole = found[~bad].drop(columns='error').reset_index(drop=True).astype(dict(width=int, height=int))
     items, split = audit_split(whole)
+    items, image_range = in_one_range(root, items)
     items = items.merge(hash_images(root, items), on='digest', how='left')
     unreadable = found.loc[bad, ['path', 'label', 'split', 'error']].reset_index(drop=True)
-    return Audit(get_dataset(dataset), root, items, unreadable, split, find_pairs(root, items, distance, similar))
+    pairs = find_pairs(root, items, distance, similar)
+    return Audit(get_dataset(dataset), root, items, unreadable, split, pairs, image_range)
 
 # %% ../../nbs/18_audit.ipynb #364b5475
 def twins_in_test(
@@ -173,9 +177,9 @@ def plot_sizes(audit): # Axes
     return ax
 
 # %% ../../nbs/18_audit.ipynb #2f48163e
-def open_small(path, size):
+def open_small(path, size, image_range=None):
     "An image padded to `size` by `size` pixels with its aspect ratio kept; small ones enlarged without smoothing."
-    im = StudyImage.create(path)
+    im = StudyImage.create(path, image_range)
     resampling = Image.Resampling.NEAREST if max(im.size) < size else Image.Resampling.BILINEAR
     return ImageOps.pad(im, (size, size), resampling, color='white')
 
@@ -193,7 +197,7 @@ def plot_classes(
     for row, c in zip(axs, shown):
         paths = audit.items.path[audit.items.label == c]
         for ax, p in zip(row, paths.sample(min(n, len(paths)), random_state=0)):
-            ax.imshow(open_small(audit.root/p, 64))
+            ax.imshow(open_small(audit.root/p, 64, audit.image_range))
         row[0].set_title(c[:40], fontsize=8, loc='left')
     return fig
 
@@ -211,14 +215,16 @@ def plot_means(
     for ax in axs.flat: ax.axis('off')
     for ax, (c, of) in zip(axs.flat, groups):
         paths = of.path.sample(min(n, len(of)), random_state=0)
-        mean = np.mean([np.asarray(StudyImage.create(audit.root/p).resize((32, 32))) for p in paths], axis=0)
+        opened = (StudyImage.create(audit.root/p, audit.image_range).resize((32, 32)) for p in paths)
+        mean = np.mean([np.asarray(im) for im in opened], axis=0)
         ax.imshow(mean.astype(np.uint8)); ax.set_title(c[:12], fontsize=7)
     return fig
 
 # %% ../../nbs/18_audit.ipynb #08a52660
-def _pair(root, p, size=64):
+def _pair(audit, p, size=64):
     "The two images of a pair side by side, not mirrored."
-    return np.concatenate([np.asarray(open_small(root/path, size)) for path in (p.path_a, p.path_b)], 1)
+    small = lambda path: np.asarray(open_small(audit.root/path, size, audit.image_range))
+    return np.concatenate([small(path) for path in (p.path_a, p.path_b)], 1)
 
 def plot_duplicates(
     audit:Audit,
@@ -239,7 +245,7 @@ def _plot_pairs(audit, pairs):
     fig, axs = plt.subplots(rows, 4, figsize=(8, 1.6*rows), squeeze=False, dpi=50, layout='constrained')
     for ax in axs.flat: ax.axis('off')
     for ax, p in zip(axs.flat, pairs.itertuples()):
-        ax.imshow(_pair(audit.root, p))
+        ax.imshow(_pair(audit, p))
         similarity = 'the same bytes' if p.kind == 'exact' else f'{p.similar:.2f}' + ', mirrored'*p.mirrored
         ax.set_title(f'{p.label_a[:24]} ({p.split_a})\n{p.label_b[:24]} ({p.split_b})\n{similarity}', fontsize=7.5)
     return fig
@@ -257,7 +263,8 @@ def plot_oddities(
     fig, axs = plt.subplots(len(reasons), n, figsize=figsize, squeeze=False, dpi=60, layout='constrained')
     for ax in axs.flat: ax.axis('off')
     for row, reason in zip(axs, reasons):
-        for ax, p in zip(row, odd.path[odd.reason == reason]): ax.imshow(open_small(audit.root/p, 64))
+        for ax, p in zip(row, odd.path[odd.reason == reason]):
+            ax.imshow(open_small(audit.root/p, 64, audit.image_range))
         row[0].set_title(f'{reason}: {(odd.reason == reason).sum()}', fontsize=8, loc='left')
     return fig
 

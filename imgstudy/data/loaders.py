@@ -48,7 +48,7 @@ def create_block(
     valid=(),            # indices of the validation items
 ) -> DataBlock:
     "The DataBlock of `data`: an item is a path and a label."
-    opened = OpenImage(run.size or data.spec.size, run.interpolation or 'bilinear')
+    opened = OpenImage(run.size or data.spec.size, run.interpolation or 'bilinear', data.image_range)
     image = TransformBlock(type_tfms=opened, item_tfms=ToTensor, batch_tfms=IntToFloatTensor)
     label = CategoryBlock(vocab=data.classes, sort=False)
     tfms = [*get_augment(run.augment or data.spec.augment), Normalize.from_stats(*norm_stats(run.normalize, data))]

@@ -27,9 +27,10 @@ class OpenImage:
     def __init__(self,
         size:int,                 # side in pixels
         interpolation='bilinear', # or another of Pillow's filters
-    ): self.size, self.how = size, Image.Resampling[interpolation.upper()]
+        image_range=None,         # values of black and white of images with more than 8 bits
+    ): self.size, self.how, self.image_range = size, Image.Resampling[interpolation.upper()], image_range
     def __call__(self, path):
-        try: im = StudyImage.create(path)
+        try: im = StudyImage.create(path, self.image_range)
         except OSError as e:
             raise StudyError(f'{path} could be read before and cannot be now ({e}): has it been changed?')
         return StudyImage(im.resize((self.size, self.size), self.how, reducing_gap=3))
@@ -186,6 +187,7 @@ def evict(
 def _open_folder(data, opened):
     "The cache folder of `data`, created if necessary."
     key = 1, data.fingerprint, opened.size, opened.how.name, PIL.__version__ # 1: version of the format
+    if opened.image_range: key += opened.image_range, # 8-bit images are the same with every range
     return kept_folder(key, 'pixels', (len(data.files), opened.size, opened.size, 3), np.uint8)
 
 # %% ../../nbs/15_pixels.ipynb #bea7bf2d
@@ -195,7 +197,7 @@ def get_pixels(
     interpolation='bilinear', # as for `OpenImage`
 ) -> Pixels|None: # with every image of `data.items`; None if there is no space
     "The images of `data` as pixels, from the cache as far as possible."
-    opened, need = OpenImage(size, interpolation), len(data.items)*size**2*3
+    opened, need = OpenImage(size, interpolation, data.image_range), len(data.items)*size**2*3
     if need > (limit := cache_limit()): return None
     try:
         pixels = Pixels(_open_folder(data, opened), data.root, data.files, opened)

@@ -16,26 +16,47 @@ from ..runs import Run
 from .images import *
 from .folders import *
 from .layouts import *
+from .ranges import *
 from .datasets import *
 from . import sources # registers the data sets
 
 # %% ../../nbs/13_split.ipynb #2f1833b4
+def _some(names, most=20):
+    "The first of `names` in words, and how many there are besides."
+    return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
+
+def _allowed(max_bad, n) -> int:
+    "How many of `n` images may be damaged: `max_bad` (a number or a fraction), or 1 %, but at least 2 (our choice)."
+    if max_bad is None: return max(int(0.01*n), 2)
+    return int(max_bad*n) if isinstance(max_bad, float) else max_bad
+
+def _refuse_damaged(bad, n, max_bad, root):
+    "Raise `StudyError` if too many of `n` images are damaged."
+    if len(bad) <= (most := _allowed(max_bad, n)): return
+    named = _some([f'{r.path} ({r.error})' for r in bad.itertuples()])
+    raise StudyError(f'{len(bad)} of {n} images in {root} cannot be read, more than the {most} allowed: {named}. '
+                     f'Repair or remove them, or leave them out with max_bad={len(bad)}.')
+
+# %% ../../nbs/13_split.ipynb #128f0145
+def _tell_skipped(other, bad, root):
+    "Name the files that are no images, and the damaged images."
+    count = lambda n, one, more: f'1 {one}' if n == 1 else f'{n} {more}'
+    if other: tell_once(root, f"{count(len(other), 'file is no image', 'files are no images')}: {_some(other)}.")
+    if bad: tell_once(root, f"{count(len(bad), 'image is', 'images are')} damaged and left out: {_some(bad)}.")
+
 def drop_unreadable(
     items:pd.DataFrame,  # path, label, split
     checks:pd.DataFrame, # results of `check_images` for the same paths
-    limit:float=0.01,    # largest fraction that may be unreadable
-    root='',             # the folder, for the error message
+    max_bad=None,        # damaged images that are allowed, as in `Run`
+    root='',             # the folder, for messages
 ) -> tuple: # readable items with the columns of `checks`; list of dicts (path, error) of the skipped files
-    "Separate readable from unreadable files; too many unreadable ones raise `StudyError`."
+    "Separate images from what is none and from damaged ones; too many of these raise `StudyError`."
     items = items.merge(checks, on='path')
-    bad = items[items.error.notna()]
-    if len(bad) > limit*len(items):
-        first = bad.iloc[0]
-        raise StudyError(f'{len(bad)} of {len(items)} files in {root} cannot be read as images, more than {limit:.0%}. '
-                         f'The first is {first.path} ({first.error}). Repair the files, or move what is not an image '
-                         'out of the class folders.')
+    skipped, other = items[items.error.notna()], items.error == no_image
+    _refuse_damaged(bad := skipped[~other[skipped.index]], (~other).sum(), max_bad, root)
+    _tell_skipped(items.path[other].tolist(), [f'{r.path} ({r.error})' for r in bad.itertuples()], root)
     good = items[items.error.isna()].drop(columns='error').reset_index(drop=True)
-    return good, bad[['path', 'error']].to_dict('records')
+    return good, skipped[['path', 'error']].to_dict('records')
 
 # %% ../../nbs/13_split.ipynb #5d45461a
 def _allocate(
@@ -182,6 +203,7 @@ class StudyData:
     classes: list         # class names in the order of their indices
     mean: list            # of the training images, per channel, in [0, 1]
     std: list             # standard deviation, likewise
+    image_range: tuple|None = None # values of black and white of images with more than 8 bits; None: there are none
     said: str = ''        # how your own folder or table was read, in one line
 
     @property
@@ -211,7 +233,8 @@ def reading_of(run) -> dict:
 
 def part_of(run) -> tuple:
     "The fields of `run` that determine its images and their split."
-    return run.dataset, run.subset, run.valid, run.split_seed, run.folds, run.fold, *reading_of(run).items()
+    read = tuple(reading_of(run).items()) + ((('image_range', run.image_range),) if run.image_range else ())
+    return run.dataset, run.subset, run.valid, run.split_seed, run.folds, run.fold, *read
 
 def _split(items, run):
     "`items` split as `run` specifies."
@@ -283,10 +306,10 @@ def _checked(found, run):
     lost, errors = _lost_rows(found)
     items, checks = found.items, check_images(found.root, found.items.path.tolist())
     if len(lost): items, checks = (pd.concat(pair, ignore_index=True) for pair in ((items, lost), (checks, errors)))
-    return drop_unreadable(items, checks, root=found.root)
+    return drop_unreadable(items, checks, run.max_bad, found.root)
 
 def load_data(
-    run:Run, # its dataset, layout, columns, groups, subset, valid, split_seed, folds and fold are used
+    run:Run, # its dataset, layout, columns, groups, subset, valid, split_seed, folds, fold, max_bad, image_range
 ) -> StudyData:
     "Find, check and split the images of `run`."
     spec, found = get_dataset(run.dataset), read_images(run.dataset, **reading_of(run))
@@ -297,7 +320,8 @@ def load_data(
         raise StudyError(f'The class {lost[0]!r} has no readable images to train on in {found.root}: '
                          'put some in or remove it.')
     _say_once(said := say_reading(spec.title, found, split, run))
+    split, image_range = in_one_range(found.root, split, run.image_range)
     mean, std = channel_stats(split[split.split == 'train'])
     classes, files = sorted(items.label.unique()), pd.Index(sorted(items.path.tolist()))
     return StudyData(spec, part_of(run), found.root, split, files, skipped, fingerprint_of(items, run.dataset), classes,
-                     mean, std, said)
+                     mean, std, image_range=image_range, said=said)

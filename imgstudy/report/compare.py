@@ -111,7 +111,8 @@ def plot_disagreements(
 ): # Figure
     "The first images of `disagreements_table`: above those that only A gets right, below those that only B does."
     a, b = run_pair(a, b)
-    table, opened = disagreements_table(a, b), OpenImage(max(a.run.size, b.run.size))
+    size = max(a.run.size, b.run.size)
+    table, opened = disagreements_table(a, b), OpenImage(size, image_range=data.image_range)
     fig, axs = plt.subplots(2, n, figsize=(max(1.25*n, 3), 3.7), squeeze=False, layout='constrained')
     for line, name in zip(axs, 'AB'):
         line[0].text(-.08, .5, f'only {name} right', rotation=90, va='center', ha='right', transform=line[0].transAxes)

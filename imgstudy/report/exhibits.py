@@ -147,7 +147,7 @@ def describe_exhibit(
 def _write_samples(path, audit, per):
     "A sheet with `per` images of each class; `of` in its metadata is the class number of each tile."
     groups, side = [spread_evenly(g, per) for _, g in audit.items.groupby('label')], _side(audit.items, 48)
-    tiles = [np.asarray(open_small(audit.root/p, side)) for g in groups for p in g.path]
+    tiles = [np.asarray(open_small(audit.root/p, side, audit.image_range)) for g in groups for p in g.path]
     write_sheet(path, tiles, of=[i for i, g in enumerate(groups) for _ in range(len(g))], per=per)
 
 _pair_columns = ['kind', 'similar', 'mirrored', 'label_a', 'split_a', 'label_b', 'split_b']
@@ -158,7 +158,8 @@ def _write_pairs(path, audit, n=8):
     pairs = pairs.sort_values(['kind', 'similar'], ascending=[True, False], kind='stable')[:n]
     meta = pairs[_pair_columns].round(3).to_dict('records')
     paths, side = pairs[['path_a', 'path_b']].to_numpy().ravel(), _side(audit.items, 64)
-    if len(pairs): write_sheet(path, [np.asarray(open_small(audit.root/p, side)) for p in paths], 30000, pairs=meta)
+    tiles = [np.asarray(open_small(audit.root/p, side, audit.image_range)) for p in paths]
+    if len(pairs): write_sheet(path, tiles, 30000, pairs=meta)
     else: path.unlink(missing_ok=True)
 
 # %% ../../nbs/84_exhibits.ipynb #b9a64011
@@ -263,7 +264,8 @@ def confident_errors_exhibit(
     "Store the `n` most confident errors of `record` as thumbnails."
     _check_images(record, data)
     paths = confident_errors_table(record).path[:n].tolist()
-    opened = OpenImage(_side(data.items, min(record.run.size, 64)), record.run.interpolation or 'bilinear')
+    how, side = record.run.interpolation or 'bilinear', _side(data.items, min(record.run.size, 64))
+    opened = OpenImage(side, how, data.image_range)
     tiles = np.array([np.asarray(opened(data.root/p)) for p in paths]).reshape(-1, opened.size, opened.size, 3)
     return write_sheet(record.path/picture_files['confident_errors'], tiles, 20000, cols=6, paths=paths)
 
@@ -285,7 +287,7 @@ def plot_confident_errors_kept(
 # %% ../../nbs/84_exhibits.ipynb #36dcaf10
 def _inputs(predictor, data, paths):
     "Images as the model takes them, float32 [n, 3, size, size] in [0, 1]."
-    opened = OpenImage(predictor.size, predictor.interpolation)
+    opened = OpenImage(predictor.size, predictor.interpolation, predictor.image_range)
     return torch.stack([torch.from_numpy(np.array(opened(data.root/p))).permute(2, 0, 1)/255 for p in paths])
 
 def _to_tiles(x, side):

@@ -127,7 +127,7 @@ def plot_confident_errors(
     n:int=12,       # number of images
 ): # Figure
     "The `n` most confident errors as pictures: true class, predicted class, probability."
-    table, opened = confident_errors_table(record)[:n], OpenImage(record.run.size)
+    table, opened = confident_errors_table(record)[:n], OpenImage(record.run.size, image_range=data.image_range)
     cols, rows = min(6, max(len(table), 1)), max(math.ceil(len(table)/6), 1)
     fig, axs = plt.subplots(rows, cols, figsize=(1.5*cols, 1.9*rows), squeeze=False, layout='constrained')
     for ax in axs.flat: ax.axis('off')

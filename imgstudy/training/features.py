@@ -171,13 +171,14 @@ def load_network(
 def _key(run, data, stats, extract):
     body = _digest({k: v.cpu() for k, v in extract.body.state_dict().items()})
     how = run.interpolation or 'bilinear'
-    return (1, data.fingerprint, run.model, body, run.size, *map(tuple, stats), how, extract.precision, 'channels_last',
-            extract.bs, extract.device.type, PIL.__version__, str(torch.__version__))
+    key = (1, data.fingerprint, run.model, body, run.size, *map(tuple, stats), how, extract.precision, 'channels_last',
+           extract.bs, extract.device.type, PIL.__version__, str(torch.__version__))
+    return key + (data.image_range,) if data.image_range else key
 
 def _opener(run, data):
     "A function from rows of the data set to images: uint8, [n, size, size, 3]."
     how = run.interpolation or 'bilinear'
-    pixels, opened = get_pixels(data, run.size, how), OpenImage(run.size, how)
+    pixels, opened = get_pixels(data, run.size, how), OpenImage(run.size, how, data.image_range)
     if pixels: return lambda rows: pixels.array()[rows]
     return lambda rows: np.stack([np.asarray(opened(data.root/data.files[i])) for i in rows])
 

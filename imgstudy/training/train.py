@@ -54,7 +54,8 @@ def describe_data(data:StudyData) -> dict:
                 mean=data.mean, std=data.std, note=data.spec.note,
                 leaked=data.leaked, # test images that also occur in the other splits
                 formats=data.items.path.map(lambda p: Path(p).suffix).value_counts().to_dict(), # lossy or not
-                skipped=dict(n=len(data.skipped), files=data.skipped), **({'said': data.said} if data.said else {}))
+                skipped=dict(n=len(data.skipped), files=data.skipped), **({'said': data.said} if data.said else {}),
+                **(dict(image_range=list(data.image_range)) if data.image_range else {})) # of more than 8 bits
 
 def describe_cost(history:History, keep:Checkpoint) -> dict:
     "Seconds and joules (None: not counted) so far, training images per second, epochs after which it was continued."
@@ -83,7 +84,7 @@ def check_data(
     root, # the folder of all records
 ):
     "Raise `StudyError` if `data` is not that of `run`, or if the record of `run` was made from other images."
-    part, names = part_of(run), '(dataset, subset, valid, split_seed, folds, fold, how it is read)'
+    part, names = part_of(run), '(dataset, subset, valid, split_seed, folds, fold, how it is read, image_range)'
     if data.part != part: raise StudyError(f'The run is of {part} {names}, but `data` of {data.part}.')
     dest = Path(root)/run_id(run)
     if is_finished(dest) and (old := read_record(dest).info['data']['fingerprint']) != data.fingerprint:
