@@ -55,7 +55,8 @@ def say_plan(
     speed = Speed(read_records(root, damaged=[]))
     seconds, known = sum(map(speed.seconds, runs)), all(speed.epoch(r) is not None for r in runs)
     counts = ', '.join(f'{split} {n:,}' for split, n in data.counts().sum().items())
-    print(f'{get_dataset(runs[0].dataset).title}: {len(data.classes)} classes; {counts} images.')
+    if not data.said: # else it was printed with how the folder was read
+        print(f'{get_dataset(runs[0].dataset).title}: {len(data.classes)} classes; {counts} images.')
     disk = len(runs)*record_bytes(runs[0], len(data.classes))
     print(f"{len(runs)} training{'s'*(len(runs) > 1)} of {_how(runs[0])}: about {say_duration(seconds)}"
           f"{'' if known else ', a rough guess'}; {say_bytes(disk)} in {root}.")

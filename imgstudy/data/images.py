@@ -15,6 +15,8 @@ from pathlib import Path
 from PIL import Image
 from ..core import StudyError, atomic_file, cache_root, writable
 
+warnings.filterwarnings('ignore', 'Corrupt EXIF data', module='PIL') # sound pictures with such metadata are many
+
 # %% ../../nbs/10_images.ipynb #f7cf5b9b
 def _usual_range(im, a):
     "0 to 65535 for whole numbers, to 1, 255 or 65535 for floats `a`: a guess from one image."

@@ -188,7 +188,8 @@ def labels_sentence(
     if least is None: reached = 'a probe never does as well'
     else: reached = f'{least.line}, does at least as well with {least.images:,}: {words(least)}'
     data = next(iter(groups.values()))[0].info['data']
-    return (f'Labels: {most.line}, {most.images:,} labelled images give {words(most)}, guessing '
+    so_far = '' if most.images == other.images.max() else ', the most trained so far,'
+    return (f'Labels: {most.line}, {most.images:,} labelled images{so_far} give {words(most)}, guessing '
             f"{1/len(data['classes']):.3f}; {reached}. Another {data['counts']['valid']:,} labelled images validate, "
             f"whatever the share. {_settled_words(groups)} {get_study('label_efficiency').note}")
 
