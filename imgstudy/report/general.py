@@ -15,7 +15,7 @@ from ..references import references
 from ..data.datasets import get_dataset
 from ..stats.seeds import with_intervals
 from ..stats.pairs import compare_all, compare_pairs, plot_comparisons
-from ..stats.configs import configs, is_demonstration, transfer_pairs, validation
+from ..stats.configs import configs, has_learnt, is_demonstration, transfer_pairs, validation
 from ..study.studies import get_study, studies
 from .tables import *
 from .overview import *
@@ -39,8 +39,9 @@ def planned_runs() -> dict: # id -> (run, studies)
 
 # %% ../../nbs/94_general.ipynb #f44fc514
 def real_pairs(pairs:dict) -> dict:
-    "`pairs` without demonstrations; all of them if there is nothing else."
-    return {name: ab for name, ab in pairs.items() if not is_demonstration(ab[0][0])} or pairs
+    "`pairs` without demonstrations and networks from scratch at chance; all of them if there is nothing else."
+    real = lambda a: not is_demonstration(a[0]) and has_learnt(a)
+    return {name: ab for name, ab in pairs.items() if real(ab[0])} or pairs
 
 def _transfer_lines(records) -> list: # of sentences
     "Gains of transfer: in total, pair by pair, and in calibration."
