@@ -22,7 +22,7 @@ from ..data.split import StudyData
 from ..data.pixels import Kept, OpenImage, cache_limit, evict, fill, get_pixels, kept_folder, row_writer
 from ..data.loaders import norm_stats
 from ..models.register import classifier_names, create_model
-from ..models.weights import init_weights, _digest
+from ..models.weights import init_weights, state_digest
 from ..models import zoo # registers every model
 
 # %% ../../nbs/38_features.ipynb #869ad8e1
@@ -169,7 +169,7 @@ def load_network(
 
 # %% ../../nbs/38_features.ipynb #91fa35ec
 def _key(run, data, stats, extract):
-    body = _digest({k: v.cpu() for k, v in extract.body.state_dict().items()})
+    body = state_digest({k: v.cpu() for k, v in extract.body.state_dict().items()})
     how = run.interpolation or 'bilinear'
     key = (1, data.fingerprint, run.model, body, run.size, *map(tuple, stats), how, extract.precision, 'channels_last',
            extract.bs, extract.device.type, PIL.__version__, str(torch.__version__))
