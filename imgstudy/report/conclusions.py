@@ -174,22 +174,33 @@ def _settled_words(groups) -> str:
     return (f'{n} of {len(rises)} trainings from scratch had not settled: the last quarter of their epochs brought up '
             f'to {100*most:.1f} validation points.')
 
+def _label_words(row): return f'{row.accuracy:.3f} [{row.low:.3f}, {row.high:.3f}] over {row.over}, n={row.n}'
+
+def _best_line_words(table) -> str:
+    "The line of `table` that ends highest, share by share, in a sentence."
+    t = table[table.line == table.loc[table.accuracy.idxmax()].line]
+    return f"{t.line.iloc[0]}: " + '; '.join(f'{r.images:,} labelled images {_label_words(r)}' for r in t.itertuples())
+
+def _saving_words(most, other, guess) -> str:
+    "The fewest labels with which `other` does as well as `most`; nothing is said of a network at chance."
+    so_far = '' if most.images == other.images.max() else ', the most trained so far,'
+    head = f'{most.line}, {most.images:,} labelled images{so_far} give {_label_words(most)}'
+    if most.low <= guess: return f'{head}: not told from guessing ({guess:.3f}), so that no saving is named.'
+    enough = other[other.accuracy >= most.accuracy].sort_values(['images', 'accuracy'])
+    if not len(enough): return f'{head}; a probe never does as well.'
+    least = enough.iloc[0]
+    return f'{head}; {least.line}, does at least as well with {least.images:,}: {_label_words(least)}.'
+
 def labels_sentence(
 ) -> str:
-    "The number of labels with which transfer matches training from scratch with all labels."
+    "What a probe makes of few labels, and with how many it matches training from scratch with all of them."
     groups = study_groups('label_efficiency')
     table = labels_table(groups) if groups else pd.DataFrame(columns=['line', 'init', 'images', 'accuracy'])
     scratch, other = (table[(table.init == 'scratch') == own] for own in (True, False))
     if not len(scratch) or not len(other): return 'Labels: missing; run imgstudy run label_efficiency.'
-    most = scratch.loc[scratch.images.idxmax()]
-    enough = other[other.accuracy >= most.accuracy].sort_values(['images', 'accuracy'])
-    words = lambda row: f'{row.accuracy:.3f} [{row.low:.3f}, {row.high:.3f}] over {row.over}, n={row.n}'
-    least = enough.iloc[0] if len(enough) else None
-    if least is None: reached = 'a probe never does as well'
-    else: reached = f'{least.line}, does at least as well with {least.images:,}: {words(least)}'
     data = next(iter(groups.values()))[0].info['data']
-    so_far = '' if most.images == other.images.max() else ', the most trained so far,'
-    return (f'Labels: {most.line}, {most.images:,} labelled images{so_far} give {words(most)}, guessing '
-            f"{1/len(data['classes']):.3f}; {reached}. Another {data['counts']['valid']:,} labelled images validate, "
-            f"whatever the share. {_settled_words(groups)} {get_study('label_efficiency').note}")
+    saving = _saving_words(scratch.loc[scratch.images.idxmax()], other, 1/len(data['classes']))
+    return (f"Labels, {_best_line_words(other)}. {saving[0].upper()}{saving[1:]} Another {data['counts']['valid']:,} "
+            f'labelled images validate, whatever the share. {_settled_words(groups)} '
+            + get_study('label_efficiency').note)
 
