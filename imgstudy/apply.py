@@ -9,9 +9,9 @@ __all__ = ['files_below', 'image_files', 'predict_readable', 'sort_into', 'predi
 import os, shutil, sys, textwrap
 import matplotlib.pyplot as plt, torch
 from pathlib import Path
-from PIL import Image
 from .core import StudyError, atomic_file
 from .show import show_table
+from .data.images import is_image
 from .data.datasets import hidden_prefixes, junk_names
 from .records.record import read_record
 from .predict import ImageItems, load_predictor, natural_key, open_image, predict
@@ -29,12 +29,13 @@ def files_below(folder) -> list: # of paths
 def image_files(
     paths, # files and folders
 ) -> tuple: # images; files in the folders that are none
-    "The images that `paths` name: files as given, and those below folders by their endings."
+    "The images that `paths` name: files as given, and those below folders by their content."
     images, others = [], []
     for path in map(os.path.expanduser, paths):
         if not os.path.isdir(path): images.append(path); continue
         for f in files_below(path):
-            (images if Path(f).suffix.lower() in Image.registered_extensions() else others).append(f)
+            with open(f, 'rb') as opened: first = opened.read(64)
+            (images if is_image(first, Path(f).suffix) else others).append(f)
     if not images: raise StudyError(f"There are no images in {', '.join(map(str, paths))}: is it the right folder?")
     return images, others
 
@@ -97,7 +98,7 @@ def plot_explained(
 ): # Figure
     "Images with predicted class and probability, and beneath each where the network found it."
     if len(images) > 48: raise StudyError(f'{len(images)} images are too many for one picture: name at most 48.')
-    pixels = [x for x in ImageItems(images, predictor.size, predictor.interpolation)]
+    pixels = [*ImageItems(images, predictor.size, predictor.interpolation, image_range=predictor.image_range)]
     if bad := next((x for x in pixels if isinstance(x, str)), None): raise StudyError(bad)
     xb = torch.stack(pixels).float().div(255)
     with torch.no_grad(): probs = predictor.model(xb).softmax(1)
@@ -108,7 +109,7 @@ def plot_explained(
         above, below = axs[2*(i//cols):, i % cols][:2]
         name = predictor.classes[probs[i].argmax()]
         above.set_title(textwrap.fill(f'{name} {probs[i].max():.0%}', 22), fontsize=9, parse_math=False)
-        _draw(above, below, open_image(path), heats[i])
+        _draw(above, below, open_image(path, predictor.image_range), heats[i])
     return fig
 
 def _draw(above, below, im, heat):

@@ -120,7 +120,7 @@ def datasets_(
 # %% ../nbs/98_cli.ipynb #563a326d
 @command
 def train(
-    dataset:str,               # folder:PATH, or a registered name
+    dataset:str,               # folder:PATH, csv:PATH, or a registered name
     model='efficientnet_lite0', # a registered model, or timm:NAME
     init='',         # scratch, imagenet, file:PATH or run:ID; default: imagenet if the model has such weights
     seeds=1,         # trainings, each with a seed of its own
@@ -135,6 +135,11 @@ def train(
     mixup=0.,        # alpha of mixed images; 0: none
     cutmix=0.,       # alpha of pasted boxes; 0: none
     tta=0,           # augmented views averaged into each test prediction; 0: none
+    layout='',       # what the levels of a folder are, where it asks: class, split/class, class/group, name:REGEX
+    image_col='',    # column of a table (csv:PATH) that names the images; default: found
+    label_col='',    # column of the classes; default: found
+    split_col='',    # column that says train, valid or test; default: found
+    groups='',       # column, or name:REGEX: images of a group stay on one side of every split
     time_limit='',   # stop cleanly before this time is up: 9m, 1h30m, 90s
     dry_run=False,   # only say what would be trained, and about how long it takes
     yes=False,       # train even if it takes more than a day

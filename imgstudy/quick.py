@@ -76,7 +76,8 @@ def check_model(
         raise StudyError(f'There is no weights file {init[5:]}: check the path, after file:')
 
 # %% ../nbs/76_quick.ipynb #bf410e22
-_of_a_run = 'dataset model init epochs size lr bs tune augment subset folds mixup cutmix tta'.split()
+_of_a_run = ('dataset model init epochs size lr bs tune augment subset folds mixup cutmix tta '
+             'layout image_col label_col split_col groups').split()
 
 def run_options(
     given:dict, # options of `imgstudy train` or `compare`; 0 and '' stand for the default

@@ -209,3 +209,24 @@ def test_no_probability_is_zero():
     for column in ('p', 'p_holm', 'p_better'):
         for p in (0., 1e-300, 4e-5, 9.99e-4): assert say_cell(p, column) == '<0.001'
         assert say_cell(.0234, column) == '0.0234' and say_cell(float('nan'), column) == ''
+
+
+def test_options_say_how_a_folder_is_read():
+    "What the reader of folders asks for can be answered on the command line."
+    from imgstudy.quick import run_options
+    given = dict(dataset='folder:x', model='lenet5', layout='class/group', groups='name:^(p.)_', label_col='', image_col='')
+    assert run_options(given) == dict(dataset='folder:x', model='lenet5', layout='class/group', groups='name:^(p.)_')
+
+
+def test_images_below_a_folder_are_known_by_content(tmp_path):
+    "A telephone's format, a wrong ending and capitals are images; a text, an empty file and a table are none."
+    import shutil
+    from PIL import Image
+    from imgstudy.apply import image_files
+    shutil.copy(Path(__file__).parent/'lying.heic', tmp_path/'a.heic')
+    Image.new('RGB', (9, 9)).save(tmp_path/'b.JPG')
+    Image.new('RGB', (9, 9)).save(tmp_path/'c.dat', 'PNG')
+    for name in ('notes.txt', 'empty.bin', 'table.csv'): (tmp_path/name).write_text('' if name == 'empty.bin' else 'words')
+    images, others = image_files([tmp_path])
+    assert [Path(p).name for p in images] == ['a.heic', 'b.JPG', 'c.dat']
+    assert {Path(p).name for p in others} == {'notes.txt', 'empty.bin', 'table.csv'}
