@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 for noise in ('`torch.jit.script` is deprecated', 'IProgress not found'): # raised by imports of fastai and timm
     warnings.filterwarnings('ignore', message=noise)
-from fastcore.foundation import Config
+from fastcore.xtras import Config # at home there in fastcore 2, imported there in fastcore 1
 from platformdirs import user_cache_dir
 
 # %% ../nbs/00_core.ipynb #9f8e766f
