@@ -67,7 +67,7 @@ tables: $(READY)
 	$(BIN)/python -c 'from imgstudy.light_tables import write_tables; write_tables()'
 
 test: check
-	# records and temporary files in a folder of their own, which goes afterwards; one thread per process
+# records and temporary files in a folder of their own, which goes afterwards; one thread per process
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && mkdir "$$folder/runs" && export TMPDIR="$$folder" && \
 	IMGSTUDY_RUNS="$$folder/runs" OMP_NUM_THREADS=1 nbdev_test --timing --flags '$(FLAGS)'
 	pytest tests
