@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['planned_runs', 'real_pairs', 'answer_parts', 'gains_figure', 'tuning_figure', 'bubbles_figure', 'answer_figures',
            'costs_section', 'pair_section', 'pairs_section', 'other_sections', 'data_sections', 'counts_figure',
-           'samples_figure', 'threats', 'provenance', 'time_table', 'trainings_list']
+           'samples_figure', 'chosen_on_test', 'threats', 'provenance', 'time_table', 'trainings_list']
 
 # %% ../../nbs/94_general.ipynb #9c343b55
 import numpy as np, pandas as pd
@@ -263,12 +263,16 @@ def _copies(records) -> list: # of sentences
             'and sizes are those under The data.']
 
 # %% ../../nbs/94_general.ipynb #b75e1f9a
-def _selection() -> str:
-    "How many published accuracies and losses were chosen on the images that they are of."
+def chosen_on_test() -> tuple: # their number, and that of all
+    "Published accuracies and losses that were chosen on the images that they are of."
     refs, metrics = references(), ['accuracy', 'zero_one_loss', 'test_loss', 'val_loss']
     refs = refs[refs.study.isin([*studies]) & refs.metric.isin(metrics) & (refs.split != 'train')]
-    on_test = refs[refs.selected_on == refs.split]
-    return (f'Selection: {len(on_test)} of {len(refs)} accuracies and losses published in the five studies '
+    return int((refs.selected_on == refs.split).sum()), len(refs)
+
+def _selection() -> str:
+    "How many published figures were chosen on the images that they are of."
+    chosen, every = chosen_on_test()
+    return (f'Selection: {chosen} of {every} accuracies and losses published in the five studies '
             'were chosen on the images that they are of; ours are chosen on validation images.')
 
 def _repeats(records) -> tuple: # two lists of sentences
