@@ -68,6 +68,7 @@ from .report.tables import *
 from .report.overview import *
 from .report.explain import *
 from .report.exhibits import *
+from .report.coverage import *
 from .report.compare import *
 from .report.checks import *
 from .report.input_checks import *
