@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['list_weights', 'run_studies', 'show_status', 'verify_records', 'write_features', 'compare_models', 'audit_images',
-           'measure_card', 'diagnose_run', 'compare_two', 'collect_records', 'make_report']
+           'measure_card', 'diagnose_run', 'compare_two', 'collect_records', 'report_pages', 'make_report']
 
 # %% ../nbs/77_commands.ipynb #b4477a20
 import fnmatch, os, sys, time
@@ -300,6 +300,16 @@ def collect_records(a): # the options of `imgstudy collect`
     for line in lines: print(line)
 
 # %% ../nbs/77_commands.ipynb #bc5b8bf2
+def report_pages(
+    out:Path, # the page to read
+    own:bool, # somebody's own records: one page with everything
+) -> dict: # as `build_pages` takes it
+    "The pages of the report: one to read, one to hand in, and one table of all trainings; all of them in one folder."
+    title = 'imgstudy: from scratch, or transferred?'
+    if own: return {out: (title,)}
+    return {out: (title, slice(1), 'short'), out.with_name('full.html'): (title, slice(-1)),
+            out.with_name('runs.html'): ('imgstudy: every training', slice(-1, None), 'table')}
+
 def make_report(a): # out, root, cards
     "Make the HTML report of a folder of records and model cards; of the committed ones, also update README and docs."
     notebook = checkout_file('nbs/report.ipynb', 'take the checkout, which holds the notebook')
@@ -307,7 +317,7 @@ def make_report(a): # out, root, cards
     default = Path('report.html') if own else committed_records().parent/'index.html'
     out = Path(a.out).expanduser() if a.out else default
     params = dict(root=str(where), links=os.path.relpath(where, out.resolve().parent)) if own else {}
-    print(build_page(notebook, out, 'imgstudy: from scratch, or transferred?', **params))
+    for path in build_pages(notebook, report_pages(out, own), **params): print(path)
     records, left_out = sound_records(where)
     for line in left_out: print(f'left out: {line}')
     cards = _root(a.cards) or (None if own else committed_records().parent/'cards')

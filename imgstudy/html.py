@@ -71,7 +71,8 @@ def contents(
         slug += f'-{seen[slug]}' if seen[slug] > 1 else ''
         nonlocal titles
         titles += level == '1'
-        if level in listed and (level, titles) != ('1', 1): entries.append(f'<li class="level{level}"><a href="#{slug}">{text}</a></li>')
+        if level in listed and (level, titles) != ('1', 1): # the title of the page is no entry
+            entries.append(f'<li class="level{level}"><a href="#{slug}">{text}</a></li>')
         return f'<h{level} id="{slug}">{text}</h{level}>'
     body = re.sub(r'<h([1-6])[^>]*>(.*?)</h\1>', name, body, flags=re.S)
     return '<ol>' + '\n'.join(entries) + '</ol>', body
@@ -179,7 +180,8 @@ for (const table of document.querySelectorAll('table')) {
     head.append(button)
     button.onclick = () => {
       const down = head.getAttribute('aria-sort') == 'ascending', text = r => r.cells[i].textContent.trim()
-      const order = (a, b) => number(text(a)) - number(text(b)) || text(a).localeCompare(text(b), 'en', {numeric: true})
+      const words = (a, b) => text(a).localeCompare(text(b), 'en', {numeric: true})
+      const order = (a, b) => number(text(a)) - number(text(b)) || words(a, b)
       for (const h of table.tHead.rows[0].cells) h.removeAttribute('aria-sort')
       head.setAttribute('aria-sort', down ? 'descending' : 'ascending')
       table.tBodies[0].append(...rows.sort((a, b) => down ? order(b, a) : order(a, b)))
@@ -203,6 +205,7 @@ def render_page(
             f'<title>{html.escape(title)}</title><link rel="icon" href="data:,">'
             f'<style>{_text_css}{_table_css}{_media_css}</style></head>\n'
             f'<body class="{kind}"><main>{body}\n</main>{_table_script*(kind == "table")}</body></html>\n')
+    if '<li' not in listed: return page # one part without sections
     return page.replace('</h1>', f'</h1>\n<nav aria-label="Contents">{listed}</nav>', 1)
 
 # %% ../nbs/03_html.ipynb #6e00e396

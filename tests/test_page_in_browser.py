@@ -4,10 +4,10 @@ import pytest
 reason = "needs a driver for the browser: pip install 'imgstudy[browser]'"
 sync_api = pytest.importorskip('playwright.sync_api', reason=reason)
 pytest.importorskip('axe_playwright_python', reason=reason)
-from browser import (bad_contents, bad_details, bad_ids, bad_images, find_chromium, inaccessible, launch, open_page, too_wide,
+from browser import (bad_contents, bad_details, bad_ids, bad_images, find_chromium, inaccessible, launch, open_page, show, too_wide,
                      too_wide_in_print)
 
-report = Path(__file__).parent.parent/'report/index.html'
+pages = [Path(__file__).parent.parent/f'report/{name}.html' for name in ('index', 'full', 'runs')]
 
 
 @pytest.fixture(scope='module')
@@ -20,10 +20,16 @@ def browser():
         browser.close()
 
 
+@pytest.fixture(scope='module', params=pages, ids=lambda p: p.stem)
+def report(request):
+    "A page of the report."
+    if not request.param.exists(): pytest.skip(f'there is no report/{request.param.name} yet: make report')
+    return request.param
+
+
 @pytest.fixture(scope='module')
-def opened(browser):
-    "The report's page, and what went wrong since it was opened."
-    if not report.exists(): pytest.skip('there is no report/index.html yet: make report')
+def opened(browser, report):
+    "The page, and what went wrong since it was opened."
     return open_page(browser, report)
 
 
@@ -36,9 +42,50 @@ def test_loads_without_errors_and_from_nothing_else(opened):
     assert page.title() and page.query_selector('h1') and not wrong, wrong
 
 
-def test_is_small_enough_to_send():
-    if not report.exists(): pytest.skip('there is no report yet: make report')
-    assert report.stat().st_size < 8*2**20
+def test_is_small_enough_to_send(report): assert report.stat().st_size < 8*2**20
+
+
+words = """part => {                    // seen at once: no figures, nothing folded, no contents
+    const copy = part.cloneNode(true), chapters = []
+    copy.querySelectorAll('figure, details, nav').forEach(e => e.remove())
+    document.body.append(copy)
+    for (const e of copy.children) {
+        if (e.tagName == 'H1') chapters.push(0)
+        chapters[chapters.length - 1] += e.innerText.trim().split(/\\s+/).length
+    }
+    copy.remove()
+    return chapters
+}"""
+
+
+def test_can_be_read_in_the_time_there_is(page, report):
+    "1,200 words and 12,000 pixels for the page that one reads, 3,000 words for a chapter of the one that is handed in."
+    if report.stem == 'runs': pytest.skip('one table')
+    show(page, 1400)
+    counts = page.eval_on_selector('main', words)
+    assert max(counts) <= (1200 if report.stem == 'index' else 3000), counts
+    if report.stem == 'index': assert page.evaluate('document.documentElement.scrollHeight') <= 12000
+
+
+def test_figures_fit_a_phone(page, report):
+    if report.stem != 'index': pytest.skip('figures of the long page scroll in their boxes')
+    show(page, 390)
+    assert not page.evaluate("[...document.images].filter(i => i.getBoundingClientRect().right > innerWidth).map(i => i.alt)")
+
+
+def test_every_training_can_be_found_and_sorted(page, report):
+    if report.stem != 'runs': pytest.skip('a page without a script')
+    shown = 'tbody tr:not([hidden]) th'
+    every = page.locator(shown).count()
+    page.fill('input[type=search]', 'lenet5 cifar100')
+    some = page.locator(shown).all_inner_texts()
+    assert 0 < len(some) < every and all('lenet5' in s for s in some)
+    page.fill('input[type=search]', '')
+    head = page.locator('thead th', has_text='test accuracy').first
+    column = head.evaluate('e => e.cellIndex')
+    for _ in range(2): head.locator('button').click()
+    values = [float(s.split()[0]) for s in page.locator(f'tbody tr td:nth-child({column + 1})').all_inner_texts() if s[:1].isdigit()]
+    assert len(values) > 100 and values == sorted(values, reverse=True)
 
 
 def test_images_render_and_have_alt_texts(page): assert not bad_images(page)
@@ -47,7 +94,7 @@ def test_images_render_and_have_alt_texts(page): assert not bad_images(page)
 def test_links_lead_somewhere(page): assert not bad_ids(page)
 
 
-def test_contents_bring_sections_into_view(page): assert not bad_contents(page)
+def test_contents_bring_sections_into_view(page, report): assert report.stem == 'runs' or not bad_contents(page)
 
 
 def test_folded_parts_open(page): assert not bad_details(page)
@@ -58,7 +105,7 @@ def test_does_not_scroll_sideways(page, width): assert not too_wide(page, width)
 
 
 @pytest.mark.parametrize('scheme,width', [('light', 1200), ('dark', 390)])
-def test_is_accessible(browser, opened, scheme, width):
+def test_is_accessible(browser, opened, report, scheme, width):
     page, _ = open_page(browser, report) # the check takes rows out of it
     found = inaccessible(page, scheme, width)
     page.close()

@@ -61,6 +61,9 @@ _model_titles = dict(
     lenet_modern='a modern LeNet', lenet5='LeNet-5', lenet5_bn='LeNet-5 with batch norm', cnn3='a small CNN',
     cnn_custom='a CNN of six layers', resnet9='ResNet-9', vit='a small ViT', convnext='a small ConvNeXt',
     mobilenetv2_keras='MobileNetV2', mobilenetv2='MobileNetV2', efficientnet_lite0='EfficientNet-Lite0',
+    lenet5_relu='LeNet-5 with ReLU', convnext_tiny='ConvNeXt-Tiny', convnext_t_1k='ConvNeXt-Tiny',
+    convnext_b_22k_1k='ConvNeXt-Base', convnext_small='ConvNeXt-Small', mobilenetv3_s='MobileNetV3-Small',
+    efficientnetv2_s='EfficientNetV2-S', resnet18_tv='ResNet-18', perceptron3='a perceptron of three layers',
     resnet18='ResNet-18', resnet18_cntk='ResNet-18 (CNTK)', resnet18_cntk_cut='ResNet-18 (CNTK, cut)',
     mlp_s='a small MLP', mlp_l='a large MLP', perceptron2='a perceptron of two layers')
 

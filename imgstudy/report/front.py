@@ -77,12 +77,14 @@ _coverage_words = dict(full='published size', smaller='smaller', none='not train
 def plot_coverage(
     table:pd.DataFrame, # columns study and state (full, smaller, none or cannot); one row per published item
 ): # Axes
-    "Tiles of the published items, one line per study."
-    names, order = [*dict.fromkeys(table.study)], [*coverage_colors]
+    "Tiles of the published items, one line per report."
+    table = table.assign(report=[report_title(s) for s in table.study])
+    names, order = [*dict.fromkeys(table.report)], [*coverage_colors]
     ax = _canvas(len(names), each=.3)
     for y, name in enumerate(reversed(names)):
-        states = sorted(table.state[table.study == name], key=order.index)
-        ax.scatter(range(len(states)), [y]*len(states), marker='s', s=90, c=[coverage_colors[s] for s in states])
+        states = sorted(table.state[table.report == name], key=order.index)
+        colors = [coverage_colors[s] for s in states]
+        ax.scatter(range(len(states)), [y]*len(states), marker='s', s=56, c=colors, edgecolors='white', linewidths=1)
     _rows(ax, names); ax.grid(False); ax.xaxis.set_visible(False); ax.spines[:].set_visible(False)
     counts = table.state.value_counts()
     words = {s: f'{_coverage_words[s]}: {counts.get(s, 0)}' for s in order}

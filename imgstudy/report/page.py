@@ -124,9 +124,11 @@ def as_list(
 
 def as_parts(
     parts:dict, # heading -> sentences
+    folded:bool=False, # each inside closed <details>, under its heading
 ) -> HTML:
     "Several lists, each under a heading <h3>."
-    return HTML('\n'.join(f'<h3>{_cell(k)}</h3>{as_list(v).data}' for k, v in parts.items()))
+    part = '<details><summary>{}</summary>{}</details>' if folded else '<h3>{}</h3>{}'
+    return HTML('\n'.join(part.format(_cell(k), as_list(v).data) for k, v in parts.items()))
 
 def as_facts(
     facts:dict, # term -> text; empty ones are left out

@@ -100,7 +100,7 @@ def published_and_ours(
     shown = shown.loc[:, [any(shown[c].astype(bool)) for c in shown]]
     each = table[['trainings, test accuracy', 'probably wrong']]
     each = each[~each.index.duplicated()] # a row may be compared with several published figures
-    first = as_table(shown, f'{name}: published and ours', folded=len(shown) > 16)
+    first = as_table(shown, f'{name}: published and ours', folded=len(shown) > 8)
     if not any(table['probably wrong'].astype(bool)): return [first] # nothing is trained
     return [first, as_table(each, _each_caption.format(name), folded=len(each) > 6)]
 
@@ -220,7 +220,7 @@ def comparisons_html(
     shown = with_intervals(t[['difference', 'seeds_low', 'seeds_high', 'bootstrap_low', 'bootstrap_high', *rest]], 3)
     splits = {'over seeds': 'interval over seeds, folds or splits'} if 'splits' in set(t.over) else {}
     shown = shown[['difference', 'over seeds', 'over bootstrap', *rest]].rename(columns=_headings | splits)
-    return as_table(shown, caption, folded=len(t) > 12)
+    return as_table(shown, caption, folded=len(t) > 8)
 
 # %% ../../nbs/93_sections.ipynb #36947ebd
 _short_note = 'Not compared, because trainings are missing: {}. Adjusted p-values are over the rows that are there.'
@@ -260,7 +260,7 @@ def grid_section(
         return parts + [as_list(['Cells and effects: missing; they need a part of the grid that is whole.'])]
     fixed, first = _complete_part(study, factors), next(f for f in factors if f in cells)
     return parts + [as_table(with_intervals(cells.set_index(first), 3),
-                             f'Cells, the first chosen on validation images{fixed}', folded=len(cells) > 12),
+                             f'Cells, the first chosen on validation images{fixed}', folded=len(cells) > 8),
                     as_table(effects.set_index('factor'), f'What each level adds to the accuracy of the first{fixed}')]
 
 def _complete_part(study, factors) -> str:
@@ -337,7 +337,7 @@ def study_section(
     table = results_table(study)
     if not groups and committed_records() not in record_folders(): return [] # the page leaves such a section out
     parts = [facts_section(study), *published_and_ours(table, study.name)]
-    if not groups: return parts + [as_list(['No training of this study has a record: every cell reads missing.'])]
+    if not groups: return [as_list([f'No training of this study has a record yet: imgstudy run {study.name}.'])]
     if constant := untrained(study, groups):
         return parts + [as_list([f'No training varies {" or ".join(constant)}, which this study asks about: '
                                  'the rows trained are those of another study.'])]
