@@ -208,7 +208,7 @@ def other_sections(
         title, best, few = get_dataset(dataset).title, best_row(groups), best_rows(groups, most)
         t = groups_table(groups).drop(columns=['dataset', 'flops', 'model', 'init'])
         t = t.assign(seconds=t.seconds.map('{:,.0f}'.format), epochs=t.epochs.map('{:g}'.format))
-        parts += [as_table(t, f'{title}: ways to train'), curves_figure(few)]
+        parts += [as_table(t, f'{title}: ways to train', folded=len(t) > 4), curves_figure(few)]
         alike = max(same_images(few).values(), key=len)
         if len(alike) > 1:
             parts.append(comparisons_html(compare_all(alike), f'{title}: compared on the same images and seeds'))
