@@ -10,7 +10,7 @@ __all__ = ['check_studies', 'check_choice', 'check_dataset', 'check_run', 'check
 import os
 from pathlib import Path
 from .core import StudyError, checkout_path, did_you_mean, parse_duration, runs_root, writable
-from .runs import check_seeds, make_run, seed_runs
+from .runs import check_seeds, is_content, make_run, seed_runs
 from .light_tables import light_names, light_table
 from .study.bounds import check_bounds, check_limits
 
@@ -31,7 +31,7 @@ def check_choice(
 def check_dataset(name:str):
     "Raise `StudyError` unless `name` is a registered data set, or a prefix with a path that is there."
     prefix, colon, path = name.partition(':')
-    if colon and prefix != 'folder': return # what other prefixes need is known where they are read
+    if is_content(name) or colon and prefix != 'folder': return # what these need is known where they are read
     if not colon and name not in light_names('dataset') and ('/' in name or Path(name).is_dir()):
         raise StudyError(f'There is no dataset {name!r}. If it is a folder of your own, write folder:{name}')
     if not colon: return light_names('dataset')[name]
