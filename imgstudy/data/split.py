@@ -375,4 +375,5 @@ def name_content(
     items, _ = _checked(found, run)
     args = name, place, reading, _ = _named(items, run), place, reading_of(run), items
     remember(*args)
-    return replace(run, dataset=name, grown_from=None if run.grown_from == 'fresh' else run.grown_from or earlier_states(*args))
+    before = [s for s in states_before(run) if s != state_of(name)] if run.grown_from else [earlier_states(*args)]
+    return replace(run, dataset=name, grown_from=','.join(filter(None, before)) or None)
