@@ -303,3 +303,16 @@ def test_nothing_says_where_the_photographs_were(tmp_path, runs_dir, monkeypatch
     skipped = read_record(record.path).info['data']['skipped']['files']
     assert {s['path'] for s in skipped} == {'cat/IMG_000.jpg', 'cat/link.jpg'}
     assert 'photos/cat/IMG_001.jpg is gone; see ~/log' in json.loads((runs_dir/run_id(failed)/'record.json').read_text())['error']
+
+
+@pytest.mark.parametrize('told', [dict(input_path='/home/jane/nbs/run_study.ipynb', output_path='/home/jane/runs/x.ipynb', duration=3.5),
+                                  dict(input_path='nbs/run_study.ipynb'), {}, None], ids=str)
+def test_the_executed_notebook_in_a_record_names_no_folder(told, tmp_path):
+    from imgstudy.sweep.workers import _forget_folders
+    cells = [dict(cell_type='markdown', metadata={}, source=['Käse, 猫'])]
+    notebook = dict(cells=cells, metadata={} if told is None else dict(papermill=told), nbformat=4, nbformat_minor=5)
+    (tmp_path/'a.ipynb').write_text(json.dumps(notebook), encoding='utf-8')
+    _forget_folders(tmp_path/'a.ipynb')
+    again = json.loads((tmp_path/'a.ipynb').read_text(encoding='utf-8'))
+    assert again['cells'] == cells and '/' not in json.dumps(again['metadata'])
+    assert {*again['metadata'].get('papermill', {})} == {*(told or {})}
