@@ -19,8 +19,9 @@ def changes(
     fresh, lost = now.drop(both), before.drop(both)
     differ = lambda column: [*both[(before[column][both] != now[column][both]).to_numpy()]]
     moved = fresh.digest.isin(lost.digest)
-    return dict(added=[*fresh.index[~moved]], gone=[*lost.index[~lost.digest.isin(fresh.digest)]], changed=differ('digest'),
-                renamed=[*fresh.index[moved]], relabelled=differ('label'))
+    gone = lost.index[~lost.digest.isin(fresh.digest)]
+    return dict(added=[*fresh.index[~moved]], gone=[*gone], changed=differ('digest'), renamed=[*fresh.index[moved]],
+                relabelled=differ('label'))
 
 def say_changes(found:dict) -> str: # '' if nothing has changed
     "`changes` in words, with the first names."

@@ -336,8 +336,8 @@ def _of_state(items, run):
         pd.MultiIndex.from_frame(old[['path', 'digest', 'label']]))].reset_index(drop=True)
     if len(kept) == len(old): return kept, [f'{len(items) - len(kept):,} that came later are left out']
     found = changes(old, items) | dict(added=[])
-    raise StudyError(f"{get_dataset(run.dataset).title} no longer holds the images of {run.dataset}: {say_changes(found)}. "
-                     "Put them back, or train on what is there now, by the folder's path.")
+    raise StudyError(f'{get_dataset(run.dataset).title} no longer holds the images of {run.dataset}: '
+                     f"{say_changes(found)}. Put them back, or train on what is there now, by the folder's path.")
 
 def _growth_words(items, run) -> list:
     "What has changed since the state before, in words."
