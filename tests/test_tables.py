@@ -126,7 +126,7 @@ def test_from_a_table_to_a_record(birds, runs_dir, capsys):
     said = record.info['data']['said']
     assert "labels.csv says image in 'id', class in 'species', group in 'bird'; of all images, 8 to test" in said and said in capsys.readouterr().out
     table(birds, 'id,species,bird\n' + body(lambda i: f'{i},{species(i + 1)},b{i//4}'))
-    with pytest.raises(StudyError, match='was made from other images'): train(run)
+    with pytest.raises(StudyError, match='no longer holds the images of'): train(run)
 
 
 def test_groups_by_column_and_by_rule(birds):
