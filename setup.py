@@ -9,13 +9,17 @@ ini.read(here/'settings.ini', encoding='utf-8')
 cfg = ini['DEFAULT']
 names = 'weights', 'heic', 'onnx', 'dask', 'tensorboard', 'browser', 'energy'
 extras = {name: cfg[f'{name}_requirements'].split() for name in names}
+# what notebooks and tables the program needs, without copies in the checkout
+data = {'imgstudy': ['tables/*.json'], 'imgstudy.published': ['references.csv'],
+        'imgstudy.nbs': [f'{n}.ipynb' for n in ('run_study', 'transfer_study', 'audit_data', 'report')]}
 bench = {'bench': cfg['bench_requirements'].split()} # the programs that the benchmark compares with
 
 setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'],
     long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
     author=cfg['author'], license='Apache-2.0', keywords=cfg['keywords'],
-    packages=find_packages(include=['imgstudy*']), package_data={'imgstudy': ['tables/*.json']},
+    packages=find_packages(include=['imgstudy*']) + ['imgstudy.nbs', 'imgstudy.published'],
+    package_dir={'imgstudy.nbs': 'nbs', 'imgstudy.published': 'report'}, package_data=data,
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
     extras_require={**extras, **bench, 'dev': sum(extras.values(), cfg['dev_requirements'].split())},

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['commands', 'command', 'do', 'UsageError', 'whole', 'create_parser', 'hyphens', 'parse', 'studies_', 'models_',
-           'datasets_', 'train', 'predict', 'explain', 'compare', 'audit', 'features', 'run', 'status', 'verify',
-           'diagnose_', 'compare_runs', 'collect_', 'report_', 'gpu', 'help_text', 'answer', 'main']
+           'datasets_', 'train', 'locate', 'predict', 'explain', 'compare', 'audit', 'features', 'run', 'status',
+           'verify', 'diagnose_', 'compare_runs', 'collect_', 'report_', 'gpu', 'help_text', 'answer', 'main']
 
 # %% ../nbs/98_cli.ipynb #a3b88d62
 import argparse, inspect, os, re, sys
@@ -51,7 +51,7 @@ def _as_option(name, spec) -> tuple: # names and keywords for `add_argument`
     about, default = spec.docment or '', spec.default
     if default is inspect.Parameter.empty:
         return (name,), dict(help=about, metavar=name.upper()) | (dict(nargs='+') if spec.anno is list else {})
-    option = (f"--{name.replace('_', '-')}",)
+    option = (f"--{name.rstrip('_').replace('_', '-')}",) # `from` is a word of Python's: from_
     if default is False: return option, dict(help=about, action='store_true', dest=name)
     shown = f' (default: {default})' if default not in ('', 0) else ''
     kind = {int: whole, float: float}.get(type(default), str)
@@ -123,6 +123,7 @@ def train(
     dataset:str,               # folder:PATH, csv:PATH, or a registered name
     model='efficientnet_lite0', # a registered model, or timm:NAME
     init='',         # scratch, imagenet, file:PATH or run:ID; default: imagenet if the model has such weights
+    from_='',        # id or folder of a record to go on from, with its model and settings
     seeds=1,         # trainings, each with a seed of its own
     epochs=0,        # passes over the images; 0: as in the model's own recipe
     size=0,          # image side in pixels; 0: that of the weights, or of the data set
@@ -150,6 +151,16 @@ def train(
     check_sweep(time_limit=time_limit)
     check_run(seeds, **run_options(a))
     do('photos.train_model', a)
+
+# %% ../nbs/98_cli.ipynb #19dd42ca
+@command
+def locate(
+    dataset:str, # folder:PATH or csv:PATH, where your images are now
+):
+    "Say where images of yours are now that were moved."
+    a = locals()
+    check_dataset(dataset)
+    do('photos.locate_images', a)
 
 # %% ../nbs/98_cli.ipynb #d781e1e7
 @command
@@ -338,7 +349,7 @@ def gpu(
 
 # %% ../nbs/98_cli.ipynb #b7b2389a
 _groups = {
-    'Your own photographs': 'train predict explain compare audit features',
+    'Your own photographs': 'train predict explain compare audit features locate',
     'Studies': 'studies models datasets run status',
     'Records': 'verify diagnose compare-runs collect report',
     'This machine': 'gpu'}

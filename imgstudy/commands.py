@@ -313,7 +313,8 @@ def report_pages(
 def make_report(a): # out, root, cards
     "Make the HTML report of a folder of records and model cards; of the committed ones, also update README and docs."
     notebook = checkout_file('nbs/report.ipynb', 'take the checkout, which holds the notebook')
-    where, own = _root(a.root) or committed_records(), bool(a.root)
+    own = bool(a.root) or not committed_records().is_dir() # an installed package has none
+    where = _root(a.root) or (runs_root() if own else committed_records())
     default = Path('report.html') if own else committed_records().parent/'index.html'
     out = Path(a.out).expanduser() if a.out else default
     params = dict(root=str(where), links=os.path.relpath(where, out.resolve().parent)) if own else {}

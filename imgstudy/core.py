@@ -215,12 +215,20 @@ def checkout_path(
     "The path of `name` in the checkout that this package was imported from."
     return Path(find_spec('imgstudy').origin).parent.parent/name
 
+_in_wheel = dict(nbs='nbs', report='published') # folder of the checkout -> of the package, as setup.py has it
+
+def _installed_path(name):
+    "Where an installed package has the file `name` of the checkout, if it has it."
+    folder, _, file = name.rpartition('/')
+    return checkout_path('imgstudy')/_in_wheel.get(folder, folder)/file
+
 def checkout_file(
     name,       # a file, such as 'nbs/run_study.ipynb'
     instead='', # what the user can do without it, for the message
 ) -> Path:
-    "The path of `name` in the checkout; a `StudyError` if the package was installed without one."
+    "The path of `name` in the checkout or, of what comes with it, in the installed package; else a `StudyError`."
     if (path := checkout_path(name)).is_file(): return path
+    if (copy := _installed_path(name)).is_file(): return copy
     raise StudyError(f'{path} is not there: it comes with a checkout of imgstudy, not with the installed package. '
                      'Clone the repository and install it with `pip install -e .` in its folder'
                      f'{instead and ", or "}{instead}.')

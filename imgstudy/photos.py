@@ -4,18 +4,19 @@
 
 # %% auto #0
 __all__ = ['planned_runs', 'check_blocked', 'record_bytes', 'say_plan', 'confirm_long', 'within', 'train_in_turn', 'say_result',
-           'train_model']
+           'train_model', 'locate_images']
 
 # %% ../nbs/78_photos.ipynb #bc23b937
 import os, sys, time
 from contextlib import contextmanager
 from pathlib import Path
 from .core import StudyError, parse_duration, runs_root, say_duration
-from .runs import fold_runs, run_id, seed_runs
+from .runs import Run, fold_runs, run_id, seed_runs
 from .quick import run_options
 from .show import say_bytes, show_table
-from .data.datasets import get_dataset
-from .data.split import load_data, part_of
+from .data.content import known_states
+from .data.datasets import get_dataset, is_own
+from .data.split import load_data, name_content, part_of
 from .models.register import count_params
 from .models.zoo import create_light
 from .records.record import is_finished, read_record, read_records
@@ -121,3 +122,21 @@ def train_model(a): # the options of `imgstudy train`
     confirm_long(seconds, a.yes)
     with within(a.time_limit): records = train_in_turn(runs, data, root)
     say_result(records, root)
+
+# %% ../nbs/78_photos.ipynb #741d8d02
+def _readings(dataset) -> list: # of dicts
+    "The ways in which images of this kind were read before, the plain one first."
+    known = [k['reading'] for k in known_states() if k['name'].startswith(dataset.partition(':')[0])]
+    return [{}] + [r for i, r in enumerate(known) if r and r not in known[:i]]
+
+def locate_images(a): # the options of `imgstudy locate`
+    "Remember where images are, by whatever name records have for them."
+    if not is_own(a.dataset): raise StudyError(f'{a.dataset} is no folder of yours: write folder:PATH or csv:PATH')
+    names, errors = [], []
+    for reading in _readings(a.dataset):
+        try: names.append(name_content(Run(a.dataset, 'lenet5', **reading)).dataset)
+        except StudyError as e: errors.append(e)
+    if not names: raise errors[0]
+    here = os.path.abspath(os.path.expanduser(a.dataset.partition(':')[2]))
+    found = {k['name'] for k in known_states() if k['place'] == here}
+    print(f"{a.dataset} is known as {', '.join(sorted(found | {*names}))}.")

@@ -217,13 +217,20 @@ def _pixels(predictor, images):
     return xb.contiguous().float().div(255)
 
 # %% ../nbs/33_predict.ipynb #3af35937
+def _without_files(program):
+    "`program` without the places in source files that its steps come from: they may be in somebody's home folder."
+    for module in program.graph_module.modules():
+        for node in module.graph.nodes if hasattr(module, 'graph') else (): node.meta.pop('stack_trace', None)
+    return program
+
 def trace_model(
     model, # a module
     x,     # float32 [n, 3, size, size], contiguous, n at least 2
 ) -> torch.export.ExportedProgram: # for any number of images
     "Trace `model` for images of this size."
+    shapes = {0: torch.export.Dim('n', min=1)},
     for strict in (True, False):
-        try: return torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim('n', min=1)},), strict=strict)
+        try: return _without_files(torch.export.export(model, (x,), dynamic_shapes=shapes, strict=strict))
         except Exception as e: reason = f'{type(e).__name__}: {e}'.splitlines()[0][:150] # of many types
     raise StudyError(f'torch {torch.__version__} cannot trace this model ({reason}): try another version of torch.')
 

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['check_studies', 'check_choice', 'check_dataset', 'check_run', 'check_model', 'run_options', 'record_folder',
-           'check_records', 'check_out', 'check_sweep', 'check_files']
+           'continued', 'check_records', 'check_out', 'check_sweep', 'check_files']
 
 # %% ../nbs/76_quick.ipynb #4df96d26
-import os
+import json, os
 from pathlib import Path
 from .core import StudyError, checkout_path, did_you_mean, parse_duration, runs_root, writable
-from .runs import check_seeds, make_run, seed_runs
+from .runs import check_seeds, is_content, make_run, seed_runs
 from .light_tables import light_names, light_table
 from .study.bounds import check_bounds, check_limits
 
@@ -31,7 +31,7 @@ def check_choice(
 def check_dataset(name:str):
     "Raise `StudyError` unless `name` is a registered data set, or a prefix with a path that is there."
     prefix, colon, path = name.partition(':')
-    if colon and prefix != 'folder': return # what other prefixes need is known where they are read
+    if is_content(name) or colon and prefix != 'folder': return # what these need is known where they are read
     if not colon and name not in light_names('dataset') and ('/' in name or Path(name).is_dir()):
         raise StudyError(f'There is no dataset {name!r}. If it is a folder of your own, write folder:{name}')
     if not colon: return light_names('dataset')[name]
@@ -84,6 +84,7 @@ def run_options(
 ) -> dict: # parameters of `create_run`
     "What is given of a run; a model with ImageNet weights starts from them, with a fitted head, unless told otherwise."
     params = {k: given[k] for k in _of_a_run if given.get(k)}
+    if given.get('from_'): return continued(params, record_folder(given['from_'], given.get('root', '')))
     if params.get('subset', 0) > 1: params['subset'] = int(params['subset'])
     if 'model' not in params: return {k: v for k, v in params.items() if k != 'dataset'} # of several models
     row = next((r for r in light_table('models') if r['model'] == params['model']), None)
@@ -108,6 +109,34 @@ def record_folder(
     if not known: raise StudyError(f'There are no records in {roots[-1]}: train first, or name its folder.')
     if name not in known: raise StudyError(did_you_mean('record', name, known))
     return known[name]
+
+# %% ../nbs/76_quick.ipynb #9ee0d0ef
+_reading = 'layout', 'image_col', 'label_col', 'split_col', 'groups'
+_of_training = {'recipe', 'dataset', 'init', 'seed', 'grown_from'} # fields that a run which goes on has anew
+
+def _check_from(params, run, name):
+    "Raise `StudyError` if a run with `params` cannot go on from `run`."
+    if params.get('init'): raise StudyError('`--from` says where the weights come from: leave `--init` out.')
+    if params.get('folds', run.get('folds')) != run.get('folds'): raise StudyError(
+        f'The folds of {name} are {run.get("folds")}: with others, images that it was trained on would test.')
+    if run['dataset'].startswith(('folder:', 'csv:')) and not is_content(run['dataset']): raise StudyError(
+        f'{name} is of an older version and does not say which images it was trained on, so they might test now. '
+        f'To start from its weights all the same: --init run:{name}')
+
+def continued(
+    params:dict, # what is given of a run
+    record:Path, # folder of a record
+) -> dict: # parameters of `create_run`
+    "What is given, and otherwise what the run of `record` had; it starts from its weights and keeps its split."
+    run = json.loads((record/'record.json').read_text())['run']
+    _check_from(params, run, record.name)
+    probe, same = run['recipe'].get('tune') == 'probe', is_content(run['dataset'])
+    kept = {k: v for k, v in run.items() if k not in _of_training and not (probe and k == 'augment')}
+    kept |= dict(tune='probe') if probe else run['recipe']
+    if params['dataset'].partition(':')[0] != run['dataset'].partition(':')[0]: kept |= dict.fromkeys(_reading)
+    kept |= {k: v for k, v in params.items() if k != 'model'} | dict(init=f'run:{record.name}')
+    if same: kept['grown_from'] = ','.join(filter(None, [run.get('grown_from'), run['dataset'][-12:]]))
+    return {k: v for k, v in kept.items() if v is not None}
 
 # %% ../nbs/76_quick.ipynb #b31bed38
 def check_records(root:str=''):

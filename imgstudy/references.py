@@ -14,7 +14,7 @@ from .core import *
 _dtypes = dict(id=str, value=float, approximate=bool, quoted=bool, n='Int64')
 
 def references_path() -> Path:
-    "`report/references.csv` in the checkout that this package was imported from."
+    "`report/references.csv` in the checkout that this package was imported from, or its copy in the package."
     return checkout_file('report/references.csv')
 
 # %% ../nbs/02_references.ipynb #cbbbf3dd

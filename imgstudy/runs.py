@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Schedule', 'run_parameters', 'most_seeds', 'checked', 'Recipe', 'total_epochs', 'Run', 'fields_of', 'make_run',
-           'run_to_dict', 'run_from_dict', 'run_id', 'fold_runs', 'check_seeds', 'seed_runs']
+           'run_to_dict', 'run_from_dict', 'is_content', 'run_id', 'fold_runs', 'check_seeds', 'seed_runs']
 
 # %% ../nbs/01_runs.ipynb #27844cc2
 import dataclasses, hashlib, json, re
@@ -158,6 +158,7 @@ class Run:
     label_col: str|None = Field(None, min_length=1)          # csv: the column with classes; None: find it
     split_col: str|None = Field(None, min_length=1)          # csv: the column with splits; None: find it
     groups: str|None = Field(None, min_length=1)             # not divided by splits: a column of a csv, or name:REGEX
+    grown_from: str|None = Field(None, min_length=1)         # earlier states whose split is kept; fresh: of none
     split_seed: int = Field(0, ge=0, lt=2**32)               # seed of the split
     seed: int = Field(0, ge=0, lt=2**32)                     # seed of weights, batches and augmentation
     precision: Literal['auto', 'bf16', 'tf32', 'fp32'] = 'auto' # 'auto': bf16 where it is faster
@@ -180,6 +181,8 @@ def _check_reading(run):
     for prefix, names in {'folder:': ['layout'], 'csv:': ['image_col', 'label_col', 'split_col']}.items():
         given = [n for n in names if getattr(run, n) is not None and not run.dataset.startswith(prefix)]
         if given: raise ValueError(f'`{given[0]}` is for data sets called {prefix}PATH, not for {run.dataset!r}.')
+    if run.grown_from and not re.fullmatch('fresh|[0-9a-f]{12}(,[0-9a-f]{12})*', run.grown_from): raise ValueError(
+        f"`grown_from` is the states of a folder with commas, or 'fresh' to split anew, not {run.grown_from!r}.")
 
 def _check_fitted(run):
     "Raise `ValueError` unless the head of `run` can be fitted to features of loaded weights."
@@ -215,6 +218,10 @@ def run_from_dict(d:dict) -> Run:
     "The `Run` that `run_to_dict` was given; an unknown field raises `StudyError`."
     return checked(Run, **{**d, 'recipe': checked(Recipe, **d.get('recipe', {}))})
 
+def is_content(name:str) -> bool:
+    "Whether images of your own are named by their content, as in folder:cat_dog@1a2b3c4d5e6f."
+    return bool(re.fullmatch(r'(folder|csv):[^/\\]+@[0-9a-f]{12}', name))
+
 def run_id(run:Run) -> str:
     "Dataset, model and seed, and eight hex digits that depend on every field of `run`."
     # kept in the object: a report asks a hundred times, and `functools.cache` would confuse `subset` 1 and 1.0
@@ -226,7 +233,8 @@ def _make_id(run):
     given = lambda d: {k: given(v) if isinstance(v, dict) else v for k, v in d.items() if v is not None}
     digest = hashlib.sha256(json.dumps(given(run_to_dict(run)), sort_keys=True).encode()).hexdigest()[:8]
     slug = lambda s: re.sub(r'[^\w.]+', '_', s.rstrip('/').split('/')[-1])[:40]
-    return f'{slug(run.dataset).lstrip(".") or "images"}-{slug(run.model)}-s{run.seed}-{digest}'
+    images = run.dataset[:-13].partition(':')[2] if is_content(run.dataset) else run.dataset
+    return f'{slug(images).lstrip(".") or "images"}-{slug(run.model)}-s{run.seed}-{digest}'
 
 # %% ../nbs/01_runs.ipynb #198e00b1
 def fold_runs(run:Run) -> list: # one Run per fold

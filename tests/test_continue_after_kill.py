@@ -1,5 +1,6 @@
 "A training that is killed, stopped or short of memory or disk goes on, and ends with the bits of one that was left alone."
 import errno, multiprocessing, os, random, subprocess, sys, time, types
+from dataclasses import replace
 from functools import partial
 import numpy as np, pytest, torch
 from imgstudy.records import record as writing
@@ -156,7 +157,7 @@ def test_a_checkpoint_of_other_images_is_not_continued(tmp_path, monkeypatch, ca
             (tmp_path/'photos'/c).mkdir(parents=True, exist_ok=True)
             for i in range(20): Image.new('L', (16, 16), shade + 5*i).save(tmp_path/'photos'/c/f'{i}.png')
     photos(0)
-    run = create_run(dataset=f'folder:{tmp_path}/photos', model='lenet5', size=16, epochs=3)
+    run = replace(create_run(dataset='digits', model='lenet5', size=16, epochs=3), dataset=f'folder:{tmp_path}/photos') # by its path
     monkeypatch.setattr(Checkpoint, 'every', 0.)
     monkeypatch.setattr(training, 'predict_test', lambda *args: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt): train(run, root=tmp_path/'runs')

@@ -52,7 +52,7 @@ one_cycle = dict(dataset='digits', model='lenet5', size=16, subset=100, epochs=1
                  cutmix=0.8, tune='gradual', head_init='zero', valid=0, max_bad=3, image_range=(0., 200.), torch_compile=False) # True takes a C++ compiler
 
 
-own_images = dict(layout='split/class/group', image_col='file', label_col='what', split_col='part', groups='who') # of folders; of tables
+own_images = dict(layout='split/class/group', grown_from='fresh', image_col='file', label_col='what', split_col='part', groups='who') # of folders; of tables
 
 
 def test_every_field_of_run_and_recipe_is_named_here():
@@ -66,7 +66,7 @@ def test_fields_for_images_of_your_own(kind, runs_dir, tmp_path):
         (tmp_path/'x'/path).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((9, 9, 3), 5*k, np.uint8)).save(tmp_path/'x'/path)
     pd.DataFrame(rows, columns=['file', 'what', 'part', 'who']).to_csv(tmp_path/'x/t.csv', index=False)
-    params = {k: v for k, v in own_images.items() if (k == 'layout') == (kind == 'folder')}
+    params = {k: v for k, v in own_images.items() if (k in ('layout', 'grown_from')) == (kind == 'folder')}
     dataset = f'folder:{tmp_path}/x' if kind == 'folder' else f'csv:{tmp_path}/x/t.csv'
     given = dict(dataset=dataset, model='lenet5', epochs=1, size=16, **params)
     done = papermill(study, tmp_path/'out.ipynb', *[a for k, v in given.items() for a in ('-p', k, v)], '-y', 'seeds: [7]')

@@ -122,11 +122,11 @@ def test_from_a_table_to_a_record(birds, runs_dir, capsys):
     run = create_run(dataset=f'csv:{path}', model='lenet5', epochs=2, label_col='species', groups='bird', size=16)
     record = read_record(train(run).path)
     assert record.outcome == 'finished' and record.run == run and record.info['data']['classes'] == ['jay', 'owl']
-    assert record.id.startswith('labels.csv-lenet5-s0-') and get_dataset(run.dataset).title == 'birds'
+    assert record.id.startswith('jay_owl-lenet5-s0-') and get_dataset(run.dataset).title == 'birds'
     said = record.info['data']['said']
     assert "labels.csv says image in 'id', class in 'species', group in 'bird'; of all images, 8 to test" in said and said in capsys.readouterr().out
     table(birds, 'id,species,bird\n' + body(lambda i: f'{i},{species(i + 1)},b{i//4}'))
-    with pytest.raises(StudyError, match='was made from other images'): train(run)
+    with pytest.raises(StudyError, match='no longer holds the images of'): train(run)
 
 
 def test_groups_by_column_and_by_rule(birds):
@@ -144,7 +144,7 @@ def test_a_data_frame(birds, tmp_path, monkeypatch):
     run = create_run(dataset=frame, model='lenet5')
     assert create_run(dataset=frame.copy(), model='lenet5') == run != create_run(dataset=frame[:30], model='lenet5')
     assert len(load_data(run).items) == 40 and len(list((tmp_path/'cache/tables').iterdir())) == 2
-    assert table_dataset(frame.assign(file=[birds/f for f in frame.file]), tmp_path) == run.dataset
+    assert create_run(dataset=table_dataset(frame.assign(file=[birds/f for f in frame.file]), tmp_path), model='lenet5') == run
 
 
 @pytest.mark.parametrize('name, words', [

@@ -18,6 +18,8 @@ from torchvision.datasets.utils import download_url
 from typing import Callable
 from urllib.request import urlopen
 from ..core import Registry, StudyError, atomic_dir, cache_root, data_root, writable
+from ..runs import is_content
+from .content import *
 from .folders import *
 from .layouts import *
 from .tables import *
@@ -76,7 +78,8 @@ def is_own(name:str) -> bool:
     return name.startswith(own_prefixes)
 
 def own_path(name:str) -> Path:
-    "The path after folder: or csv:, with ~ filled in."
+    "The path after folder: or csv:, with ~ filled in; of a name by content, where the images were seen last."
+    if is_content(name): return place_of(name) or Path(name)
     return Path(name.partition(':')[2].strip()).expanduser()
 
 def get_dataset(
@@ -88,14 +91,15 @@ def get_dataset(
             what, prefix = ('table', 'csv') if name.lower().endswith(('.csv', '.tsv')) else ('folder', 'folder')
             raise StudyError(f'There is no dataset {name!r}. If it is a {what} of your own, write {prefix}:{name}')
         return datasets[name]
-    path, prefix = Path(name.partition(':')[2].strip()), name.partition(':')[0]
+    prefix, content = name.partition(':')[0], is_content(name)
+    path = own_path(name) if content and place_of(name) else Path(name[:-13*content or None].partition(':')[2].strip())
     if path == Path():
         what = 'folder of class folders, as in folder:photos' if prefix == 'folder' else 'table, as in csv:labels.csv'
         raise StudyError(f'After {prefix}: comes the path of a {what}')
     title = path.name if prefix == 'folder' else path.stem
     if prefix == 'csv' and title in _plain_tables: title = path.parent.name or title
     return Dataset(name=name, title=title, native='as found', size=64,
-                   licence='yours', citation='yours', source=str(path),
+                   licence='yours', citation='yours', source='' if content else str(path),
                    splits='as found, else drawn here, stratified, with a fixed seed')
 
 # %% ../../nbs/11_datasets.ipynb #baf67757
@@ -222,6 +226,7 @@ def _find_own(name):
     "The folder or table that a `folder:` or `csv:` name refers to."
     path, is_table = own_path(name), name.startswith('csv:')
     if path.is_file() if is_table else path.is_dir(): return path
+    if is_content(name): raise StudyError(f'Nothing can be read: {say_lost(name)}.')
     if is_table and path.is_dir():
         raise StudyError(f'{path} is a folder: write folder:{path}, or name the table in it.')
     if is_table: raise StudyError(f'There is no table {path}. After csv: comes the path of a CSV or TSV file.')

@@ -373,9 +373,11 @@ class Found:
     said: list = field(default_factory=list) # what else was decided, in words; empty for registered data sets
     lost: list = field(default_factory=list) # dicts (path, label, split, error): links to files that are not there
 
+def _target(to): return f'.../{Path(to).name}' if Path(to).is_absolute() else to # records hold no absolute path
+
 def _lost(reading):
     "Links in the parts of `reading` that lead nowhere."
-    return [dict(path=f.at(n), label=p.label, split=p.split, error=f'a link to {to}, which is not there')
+    return [dict(path=f.at(n), label=p.label, split=p.split, error=f'a link to {_target(to)}, which is not there')
             for p in reading.parts for f in p.folder.walk() for n, to in f.broken]
 
 def _table(reading):

@@ -4,15 +4,18 @@
 
 # %% auto #0
 __all__ = ['drop_unreadable', 'group_folds', 'draw_groups', 'split_items', 'deal_folds', 'take_subset', 'StudyData',
-           'channel_stats', 'reading_of', 'part_of', 'say_reading', 'fingerprint_of', 'load_data']
+           'channel_stats', 'reading_of', 'part_of', 'states_before', 'say_reading', 'fingerprint_of', 'load_data',
+           'name_content']
 
 # %% ../../nbs/13_split.ipynb #97857f80
 import numpy as np, pandas as pd, warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from ..core import StudyError
-from ..runs import Run
+from ..runs import Run, is_content
+from .content import *
+from .growth import *
 from .images import *
 from .folders import *
 from .layouts import *
@@ -234,7 +237,17 @@ def reading_of(run) -> dict:
 def part_of(run) -> tuple:
     "The fields of `run` that determine its images and their split."
     read = tuple(reading_of(run).items()) + ((('image_range', run.image_range),) if run.image_range else ())
+    read += (('grown_from', run.grown_from),)*bool(run.grown_from)
     return run.dataset, run.subset, run.valid, run.split_seed, run.folds, run.fold, *read
+
+def states_before(run) -> list: # the oldest first
+    "The states that the images of `run` have grown from."
+    return run.grown_from.split(',') if run.grown_from and run.grown_from != 'fresh' else []
+
+def _before(run):
+    "The images of the state before that of `run`, split as a run on them would have been."
+    *earlier, last = states_before(run)
+    return _split(images_of(last), replace(run, subset=None, grown_from=','.join(earlier) or None))
 
 def _split(items, run):
     "`items` split as `run` specifies."
@@ -243,7 +256,8 @@ def _split(items, run):
                          f'{run.folds - 1}, or make a run a fold with fold_runs.')
     if run.valid == 0: # the data set's own validation images are trained on as well
         items = items.assign(split=items.split.replace('valid', 'train'))
-    if run.folds: items = deal_folds(items, run.folds, run.fold, run.split_seed)
+    if states_before(run): items = split_grown(items, _before(run), run)
+    elif run.folds: items = deal_folds(items, run.folds, run.fold, run.split_seed)
     return take_subset(split_items(items, run.split_seed, valid=run.valid), run.subset, run.split_seed)
 
 # %% ../../nbs/13_split.ipynb #ed74442b
@@ -308,12 +322,38 @@ def _checked(found, run):
     if len(lost): items, checks = (pd.concat(pair, ignore_index=True) for pair in ((items, lost), (checks, errors)))
     return drop_unreadable(items, checks, run.max_bad, found.root)
 
+# %% ../../nbs/13_split.ipynb #e0450b8d
+def _named(items, run):
+    "The name by content of the readable `items` of `run`."
+    prefix = run.dataset.partition(':')[0]
+    return content_name(prefix, sorted(items.label.unique()), fingerprint_of(items, run.dataset))
+
+def _of_state(items, run):
+    "The `items` that `run` names by their content, and what is said of the others."
+    if not is_content(run.dataset) or state_of(_named(items, run)) == state_of(run.dataset): return items, []
+    old = images_of(state_of(run.dataset))
+    kept = items[pd.MultiIndex.from_frame(items[['path', 'digest', 'label']]).isin(
+        pd.MultiIndex.from_frame(old[['path', 'digest', 'label']]))].reset_index(drop=True)
+    if len(kept) == len(old): return kept, [f'{len(items) - len(kept):,} that came later are left out']
+    found = changes(old, items) | dict(added=[])
+    raise StudyError(f'{get_dataset(run.dataset).title} no longer holds the images of {run.dataset}: '
+                     f"{say_changes(found)}. Put them back, or train on what is there now, by the folder's path.")
+
+def _growth_words(items, run) -> list:
+    "What has changed since the state before, in words."
+    if not (states := states_before(run)): return []
+    found = say_changes(changes(images_of(states[-1]), items)) or 'nothing has changed'
+    return [f'since @{states[-1]}: {found}; the others test or train as they did']
+
+# %% ../../nbs/13_split.ipynb #3948a818
 def load_data(
     run:Run, # its dataset, layout, columns, groups, subset, valid, split_seed, folds, fold, max_bad, image_range
 ) -> StudyData:
     "Find, check and split the images of `run`."
     spec, found = get_dataset(run.dataset), read_images(run.dataset, **reading_of(run))
     items, skipped = _checked(found, run)
+    items, more = _of_state(items, run)
+    found.said += more + _growth_words(items, run)
     split = _split(items, run)
     lost = sorted(set(found.items.label.unique()) - set(split.label[split.split == 'train'].unique()))
     if lost:
@@ -325,3 +365,15 @@ def load_data(
     classes, files = sorted(items.label.unique()), pd.Index(sorted(items.path.tolist()))
     return StudyData(spec, part_of(run), found.root, split, files, skipped, fingerprint_of(items, run.dataset), classes,
                      mean, std, image_range=image_range, said=said)
+
+# %% ../../nbs/13_split.ipynb #0194cde8
+def name_content(
+    run:Run, # its dataset is folder:PATH or csv:PATH
+) -> Run:
+    "`run` with its images named by their content, and the states that they have grown from."
+    found, place = read_images(run.dataset, **reading_of(run)), own_path(run.dataset)
+    items, _ = _checked(found, run)
+    args = name, place, reading, _ = _named(items, run), place, reading_of(run), items
+    remember(*args)
+    before = [s for s in states_before(run) if s != state_of(name)] if run.grown_from else [earlier_states(*args)]
+    return replace(run, dataset=name, grown_from=','.join(filter(None, before)) or None)

@@ -16,7 +16,8 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from ..core import StudyError, atomic_dir, did_you_mean, runs_root, writable
-from ..runs import Run, run_from_dict, run_id, run_to_dict
+from ..runs import Run, is_content, run_from_dict, run_id, run_to_dict
+from ..data.content import mark_trained, place_of, state_file
 from ..models.register import create_model
 from .metrics import *
 from ..models import zoo # registers every model, for `load_model`
@@ -121,6 +122,20 @@ def _load_predictions(path):
     "The predictions in the file `path`, full or brief."
     with np.load(path, allow_pickle=False) as f: return _filled(dict(f))
 
+# %% ../../nbs/31_record.ipynb #d7ac5fe2
+def _without_places(text, run):
+    "`text` without the paths of the images of `run` and of the home folder."
+    place = place_of(run.dataset) if is_content(run.dataset) else None
+    for path, short in ((place, place and place.name), (Path.home(), '~')):
+        if text and path and path != Path('/'): text = text.replace(str(path), short)
+    return text
+
+def _keep_state(run, folder):
+    "Copy the list of the images of `run` into `folder`, and remember that they were trained on."
+    if not is_content(run.dataset): return
+    if (file := state_file(run.dataset)).exists(): shutil.copyfile(file, folder/'images.csv')
+    mark_trained(run.dataset, run.grown_from)
+
 # %% ../../nbs/31_record.ipynb #c25e6f72
 def write_record(
     record:Record,     # its `path` is set
@@ -129,7 +144,8 @@ def write_record(
 ) -> Path: # the record's folder
     "Write `record` atomically; a failure never replaces a finished record of the same run."
     dest = Path(root or runs_root())/record.id
-    content = dict(schema=1, id=record.id, outcome=record.outcome, error=record.error, run=run_to_dict(record.run),
+    content = dict(schema=1, id=record.id, outcome=record.outcome, error=_without_places(record.error, record.run),
+                   run=run_to_dict(record.run),
                    created=datetime.now(timezone.utc).isoformat(timespec='seconds'), metrics=record.metrics,
                    **record.info)
     writable(dest.parent, 'IMGSTUDY_RUNS')
@@ -140,6 +156,7 @@ def write_record(
         if record.predictions: np.savez_compressed(tmp/'predictions.npz', **record.predictions)
         if weights is not None:
             save_file({k: v.contiguous().cpu() for k, v in weights.items()}, tmp/'weights.safetensors')
+        if record.outcome == 'finished': _keep_state(record.run, tmp)
     record.path = dest
     return dest
 

@@ -12,11 +12,12 @@ from functools import lru_cache
 from types import ModuleType
 from pathlib import Path
 from ..core import StudyError, did_you_mean
-from ..runs import Recipe, Run, checked, fields_of, make_run, run_id, run_parameters, seed_runs
+from ..runs import (Recipe, Run, checked, fields_of, is_content, make_run, run_id, run_parameters,
+                           seed_runs)
 from ..data.layouts import compile_rule, parse_layout
 from ..data.tables import table_dataset
-from ..data.datasets import get_dataset
-from ..data.split import part_of
+from ..data.datasets import get_dataset, is_own, own_path
+from ..data.split import name_content, part_of
 from ..data.augment import augment_levels
 from ..data.loaders import norm_name
 from ..models.register import models
@@ -29,7 +30,15 @@ def _absolute(text, prefix):
     if not text.startswith(prefix): return text
     return prefix + str(Path(text[len(prefix):].strip()).expanduser().resolve())
 
-def _own(dataset): return _absolute(_absolute(dataset, 'folder:'), 'csv:')
+def _own(dataset):
+    "The name of images of one's own with an absolute path, or as it is if that is by their content."
+    is_path = not is_content(dataset) or os.path.exists(dataset.partition(':')[2])
+    return _absolute(_absolute(dataset, 'folder:'), 'csv:') if is_path else dataset
+
+def _by_content(run):
+    "`run` with images of one's own named by their content, if they are there."
+    here = is_own(run.dataset) and not is_content(run.dataset) and own_path(run.dataset).exists()
+    return name_content(run) if here else run
 
 def _defaults(data, model) -> dict: # field of `Run` -> value
     "How images are prepared by default for this data set and model."
@@ -74,7 +83,7 @@ def create_run(
     run = checked(Run, **{**_defaults(data, model), **given, 'recipe': checked(Recipe, **recipe),
                           'dataset': _own(run.dataset), 'init': _absolute(run.init, 'file:')})
     _check_run(run)
-    return run
+    return _by_content(run)
 
 # %% ../../nbs/60_create.ipynb #941dcf17
 def _check_run(run):

@@ -13,7 +13,8 @@ from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 from ..core import StudyError, cache_root, data_root
-from ..runs import Run
+from ..runs import Run, is_content
+from ..data.content import say_lost
 from ..data.datasets import get_dataset, is_own, own_path
 from ..models.register import models
 from ..models.weights import find_weights, is_on_hub, weights_to_get
@@ -68,6 +69,7 @@ def _is_here(spec):
 def _own_missing(name):
     "What is missing of your own images, in words; '' if nothing is."
     path = own_path(name)
+    if is_content(name): return '' if path.exists() else say_lost(name)
     if name.startswith('csv:'): return '' if path.is_file() else f'there is no table {path}'
     return '' if path.is_dir() else f'there is no folder {path}'
 

@@ -9,7 +9,7 @@ __all__ = ['stopped_sweeps', 'backends', 'study_notebook', 'notebook_values', 'g
            'in_threads', 'with_loky']
 
 # %% ../../nbs/73_workers.ipynb #cf291f2a
-import errno, logging, math, os, queue, signal, threading, time, traceback, warnings
+import errno, json, logging, math, os, queue, signal, threading, time, traceback, warnings
 import dataclasses
 import numpy as np, psutil, torch
 from concurrent.futures import TimeoutError as FutureTimeout # before Python 3.11 not the built-in one
@@ -72,7 +72,15 @@ def run_notebook(run:Run, root):
     options = ['--log-level=ERROR', *_share_options()] # no warnings of the kernel itself
     values = notebook_values(run)
     papermill.execute_notebook(study_notebook(), part, values, progress_bar=False, extra_arguments=options)
+    _forget_folders(part)
     part.rename(Path(root)/run_id(run)/'run_study.ipynb')
+
+def _forget_folders(path):
+    "Leave only the names of the files that papermill wrote into the notebook `path`: records hold no absolute path."
+    notebook = json.loads(path.read_text(encoding='utf-8'))
+    told = notebook['metadata'].get('papermill', {})
+    told |= {k: Path(told[k]).name for k in ('input_path', 'output_path') if told.get(k)}
+    path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + '\n', encoding='utf-8')
 
 def _share_options() -> list: # arguments of a kernel
     "Let the kernel of a notebook take at most `gpu_share` of its GPU's memory."

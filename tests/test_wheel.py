@@ -1,0 +1,72 @@
+"The installed package, without a checkout: the notebooks and tables that commands need are in it."
+import os, shutil, subprocess, sys, zipfile
+from pathlib import Path
+import pytest
+
+top = Path(__file__).parent.parent
+needed = ['nbs/run_study.ipynb', 'nbs/transfer_study.ipynb', 'nbs/audit_data.ipynb', 'nbs/report.ipynb', 'published/references.csv',
+          'tables/models.json', 'tables/datasets.json', 'tables/studies.json', 'tables/augment.json']
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory):
+    "What a build takes of the checkout; a build in the checkout would leave folders there."
+    source = tmp_path_factory.mktemp('source')
+    for name in ('settings.ini', 'setup.py', 'pyproject.toml', 'README.md', 'LICENSE', 'MANIFEST.in'): shutil.copy(top/name, source)
+    for name in ('imgstudy', 'nbs'): shutil.copytree(top/name, source/name, ignore=shutil.ignore_patterns('__pycache__', '.*'))
+    (source/'report').mkdir()
+    for name in ('references.csv', 'index.html'): shutil.copy(top/'report'/name, source/'report')
+    return source
+
+
+@pytest.fixture(scope='module')
+def installed(source, tmp_path_factory):
+    "The wheel, unpacked, as pip would put it into site-packages."
+    out = tmp_path_factory.mktemp('wheel')
+    pip = [sys.executable, '-m', 'pip', 'wheel', str(source), '--no-deps', '--no-build-isolation', '-q', '-w', str(out)]
+    done = subprocess.run(pip, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    (wheel,) = out.glob('*.whl')
+    with zipfile.ZipFile(wheel) as z: z.extractall(out/'site')
+    return out/'site'
+
+
+def python(code, installed, cwd):
+    env = {k: v for k, v in os.environ.items() if not k.startswith('IMGSTUDY')} | dict(PYTHONPATH=str(installed), IMGSTUDY_CACHE=str(cwd/'cache'))
+    return subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=cwd, env=env)
+
+
+@pytest.mark.parametrize('name', needed)
+def test_the_wheel_has(name, installed):
+    here = dict(published='report').get(name.split('/')[0], name.split('/')[0])
+    original = top/here/name.split('/')[1] if name.split('/')[0] != 'tables' else top/'imgstudy'/name
+    assert (installed/'imgstudy'/name).read_bytes() == original.read_bytes(), 'the same file, not a copy that ages'
+
+
+def test_the_wheel_has_nothing_else(installed):
+    data = {p.relative_to(installed/'imgstudy').as_posix() for p in (installed/'imgstudy').rglob('*') if p.is_file() and p.suffix != '.py'}
+    assert data == set(needed)
+    assert {p.name for p in installed.iterdir() if p.suffix != '.dist-info'} == {'imgstudy'}
+
+
+@pytest.mark.parametrize('name, there', [(n, True) for n in ('nbs/report.ipynb', 'nbs/audit_data.ipynb', 'report/references.csv')] +
+                         [('nbs/01_runs.ipynb', False), ('tests/test_cuda.py', False)])
+def test_a_command_finds_its_files(name, there, installed, tmp_path):
+    done = python(f'from imgstudy.core import checkout_file; print(checkout_file({name!r}))', installed, tmp_path)
+    if there: assert done.stdout.strip() == str(installed/'imgstudy'/name.replace('report/', 'published/')), done.stderr
+    else: assert 'Clone the repository' in done.stderr
+
+
+def test_published_results(installed, tmp_path):
+    done = python('from imgstudy.references import references; print(len(references()))', installed, tmp_path)
+    assert done.returncode == 0 and int(done.stdout) > 150, done.stderr[-2000:]
+
+
+@pytest.mark.slow
+def test_audit_and_predict_without_a_checkout(installed, tmp_path):
+    main = lambda *words: python(f'import sys; sys.argv[1:] = {list(words)!r}; from imgstudy.cli import main; main()', installed, tmp_path)
+    for words in (['audit', 'digits', '--out', 'a.html'], ['train', 'digits', '--model', 'lenet5', '--epochs', '1', '--subset', '100'],
+                  ['compare', 'digits', '--models', 'lenet5', '--epochs', '1', '--subset', '100', '--seeds', '1']):
+        done = main(*words)
+        assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path/'a.html').stat().st_size > 50_000 and len([*(tmp_path/'runs').glob('*/record.json')]) >= 1
