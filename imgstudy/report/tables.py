@@ -44,7 +44,8 @@ def scale_of(
     return 'full' if runs[0] in study_runs(study, 'full', [first])[row] else 'small'
 
 # %% ../../nbs/81_tables.ipynb #10030f63
-_compared = ('accuracy', 'zero_one_loss', 'test_loss', 'train_loss', 'val_loss', 'ms_per_step', 'images_per_s', 'train_hours')
+_compared = ('accuracy', 'zero_one_loss', 'test_loss', 'train_loss', 'val_loss',
+             'ms_per_step', 'images_per_s', 'train_hours')
 _one_fold = r'fold (\d+) of'
 
 def _ours(ref, run): return 'validation' if ref.split == 'validation' and not run.folds else None
@@ -53,8 +54,8 @@ def _against(refs, records, full, stated) -> list: # of dicts
     "One line per published figure."
     compare = lambda ref: compare_reference(ref, records, full, _ours(ref, records[0].run), stated).iloc[0]
     lines = [compare(ref) for _, ref in refs.iterrows()]
-    return [dict(id=l.id, metric=l.metric, images=l.split, value=l.ours, value_low=l.low, value_high=l.high, over=l.over,
-                 published=l.published, where=l['where'], verdict=l.verdict, reasons=l.reasons,
+    return [dict(id=l.id, metric=l.metric, images=l.split, value=l.ours, value_low=l.low, value_high=l.high,
+                 over=l.over, published=l.published, where=l['where'], verdict=l.verdict, reasons=l.reasons,
                  note=l.note) for l in lines]
 
 def _alone(records) -> list: # of one dict
@@ -71,7 +72,8 @@ def _fold_means(refs):
     means = []
     for metric, of in folds.groupby('metric', sort=False):
         row = of.iloc[0].copy()
-        row[['id', 'value', 'n', 'setting']] = row.id[:-1], of.value.mean().round(6), len(of), 'mean of the printed folds'
+        row[['id', 'value']] = row.id[:-1], of.value.mean().round(6)
+        row[['n', 'setting']] = len(of), 'mean of the printed folds'
         means.append(row)
     return pd.concat([rest, pd.DataFrame(means)]) if means else rest
 
@@ -87,7 +89,8 @@ def _row_lines(study, row, runs, full) -> list: # of dicts
     refs = _fold_means(refs[refs.metric.isin(_compared)])
     line = dict(row=row.name, n=len(found), of=len(runs))
     absent = line | dict(verdict=Verdict.missing)
-    if not found: return [absent | dict(id=r.id, metric=r.metric, published=r.value) for r in refs.itertuples()] or [absent]
+    figures = [dict(id=r.id, metric=r.metric, published=r.value) for r in refs.itertuples()]
+    if not found: return [absent | figure for figure in figures] or [absent]
     lines = _against(refs, found, full, [*row_params(study, row, 'full')]) if len(refs) else _alone(found)
     note = lambda of: '; '.join(filter(None, [of.get('note', ''), _surprise(study, found, full)]))
     return [line | of | dict(note=note(of)) for of in lines]
@@ -96,7 +99,7 @@ def answer_table(
     study,              # a `Study` or its name
     scale:str='small',  # one of `scales`, or 'largest'
     seeds=None,         # runs per row; None: as the study says
-) -> pd.DataFrame: # id, n, of, metric, images, value, value_low, value_high, over, published, where, verdict, reasons, note
+) -> pd.DataFrame: # id, n, of, metric, images, value, its interval, over, published, where, verdict, reasons, note
     "One row per row of `study` and published figure: our value with its interval, and a `Verdict` ('' if unpublished)."
     study = get_study(study)
     runs, full = scale_runs(study, scale, seeds), study_runs(study, 'full', 1)

@@ -117,7 +117,8 @@ def _of_test_pass(value):
 
 # %% ../../nbs/53_published.ipynb #816c0231
 _histories = { # of a figure, its metric and split, or metric alone -> its value in a record
-    ('accuracy', 'train'): kept_value('train_accuracy'), 'train_loss': kept_value('train_loss'), 'val_loss': kept_value('valid_loss'),
+    ('accuracy', 'train'): kept_value('train_accuracy'),
+    'train_loss': kept_value('train_loss'), 'val_loss': kept_value('valid_loss'),
     'ms_per_step': _of_test_pass(lambda seconds, batches, images: 1000*seconds/batches),
     'images_per_s': _of_test_pass(lambda seconds, batches, images: images/seconds),
     'train_hours': lambda r: r.info['cost']['seconds']/3600}
