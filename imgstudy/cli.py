@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['commands', 'command', 'do', 'UsageError', 'whole', 'create_parser', 'hyphens', 'parse', 'studies_', 'models_',
            'datasets_', 'train', 'locate', 'predict', 'explain', 'compare', 'audit', 'features', 'run', 'status',
-           'verify', 'diagnose_', 'compare_runs', 'collect_', 'report_', 'gpu', 'help_text', 'answer', 'main']
+           'coverage', 'verify', 'diagnose_', 'compare_runs', 'collect_', 'report_', 'gpu', 'help_text', 'answer',
+           'main']
 
 # %% ../nbs/98_cli.ipynb #a3b88d62
 import argparse, inspect, os, re, sys
@@ -283,6 +284,20 @@ def status(
     check_sweep(seeds=seeds)
     do('commands.show_status', a)
 
+# %% ../nbs/98_cli.ipynb #16c26425
+@command
+def coverage(
+    items=False, # a line per published table, figure or result, with the reason
+    study='',    # name of a study; default: all
+    root='',     # folder of the records; default: IMGSTUDY_RUNS, else runs/, and the committed ones
+    json=False,  # print JSON
+):
+    "Count the published results that our records answer, by study."
+    a = locals()
+    if study: check_studies(study)
+    if root: check_records(root)
+    do('commands.show_coverage', a)
+
 # %% ../nbs/98_cli.ipynb #c095983c
 @command
 def verify(
@@ -350,7 +365,7 @@ def gpu(
 # %% ../nbs/98_cli.ipynb #b7b2389a
 _groups = {
     'Your own photographs': 'train predict explain compare audit features locate',
-    'Studies': 'studies models datasets run status',
+    'Studies': 'studies models datasets run status coverage',
     'Records': 'verify diagnose compare-runs collect report',
     'This machine': 'gpu'}
 

@@ -40,16 +40,9 @@ def pair_sentence(
 # %% ../../nbs/91_conclusions.ipynb #e77df9db
 def verdict_counts(
 ) -> pd.Series: # `Verdict` -> published figures
-    "Number of published figures with each verdict; a figure that several studies use counts once."
-    order = list(Verdict)
-    rows = [(s.source, r.Index, r.metric, r.images, round(r.published, 2), r.verdict) for s in studies.values()
-            for r in answer_table(s, 'largest').itertuples() if r.published == r.published]
-    t = pd.DataFrame(rows, columns=['source', 'row', 'metric', 'images', 'published', 'verdict'])
-    t = t.sort_values('verdict', key=lambda v: v.map(order.index), kind='stable')
-    t = t.drop_duplicates(['source', 'row', 'metric', 'images']) # given in a table and, rounded, in the text
-    t = t.drop_duplicates(['source', 'metric', 'published']) # a figure may be compared with several rows
-    counts = t.verdict.value_counts()
-    return counts.reindex(order, fill_value=0)
+    "Number of published figures with each verdict; a figure is counted once, by its id."
+    found = [*figure_verdicts()]
+    return pd.Series({v: found.count(v) for v in Verdict})
 
 def verdicts_sentence(
     counts, # as returned by `verdict_counts`
@@ -57,7 +50,9 @@ def verdicts_sentence(
     "Number of published figures with each verdict, in words."
     decided = counts[Verdict.within], counts[Verdict.above], counts[Verdict.below]
     none = '' if sum(decided) else ' So far, that is, no published figure is confirmed or refuted here.'
-    undecided = f'{n} undecided for want of an interval, ' if (n := counts[Verdict.undecided]) else ''
+    open = {Verdict.single: 'by one training, seeds not varied', Verdict.too_short: 'too short to tell',
+            Verdict.undecided: 'undecided for want of an interval'}
+    undecided = ''.join(f'{n} {words}, ' for v, words in open.items() if (n := counts.get(v, 0)))
     return (f'The {counts.sum()} published figures that a row of ours answers, each counted once: '
             f'{decided[0]} within our intervals, {decided[1]} exceeded, {decided[2]} not reached, '
             f'{counts[Verdict.not_comparable]} not comparable with what we trained '
@@ -67,9 +62,9 @@ def verdicts_sentence(
 _decided = {Verdict.within: 'within our interval', Verdict.above: 'exceeded', Verdict.below: 'not reached'}
 
 def _decided_line(study, r) -> str: # r: a row of `answer_table`
-    ends = _decided[r.verdict] + ' by a single training, other seeds untried'*bool(r.n == 1)
+    ends = _decided[r.verdict]
     interval = f'{r.value:.3f} [{r.value_low:.3f}, {r.value_high:.3f}] over {r.over}, n={r.n}'
-    return f'{study}, {r.row}: {r.metric} {r.published:g} published, {ends}: {interval}.'
+    return f'{study}, {r.row}: {r.metric} {r.published:g} published, {ends}: {interval}; {r.note}.'
 
 def decided_sentences(
 ) -> list: # of sentences: one per row that is comparable with its published figure, then a caveat

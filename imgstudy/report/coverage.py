@@ -20,7 +20,7 @@ from .exhibits import *
 # %% ../../nbs/58_coverage.ipynb #f7d3e22a
 def _in_history(column): return lambda r: column in r.history and r.history[column].notna().any()
 def _in_metrics(name): return lambda r: name in r.metrics
-def _timed(r): return 'test_batches' in r.info['cost']
+def _timed(r): return 'test_batches' in r.info.get('cost', {})
 
 _held = {k: _in_history(k) for k in ('train_loss', 'train_accuracy', 'valid_loss', 'valid_accuracy', 'lr')}
 _held |= {k: _in_metrics(k) for k in ('accuracy', 'zero_one_loss', 'log_loss')}
@@ -88,14 +88,19 @@ def _lacking_words(item, rows) -> str:
     return item.needs or 'not trained yet'
 
 # %% ../../nbs/58_coverage.ipynb #736d04d0
+def _unheld(item, rows) -> str:
+    "Which metrics of an item no record of `rows` holds; with several trainings wanted, how many."
+    lacks = [m for m in item.metric.split() if any(row_records(item.study, row, m)[0] == 'unheld' for row in rows)]
+    return ', '.join(f'{m} of {_least[m]} seeds' if m in _least else m for m in lacks or item.metric.split())
+
 def _of_trainings(item) -> tuple: # state, reason
     "The state of an item that trainings answer."
     found = {row: row_records(item.study, row, item.metric) for row in item_rows(item)}
     of = lambda *states: [row for row, (state, _) in found.items() if state in states]
     full, small, unheld, none = of('full'), of('smaller'), of('unheld'), of('none')
-    lacks = [f'no {item.metric} in the records of {len(unheld)} of {len(found)} rows']*bool(unheld)
-    lacks += [f'{len(none)} of {len(found)} rows: {_lacking_words(item, none)}' if len(none) < len(found)
-              else _lacking_words(item, none)]*bool(none)
+    part = lambda rows: f'{len(rows)} of {len(found)} rows: '*(len(rows) < len(found))
+    lacks = [f'{part(unheld)}trained, but the records hold no {_unheld(item, unheld)}']*bool(unheld)
+    lacks += [part(none) + _lacking_words(item, none)]*bool(none)
     if len(full) == len(found): return 'full', _trained_words([r for _, rs in found.values() for r in rs])
     if not full and not small: return 'cannot' if none and item.needs else 'none', '; '.join(lacks)
     smaller = [_smaller_words(item.study, row, found[row][1]) for row in small]

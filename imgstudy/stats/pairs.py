@@ -9,7 +9,7 @@ __all__ = ['shared_pairs', 'with_partners', 'pair_records', 'right_gains', 'pair
            'plot_comparisons']
 
 # %% ../../nbs/51_pairs.ipynb #13f115ee
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 import itertools
 import matplotlib.pyplot as plt, numpy as np, pandas as pd
@@ -18,7 +18,7 @@ from statsmodels.stats.contingency_tables import mcnemar
 from ..core import StudyError, did_you_mean
 from ..records.metrics import confusion, t_interval
 from ..records.record import finished, has_splits
-from .seeds import Repeats, is_probe, repeats_of
+from .seeds import Repeats, is_probe, repeats_of, too_short
 from ..models import zoo # registers every model, for `load_model`
 
 # %% ../../nbs/51_pairs.ipynb #c3554c3e
@@ -196,6 +196,8 @@ class Gain:
     images: tuple     # low, high over images
     both: tuple       # low, high over seeds, folds or splits and images (bootstrap)
     p_better: float   # fraction of the bootstrap draws in which the second is better
+    ratio: float = 0. # images left out / trained on, as in `Repeats`: Nadeau and Bengio's correction; 0 over seeds
+    short: tuple = ('', '') # why nothing can be concluded from the first, and from the second; as `too_short` says
 
     @property
     def basis(self) -> Basis:
@@ -219,11 +221,19 @@ class Gain:
         "Upper end of the interval over `over`."
         return (self.seeds if self.over == self.repeats else self.both)[1]
     @property
+    def told(self) -> bool:
+        "Whether something can be concluded: both learnt something and had settled."
+        return not any(self.short)
+    @property
     def sign(self) -> int:
         "1 if the second is better, -1 if it is worse, 0 if the difference is within noise."
         return interval_sign(self.low, self.high)
 
 # %% ../../nbs/51_pairs.ipynb #9b2f2713
+def _hull(a, b) -> tuple: # low, high
+    "The smallest interval with both in it; NaN counts for nothing."
+    return float(np.fmin(a[0], b[0])), float(np.fmax(a[1], b[1]))
+
 def paired_gain(
     base,  # records
     other, # records with the same seeds, folds and splits, of the same images
@@ -235,8 +245,10 @@ def paired_gain(
     gains, paths = grouped_gains(pairs)
     draws = bootstrap_gains(gains, n, ratio=repeats.ratio, paths=paths if repeats.over == 'splits' else None)
     p_better = float(np.mean(draws > 0) + np.mean(draws == 0)/2)
-    both = tuple(np.quantile(draws, [.025, .975]).tolist())
-    return Gain(a, b, difference, repeats.over, repeats.n, len(pairs), tuple(ends[:2]), tuple(ends[2:]), both, p_better)
+    both = _hull(np.quantile(draws, [.025, .975]), ends[:2])
+    short = tuple(too_short(rs) for rs in with_partners(base, other))
+    return Gain(a, b, difference, repeats.over, repeats.n, len(pairs), tuple(ends[:2]), tuple(ends[2:]), both, p_better,
+                repeats.ratio, short)
 
 def gains_frame(gains) -> pd.DataFrame:
     "One row per `Gain`: its numbers for tables and plots, the `Gain` itself in column `gain`."
@@ -269,7 +281,7 @@ def pair_test(pairs) -> tuple: # name of the test, p-value; NaN if the seeds hav
     values, ratio = gain_values(pairs)
     n, spread = len(values), np.std(values, ddof=1) if len(values) > 1 else 0.
     if n == 1: return 'McNemar', mcnemar_table(*([r] for r in pairs[0])).p[0]
-    name = 'Nadeau-Bengio' if ratio else 'paired t'
+    name = f'Nadeau-Bengio, ratio {ratio:.3g}' if ratio else 'paired t'
     t = abs(values.mean())/(spread*(1/n + ratio)**.5) if np.ptp(values) else np.nan
     return name, float(2*stats.t.sf(t, n - 1))
 
@@ -277,12 +289,14 @@ def pair_test(pairs) -> tuple: # name of the test, p-value; NaN if the seeds hav
 def compare_all(
     groups:dict, # name -> records, all with the same seeds, folds, splits and images; probes as in `pair_records`
     base:str=None, # the group that the others are compared with; None: all pairs
+    as_published:bool=False, # are these the published trainings, so that a failure to learn is a result?
 ) -> pd.DataFrame: # one row per comparison: columns of `compare_pairs`, first, second (names), test, p, p_holm, better
     "All comparisons, with Holm-adjusted p-values; `better` names the better group, None if not significant."
     if base is not None and base not in groups: raise StudyError(did_you_mean('group', base, groups))
     if len(groups) < 2: raise StudyError('There is nothing to compare: pass two groups of records or more.')
     names = list(itertools.combinations(groups, 2)) if base is None else [(base, k) for k in groups if k != base]
-    table = gains_frame([paired_gain(groups[a], groups[b]) for a, b in names])
+    gains = [paired_gain(groups[a], groups[b]) for a, b in names]
+    table = gains_frame([replace(g, short=('', '')) for g in gains] if as_published else gains)
     table['first'], table['second'] = zip(*names)
     table['test'], table['p'] = zip(*(pair_test(pair_records(groups[a], groups[b])) for a, b in names))
     table['p_holm'] = holm(table.p)
@@ -291,9 +305,10 @@ def compare_all(
 def with_winner(
     table:pd.DataFrame, # with columns first, second, difference and p_holm
 ) -> pd.DataFrame: # the same, with column better
-    "Name the better of the two if the adjusted p-value is below 0.05."
+    "Name the better of the two if the adjusted p-value is below 0.05 and neither was too short to tell."
     rows = table[['first', 'second', 'difference', 'p_holm']].itertuples(index=False)
-    better = [(b if d > 0 else a) if p < .05 else None for a, b, d, p in rows]
+    told = [g.told for g in table.gain] if 'gain' in table else [True]*len(table)
+    better = [(b if d > 0 else a) if p < .05 and t else None for (a, b, d, p), t in zip(rows, told)]
     return table.assign(better=pd.Series(better, index=table.index, dtype=object))
 
 # %% ../../nbs/51_pairs.ipynb #410f5c6d

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['synth_record', 'synth_folds', 'synth_probes', 'is_probe', 'trained_on', 'Repeats', 'repeats_of', 'records_table',
-           'seeds_table', 'with_intervals', 'valid_accuracy', 'validation_interval', 'tested_interval', 'epoch_seconds',
-           'training_seconds']
+           'seeds_table', 'with_intervals', 'valid_accuracy', 'validation_interval', 'tested_interval', 'has_learnt',
+           'late_gain', 'too_short', 'epoch_seconds', 'training_seconds']
 
 # %% ../../nbs/50_seeds.ipynb #f359795e
 from dataclasses import dataclass
@@ -211,6 +211,28 @@ def tested_interval(
     if repeats_of(records).n > 2 and row.iloc[1] == row.iloc[1]: # with two, the t-interval is too wide to be useful
         return (row.iloc[0], *row.iloc[1:3], row.index[1].removesuffix('_low'))
     return (row.iloc[0], *row.iloc[3:5], 'images')
+
+# %% ../../nbs/50_seeds.ipynb #5ce978c8
+def has_learnt(records) -> bool:
+    "Whether the Wilson interval of the mean accuracy lies above the accuracy of predicting the majority class."
+    counts = np.bincount(records[0].predictions['target'])
+    right = np.mean([r.metrics['accuracy'] for r in records])*counts.sum()
+    return bool(wilson_interval(round(right), counts.sum())[0] > counts.max()/counts.sum())
+
+def late_gain(record) -> float:
+    "Validation accuracy that the last quarter of the epochs brought, in [0, 1]; nan without validation images."
+    best = record.history.valid_accuracy.cummax().to_numpy()
+    return float(best[-1] - best[max(0, int(.75*len(best)) - 1)])
+
+_fast = .02 # validation accuracy of the last quarter
+
+def too_short(
+    records, # finished ones that differ in seed, fold or split only
+) -> str: # '' if there is nothing against it
+    "Why nothing can be concluded from `records`: they are not better than chance, or were still learning fast."
+    if not has_learnt(records): return 'not better than chance'
+    rising = records[0].run.recipe.schedule == 'flat' and np.mean([late_gain(r) for r in records]) >= _fast
+    return 'still learning fast when it stopped' if rising else ''
 
 # %% ../../nbs/50_seeds.ipynb #3fe94ffe
 def epoch_seconds(record) -> float:

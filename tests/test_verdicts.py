@@ -1,0 +1,123 @@
+"Verdicts that say no more than the trainings behind them."
+import dataclasses
+import numpy as np, pandas as pd, pytest
+from imgstudy.records.find import committed_records, records_in
+from imgstudy.references import references
+from imgstudy.report.tables import _one_verdict, answer_table, figure_verdicts, folds_table
+from imgstudy.report.wording import gain_sentence, gain_words, reason_words, short_words, winner_words
+from imgstudy.runs import make_run
+from imgstudy.stats.overlap import draw_folds, fold_coverage, overlap
+from imgstudy.stats.pairs import compare_all, paired_gain
+from imgstudy.stats.published import Reason, Verdict, compare_reference, taken_as
+from imgstudy.stats.seeds import late_gain, synth_folds, synth_record, too_short
+from imgstudy.study.studies import row_references, studies
+
+ref = references(id='4.02').iloc[0]
+
+
+def ours(frac, n=3, **params):
+    run = lambda s: make_run(dataset='cifar100', model='perceptron2', seed=s, **params)
+    return [dataclasses.replace(synth_record(s, frac), run=run(s)) for s in range(n)]
+
+
+def verdict(published, records): return compare_reference(ref.replace(ref.value, published), records, records[0].run).verdict[0]
+
+
+@pytest.mark.parametrize('published', [.55, .62, .7, .8])
+def test_one_training_is_never_above_or_below(published):
+    assert verdict(published, ours(.7, 1)) == Verdict.single == 'one training, seeds not varied'
+    assert verdict(published, ours(.7, 2)) == Verdict.undecided
+
+
+@pytest.mark.parametrize('published, expected', [(.60, 'above'), (.70, 'within'), (.80, 'below')])
+def test_three_trainings_are(published, expected): assert verdict(published, ours(.7)) == expected
+
+
+@pytest.mark.parametrize('published, expected', [(.70, 'too short to tell'), (.60, 'too short to tell'), (.501, 'within')])
+def test_nothing_from_networks_at_chance_unless_that_was_published(published, expected): assert verdict(published, ours(.5)) == expected
+
+
+@pytest.mark.parametrize('curve, schedule, why', [
+    ((.1, .2, .3, .4), 'flat', 'still learning fast when it stopped'), ((.1, .2, .3, .4), 'cosine', ''), ((.3, .4, .4, .41), 'flat', ''),
+    ((.2, .5, .4, .3), 'flat', ''), ((.3,)*6 + (.33, .36), 'flat', 'still learning fast when it stopped')])
+def test_still_learning(curve, schedule, why):
+    records = ours(.7, schedule=schedule)
+    for r in records: r.history = pd.DataFrame(dict(epoch=range(1, len(curve) + 1), valid_accuracy=curve))
+    assert too_short(records) == why
+    assert verdict(.6, records) == ('too short to tell' if why else 'above')
+
+
+def test_without_validation_images_nothing_is_known_of_the_last_quarter():
+    r = synth_record(0, .7, schedule='flat')
+    r.history['valid_accuracy'] = np.nan
+    assert np.isnan(late_gain(r)) and too_short([r]) == ''
+
+
+@pytest.mark.parametrize('value, words', [(.83, '0.83 is taken as 0.825 to 0.835'), (.1493, '0.1493 is taken as 0.14925 to 0.14935'),
+                                          (.4, '0.4 is taken as 0.395 to 0.405'), (.9187, '0.9187 is taken as 0.91865 to 0.91875')])
+def test_how_wide_a_published_figure_is_taken_to_be(value, words):
+    assert words in taken_as(ref.replace(ref.value, value))
+    assert words in compare_reference(ref.replace(ref.value, value), ours(.7), ours(.7)[0].run).note[0]
+
+
+@pytest.mark.parametrize('valid, words', [(None, 'ours on validation images'), (0, 'ours not at all: its last epoch')])
+def test_chosen_on_test_images_is_said_of_both_sides(valid, words):
+    chosen = references(id='4.18').iloc[0]
+    found = compare_reference(chosen, ours(.7, **({} if valid is None else dict(valid=valid))), ours(.7)[0].run).iloc[0]
+    reason = next(r for r in found.reasons if r.field == 'selected_on')
+    assert found.verdict == Verdict.not_comparable and words in reason_words(reason)
+
+
+def test_figures_are_counted_by_id():
+    with records_in(committed_records()):
+        found = figure_verdicts()
+        ids = {id for s in studies.values() for id in answer_table(s, 'largest').id} - {''}
+    assert {*found.index} == ids and found.index.is_unique
+    assert {'5.01', '5.02', '5.03', '1.23', '1.29', '1.31'} <= ids # 0.83 twice; 0.9832, 0.9932 and 0.9996
+
+
+@pytest.mark.parametrize('several, one', [
+    (['missing', 'not comparable'], 'not comparable'), (['within', 'below', 'below'], 'below'), (['not comparable', 'above'], 'above'),
+    (['too short to tell', 'one training, seeds not varied'], 'one training, seeds not varied')])
+def test_a_figure_that_several_rows_answer(several, one): assert _one_verdict([Verdict(v) for v in several]) == one
+
+
+named = {'3.21': 'cifar10_cnn_augmentation', '3.22': 'cifar10_vit', '1.05': 'cats_dogs_optimizers', '1.09': 'cats_dogs_optimizers', '1.13': 'cats_dogs_optimizers',
+         '2.15': 'dog_breeds', '4.03': 'cifar100_baseline', '4.06': 'cifar100_baseline', '4.15': 'cifar100_schedules', '3.20a': 'cifar10_mlp'}
+@pytest.mark.parametrize('id', named)
+def test_figures_that_had_no_row(id):
+    with records_in(committed_records()): assert id in {*answer_table(named[id], 'largest').id}
+
+
+def test_losses_of_folds_beside_those_published():
+    with records_in(committed_records()): table = folds_table('cats_dogs_optimizers', metric='train_loss')
+    assert table['Adam, published'].tolist() == pytest.approx([.5076, .5354, .4723, .3835, .4804, .47584])
+
+
+def test_gains_over_networks_that_learnt_nothing_are_told_of_none():
+    a, b = [synth_record(s, .5) for s in range(3)], [synth_record(s, .8) for s in range(3)]
+    gain = paired_gain(a, b)
+    assert not gain.told and gain_words(gain) == short_words(gain) == 'too short to tell: the first not better than chance'
+    row = next(compare_all(dict(a=a, b=b)).itertuples())
+    assert row.better is None and winner_words(row) == gain_words(gain)
+    assert compare_all(dict(a=a, b=b), as_published=True).better.iloc[0] == 'b'
+
+
+@pytest.mark.parametrize('fracs', [([.7, .7, .7], [.71, .72, .76]), ([.6, .61, .62, .63], [.62, .62, .64, .66]), ([.7]*5, [.7, .71, .69, .72, .73])])
+def test_more_sources_of_noise_never_narrow(fracs):
+    for make in (synth_folds, lambda fs: [synth_record(s, f) for s, f in enumerate(fs)]):
+        gain = paired_gain(*map(make, fracs))
+        assert gain.both[0] <= gain.seeds[0] and gain.both[1] >= gain.seeds[1]
+
+
+def test_the_ratio_in_use_is_printed():
+    gain = paired_gain(synth_folds([.7, .71, .69]), synth_folds([.71, .72, .76]))
+    assert gain.ratio == .5 and 'Nadeau-Bengio ratio 0.5' in gain_sentence(gain)
+    assert compare_all(dict(a=synth_folds([.7, .71, .69]), b=synth_folds([.71, .72, .76]))).test.iloc[0] == 'Nadeau-Bengio, ratio 0.5'
+
+
+@pytest.mark.parametrize('subset', [1000, 250, 100])
+def test_folds_on_subsets_are_covered(subset):
+    found = fold_coverage(2500, 5, subset, times=150, learnt=.03)
+    assert found.corrected > .94 and found.ratio == 500/subset
+    assert overlap(draw_folds(2500, 5, subset)[0]) == pytest.approx(.75*subset/2000, abs=.06)
