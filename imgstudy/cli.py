@@ -135,6 +135,7 @@ def train(
     mixup=0.,        # alpha of mixed images; 0: none
     cutmix=0.,       # alpha of pasted boxes; 0: none
     tta=0,           # augmented views averaged into each test prediction; 0: none
+    class_weights='', # balanced: each class has the same weight in training, however many images it has
     layout='',       # what the levels of a folder are, where it asks: class, split/class, class/group, name:REGEX
     image_col='',    # column of a table (csv:PATH) that names the images; default: found
     label_col='',    # column of the classes; default: found

@@ -76,7 +76,7 @@ def check_model(
         raise StudyError(f'There is no weights file {init[5:]}: check the path, after file:')
 
 # %% ../nbs/76_quick.ipynb #bf410e22
-_of_a_run = ('dataset model init epochs size lr bs tune augment subset folds mixup cutmix tta '
+_of_a_run = ('dataset model init epochs size lr bs tune augment subset folds mixup cutmix tta class_weights '
              'layout image_col label_col split_col groups').split()
 
 def run_options(

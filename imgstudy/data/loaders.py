@@ -57,8 +57,8 @@ class OpenAny(OpenImage):
     def _drawn(self, a):
         try: return Image.fromarray(a)
         except (TypeError, ValueError): raise StudyError(
-            f'An array is no image if it holds {a.dtype} of shape {list(a.shape)}: bring channels to the end, and scale '
-            'values in [0, 1] to uint8.') from None
+            f'An array is no image if it holds {a.dtype} of shape {list(a.shape)}: bring channels to the end, and '
+            'scale values in [0, 1] to uint8.') from None
 
 # %% ../../nbs/16_loaders.ipynb #c377357e
 _images = str, Path, Image.Image, np.ndarray, torch.Tensor, bytes

@@ -147,7 +147,8 @@ def _pictures(x) -> np.ndarray: # [n, h, w, c] in [0, 1]
 # %% ../../nbs/83_explain.ipynb #0e24cc2d
 def _photos(batch):
     "`batch` as a list, if it is a photograph, a folder of some or a list; else None."
-    if isinstance(batch, (str, os.PathLike)) and os.path.isdir(batch): return [f'{batch}/{f}' for f in list_folder(batch)]
+    is_path = isinstance(batch, (str, os.PathLike))
+    if is_path and os.path.isdir(batch): return [f'{batch}/{f}' for f in list_folder(batch)]
     several = batch if isinstance(batch, (list, tuple)) else [batch]
     is_photo = lambda x: isinstance(x, (str, os.PathLike, Image.Image, np.ndarray))
     return list(several) if len(several) and all(map(is_photo, several)) else None
