@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['commands', 'command', 'do', 'UsageError', 'whole', 'create_parser', 'hyphens', 'parse', 'studies_', 'models_',
            'datasets_', 'train', 'predict', 'explain', 'compare', 'audit', 'features', 'run', 'status', 'verify',
-           'diagnose_', 'compare_runs', 'collect_', 'report_', 'gpu', 'help_text', 'answer', 'main']
+           'diagnose_', 'compare_runs', 'collect_', 'report_', 'gpu', 'clean', 'help_text', 'answer', 'main']
 
 # %% ../nbs/98_cli.ipynb #a3b88d62
 import argparse, inspect, os, re, sys
@@ -337,12 +337,22 @@ def gpu(
     check_sweep(time_limit=time_limit)
     do('commands.measure_card', a)
 
+# %% ../nbs/98_cli.ipynb #d1ffd4fc
+@command
+def clean(
+    what='',    # old, datasets, pixels, features, checks, hashes, downloads, tables, separated by commas; default: what can be made again
+    yes=False,  # free it; without, only show what there is
+    json=False, # print JSON
+):
+    "Show what the cache holds, and free room on the disk."
+    do('caches.clean_caches', locals())
+
 # %% ../nbs/98_cli.ipynb #b7b2389a
 _groups = {
     'Your own photographs': 'train predict explain compare audit features',
     'Studies': 'studies models datasets run status',
     'Records': 'verify diagnose compare-runs collect report',
-    'This machine': 'gpu'}
+    'This machine': 'clean gpu'}
 
 def help_text() -> str:
     "What `imgstudy --help` prints."
