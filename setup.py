@@ -9,6 +9,7 @@ ini.read(here/'settings.ini', encoding='utf-8')
 cfg = ini['DEFAULT']
 names = 'weights', 'heic', 'onnx', 'dask', 'tensorboard', 'browser', 'energy'
 extras = {name: cfg[f'{name}_requirements'].split() for name in names}
+trackers = {name: cfg[f'{name}_requirements'].split() for name in ('wandb', 'trackio', 'mlflow')} # large: not for development
 bench = {'bench': cfg['bench_requirements'].split()} # the programs that the benchmark compares with
 
 setup(
@@ -18,6 +19,6 @@ setup(
     packages=find_packages(include=['imgstudy*']), package_data={'imgstudy': ['tables/*.json']},
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
-    extras_require={**extras, **bench, 'dev': sum(extras.values(), cfg['dev_requirements'].split())},
+    extras_require={**extras, **trackers, **bench, 'dev': sum(extras.values(), cfg['dev_requirements'].split())},
     entry_points={'console_scripts': cfg['console_scripts'].split()},
 )

@@ -41,6 +41,7 @@ from .submission import *
 from .apply import *
 from .training.learner import *
 from .training.schedule import *
+from .training.trackers import *
 from .training.energy import *
 from .training.checkpoint import *
 from .training.fit import *

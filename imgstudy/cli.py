@@ -141,6 +141,7 @@ def train(
     label_col='',    # column of the classes; default: found
     split_col='',    # column that says train, valid or test; default: found
     groups='',       # column, or name:REGEX: images of a group stay on one side of every split
+    track='',        # also send the history to tensorboard, wandb, trackio or mlflow; several separated by commas
     time_limit='',   # stop cleanly before this time is up: 9m, 1h30m, 90s
     dry_run=False,   # only say what would be trained, and about how long it takes
     yes=False,       # train even if it takes more than a day

@@ -19,6 +19,7 @@ from .data.split import load_data, part_of
 from .models.register import count_params
 from .models.zoo import create_light
 from .records.record import is_finished, read_record, read_records
+from .training.trackers import tracking
 from .training.train import check_data, say_uneven, train_once
 from .stats.seeds import records_table, tested_interval
 from .study.create import create_run
@@ -123,5 +124,5 @@ def train_model(a): # the options of `imgstudy train`
     seconds = say_plan(runs, data, root)
     if a.dry_run: return
     confirm_long(seconds, a.yes)
-    with within(a.time_limit): records = train_in_turn(runs, data, root)
+    with within(a.time_limit), tracking(a.track or None): records = train_in_turn(runs, data, root)
     say_result(records, root)

@@ -24,6 +24,7 @@ from .learner import *
 from .checkpoint import *
 from .fit import *
 from .probe import *
+from .trackers import *
 
 # %% ../../nbs/48_train.ipynb #605921d4
 def _one_view(learn, dl): return learn.get_preds(dl=dl, act=lambda x: x.float().log_softmax(1))
@@ -115,7 +116,7 @@ def _watchers(run, data, root, learn, start):
                    device=torch.device(learn.dls.device).type, **learn.layout)
     keep = Checkpoint(file, setting, load_checkpoint(file, setting), _label(data, run), learn.dls.device)
     keep.start = start # loading the images counts
-    return [keep, Deadline(deadline(), test_share([run], [data])), *event_cbs(run_id(run))]
+    return [keep, Deadline(deadline(), test_share([run], [data])), *event_cbs(run_id(run)), *tracker_cbs([run])]
 
 def test_share(runs, datas) -> float:
     "Test images times views, per validation image of `runs`; per training image if there is no validation."
@@ -216,10 +217,12 @@ def train(
     run:Run,             # complete, as returned by `create_run`
     data:StudyData=None, # the images of `run`, if already loaded
     root=None,           # where records go; None: `runs_root()`
+    track=None,          # trackers, as in `IMGSTUDY_TRACK`: 'wandb', 'mlflow'; None: as that is
 ) -> Record:
     "Train `run` or continue its training, test once and write the record; a failure is recorded and raised."
     root = writable(root or runs_root(), 'IMGSTUDY_RUNS') # checked before the training, not after it
-    try: record, weights = _train(run, data, root)
+    try:
+        with tracking(track): record, weights = _train(run, data, root)
     except (Paused, DiskFull): raise
     except Exception as e:
         if isinstance(e, Diverged): drop_checkpoint(checkpoint_file(run, root))
