@@ -98,7 +98,8 @@ def cache_table(entries) -> list: # of dicts
     def row(kind):
         mine = [e for e in entries if e.kind == kind]
         last = say_duration(time.time() - max(e.used for e in mine)) + ' ago' if mine else ''
-        return dict(what=kind, holds=kinds[kind], entries=len(mine), size=say_bytes(sum(e.bytes for e in mine)), used=last)
+        size = say_bytes(sum(e.bytes for e in mine))
+        return dict(what=kind, holds=kinds[kind], entries=len(mine), size=size, used=last)
     return [row(k) for k in kinds if any(e.kind == k for e in entries)]
 
 def clean_caches(a): # the options of `imgstudy clean`: what, yes, json
@@ -117,7 +118,8 @@ def _how_to_free(entries, chosen, wanted):
     "What `--yes` would do, in words."
     if not entries: return f'The cache {cache_root()} is empty.'
     what = '' if set(wanted) == set(chosen_kinds('')) else f" --what {','.join(wanted)}"
-    stays = ' Downloads and tables stay unless they are named.'*(not what and any(e.kind in by_name_only for e in entries))
+    kept = not what and any(e.kind in by_name_only for e in entries)
+    stays = ' Downloads and tables stay unless they are named.'*kept
     busy = sum(e.bytes for e in entries if e.kind in wanted) - sum(e.bytes for e in chosen)
     stays = f' {say_bytes(busy)} were used within the last hour and stay.'*bool(busy) + stays
     return f'imgstudy clean{what} --yes frees {say_bytes(sum(e.bytes for e in chosen))} in {cache_root()}.{stays}'

@@ -9,8 +9,8 @@ __all__ = ['import_stack', 'StudyError', 'did_you_mean', 'Registry', 'fastai_fol
            'git_commit', 'cpu_name', 'device_name', 'version', 'environment', 'parse_duration', 'say_duration']
 
 # %% ../nbs/00_core.ipynb #cc218faa
-import ctypes, difflib, errno, gc, glob, hashlib, os, platform, psutil, re, shutil, subprocess, sys, tempfile, time, uuid
-import warnings
+import ctypes, difflib, errno, gc, glob, hashlib, os, platform, psutil, re, shutil, subprocess, sys, tempfile, time
+import uuid, warnings
 from contextlib import contextmanager, nullcontext
 from importlib import import_module, metadata
 from importlib.util import find_spec

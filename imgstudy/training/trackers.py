@@ -110,7 +110,7 @@ class Tracker(Callback):
         try: do()
         except Exception as e: # of other packages, of many kinds
             self.over = True
-            print(f'{self.kind} is off: {type(e).__name__}: {str(e).splitlines()[0][:120] if str(e) else ""}', flush=True)
+            print(f'{self.kind} is off: {type(e).__name__}: {str(e)[:120]}'.splitlines()[0], flush=True)
 
 _missing = "{0} is named in IMGSTUDY_TRACK and not installed (pip install 'imgstudy[{0}]'): nothing is sent."
 
