@@ -29,7 +29,7 @@ kinds = dict(
     datasets='unpacked and converted data sets',
     pixels='images as pixels',
     features='features of frozen networks',
-    checks='checks of image files',
+    checks='checks of image files, and keys of archives',
     hashes='hashes of images, for near-duplicates',
     downloads='downloaded archives',
     tables='labels given as a DataFrame')
@@ -63,8 +63,8 @@ def _places(home):
     "Kind and path of each entry in the cache `home`."
     yield from _copies(home/'datasets')
     for p in (home/'pixels').glob('[!.]*'): yield ('features' if (p/'features.npy').exists() else 'pixels'), p
-    for kind in ('checks', 'hashes', 'downloads', 'tables'):
-        for p in (home/kind).glob('[!.]*'): yield kind, p
+    for kind in ('checks', 'keys', 'hashes', 'downloads', 'tables'):
+        for p in (home/kind).glob('[!.]*'): yield 'checks' if kind == 'keys' else kind, p
     for p in home.glob('*/.*'):
         if _is_left_over(p): yield 'old', p
 

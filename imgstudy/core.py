@@ -183,14 +183,12 @@ def _digest(path):
         while part := f.read(2**20): found.update(part)
     return found.hexdigest()
 
-def content_key(
-    *files,
-    folder, # where keys are kept, as hidden files
-) -> str: # 10 hex digits
+def content_key(*files) -> str: # 10 hex digits
     "A key of the contents of `files`, in their order."
     short = lambda words: hashlib.sha256(' '.join(words).encode()).hexdigest()[:10]
     stats = [(str(Path(f).resolve()), Path(f).stat()) for f in files]
-    known = Path(folder)/f".key-{short([f'{p} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}' for p, s in stats])}"
+    known = writable(cache_root()/'keys', 'IMGSTUDY_CACHE')/short(
+        f'{p} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}' for p, s in stats)
     if known.exists() and len(key := known.read_text()) == 10: return key
     key = short(map(_digest, files))
     with atomic_file(known) as part: part.write_text(key)

@@ -159,7 +159,7 @@ def unpack(
     "Unpack `archive` into the cache, once and atomically."
     archive, home = Path(archive), writable(cache_root()/'datasets', 'IMGSTUDY_CACHE')
     dest = home/f'{name}-{_old_key(archive)}'
-    if not dest.exists(): dest = home/f'{name}-{content_key(archive, folder=home)}'
+    if not dest.exists(): dest = home/f'{name}-{content_key(archive)}'
     if not dest.exists():
         print(f'Unpacking {archive.name}; this is done once.', flush=True)
         with atomic_dir(dest, replace=False) as tmp: _unpack_into(archive, tmp)

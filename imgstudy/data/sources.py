@@ -51,7 +51,7 @@ class Arrays:
         home = writable(cache_root()/'datasets', 'IMGSTUDY_CACHE')
         dest = home/f'{folder.name}-png-{self._old_key(folder)}'
         if not dest.exists(): # with the name of older versions
-            dest = home/f'{folder.name}-png-{content_key(*(folder/f for f in self.files), folder=home)}'
+            dest = home/f'{folder.name}-png-{content_key(*(folder/f for f in self.files))}'
         if not dest.exists(): self._convert(folder, dest)
         with suppress(OSError): os.utime(dest) # marks it as used
         return dest, list_images(dest)
