@@ -12,6 +12,7 @@ extras = {name: cfg[f'{name}_requirements'].split() for name in names}
 # what notebooks and tables the program needs, without copies in the checkout
 data = {'imgstudy': ['tables/*.json'], 'imgstudy.published': ['references.csv'],
         'imgstudy.nbs': [f'{n}.ipynb' for n in ('run_study', 'transfer_study', 'audit_data', 'report')]}
+trackers = {name: cfg[f'{name}_requirements'].split() for name in ('wandb', 'trackio', 'mlflow')} # large: not for development
 bench = {'bench': cfg['bench_requirements'].split()} # the programs that the benchmark compares with
 
 setup(
@@ -22,6 +23,6 @@ setup(
     package_dir={'imgstudy.nbs': 'nbs', 'imgstudy.published': 'report'}, package_data=data,
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
-    extras_require={**extras, **bench, 'dev': sum(extras.values(), cfg['dev_requirements'].split())},
+    extras_require={**extras, **trackers, **bench, 'dev': sum(extras.values(), cfg['dev_requirements'].split())},
     entry_points={'console_scripts': cfg['console_scripts'].split()},
 )

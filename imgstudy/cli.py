@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['commands', 'command', 'do', 'UsageError', 'whole', 'create_parser', 'hyphens', 'parse', 'studies_', 'models_',
            'datasets_', 'train', 'locate', 'predict', 'explain', 'compare', 'audit', 'features', 'run', 'status',
-           'coverage', 'verify', 'diagnose_', 'compare_runs', 'collect_', 'report_', 'gpu', 'help_text', 'answer',
-           'main']
+           'coverage', 'verify', 'diagnose_', 'compare_runs', 'collect_', 'report_', 'gpu', 'clean', 'help_text',
+           'answer', 'main']
 
 # %% ../nbs/98_cli.ipynb #a3b88d62
 import argparse, inspect, os, re, sys
@@ -16,8 +16,8 @@ from fastcore.docments import docments
 from . import __version__
 from .core import Registry, StudyError, did_you_mean
 from .light_tables import dataset_place, light_table
-from .quick import (check_choice, check_dataset, check_files, check_out, check_records, check_run,
-                            check_studies, check_sweep, record_folder, run_options)
+from .quick import (check_choice, check_dataset, check_files, check_out, check_reading, check_records, check_run,
+                            check_studies, check_sweep, reading_options, record_folder, run_options)
 from .show import show_table
 
 # %% ../nbs/98_cli.ipynb #f7392f40
@@ -137,11 +137,15 @@ def train(
     mixup=0.,        # alpha of mixed images; 0: none
     cutmix=0.,       # alpha of pasted boxes; 0: none
     tta=0,           # augmented views averaged into each test prediction; 0: none
+    class_weights='', # balanced: each class has the same weight in training, however many images it has
     layout='',       # what the levels of a folder are, where it asks: class, split/class, class/group, name:REGEX
     image_col='',    # column of a table (csv:PATH) that names the images; default: found
     label_col='',    # column of the classes; default: found
     split_col='',    # column that says train, valid or test; default: found
     groups='',       # column, or name:REGEX: images of a group stay on one side of every split
+    image_range='',  # black and white of images with more than 8 bits, such as 0,4095; default: found
+    max_bad='',      # damaged images allowed, a number or a fraction; default: 1 %
+    track='',        # also send the history to tensorboard, wandb, trackio or mlflow; several separated by commas
     time_limit='',   # stop cleanly before this time is up: 9m, 1h30m, 90s
     dry_run=False,   # only say what would be trained, and about how long it takes
     yes=False,       # train even if it takes more than a day
@@ -195,7 +199,7 @@ def explain(
 # %% ../nbs/98_cli.ipynb #86f3c80c
 @command
 def compare(
-    dataset:str,        # folder:PATH, or a registered name
+    dataset:str,        # folder:PATH, csv:PATH, or a registered name
     models='lenet_modern,convnext,efficientnet_lite0', # names separated by commas; also timm:NAME
     epochs=0,           # epochs of training; 0: as in the model's own recipe
     seeds=3,            # trainings per row
@@ -203,6 +207,13 @@ def compare(
     subset=0.,          # number or fraction of the training images; 0: all
     folds=0,            # folds of a cross-validation; 0: none
     lr=0.,              # peak learning rate, of all models; 0: as in each model's own recipe
+    layout='',          # what the levels of a folder are, where it asks: class, split/class, class/group, name:REGEX
+    image_col='',       # column of a table (csv:PATH) that names the images; default: found
+    label_col='',       # column of the classes; default: found
+    split_col='',       # column that says train, valid or test; default: found
+    groups='',          # column, or name:REGEX: images of a group stay on one side of every split
+    image_range='',     # black and white of images with more than 8 bits, such as 0,4095; default: found
+    max_bad='',         # damaged images allowed, a number or a fraction; default: 1 %
     jobs=1,             # number of parallel trainings
     time_limit='',      # stop cleanly before this time is up: 9m, 1h30m, 90s
     backend='loky',     # loky for this machine, dask for several
@@ -223,26 +234,39 @@ def compare(
 # %% ../nbs/98_cli.ipynb #f11c8dad
 @command
 def audit(
-    dataset:str, # a registered name, or folder:PATH
+    dataset:str, # a registered name, folder:PATH or csv:PATH
+    layout='',   # what the levels of a folder are, where it asks: class, split/class, class/group, name:REGEX
+    image_col='',# column of a table (csv:PATH) that names the images; default: found
+    label_col='',# column of the classes; default: found
+    split_col='',# column that says train, valid or test; default: found
+    groups='',   # column, or name:REGEX: images of a group stay on one side of every split
     out='',      # HTML file to write; default: audit-NAME.html
 ):
     "Audit a data set: sizes, balance, duplicates, damaged images."
     a = locals()
     check_dataset(dataset)
+    check_reading(dataset, **reading_options(a))
     do('commands.audit_images', a)
 
 @command
 def features(
-    dataset:str,               # a registered name, or folder:PATH
+    dataset:str,               # a registered name, folder:PATH or csv:PATH
     model='efficientnet_lite0', # a registered model, or timm:NAME
     init='imagenet',           # imagenet, file:PATH or run:ID
     size=0,                    # image side in pixels; 0: that of the weights
     subset=0.,                 # number or fraction of the training images; 0: all
+    layout='',                 # what the levels of a folder are: class, split/class, class/group, name:REGEX
+    image_col='',              # column of a table (csv:PATH) that names the images; default: found
+    label_col='',              # column of the classes; default: found
+    split_col='',              # column that says train, valid or test; default: found
+    groups='',                 # column, or name:REGEX: images of a group stay on one side of every split
+    image_range='',            # black and white of images with more than 8 bits, such as 0,4095; default: found
+    max_bad='',                # damaged images allowed, a number or a fraction; default: 1 %
     out='',                    # CSV file to write; default: features-NAME.csv.gz
 ):
     "Write what a frozen network makes of each image, as a table."
     a = locals()
-    check_run(dataset=dataset, model=model, init=init, tune='probe', size=size or None)
+    check_run(dataset=dataset, model=model, init=init, tune='probe', size=size or None, **reading_options(a))
     check_out(out, '.csv .csv.gz')
     do('commands.write_features', a)
 
@@ -362,12 +386,22 @@ def gpu(
     check_sweep(time_limit=time_limit)
     do('commands.measure_card', a)
 
+# %% ../nbs/98_cli.ipynb #d1ffd4fc
+@command
+def clean(
+    what='',    # kinds of the list, separated by commas, such as old,pixels; default: all that can be made again
+    yes=False,  # free it; without, only show what there is
+    json=False, # print JSON
+):
+    "Show what the cache holds, and free room on the disk."
+    do('caches.clean_caches', locals())
+
 # %% ../nbs/98_cli.ipynb #b7b2389a
 _groups = {
     'Your own photographs': 'train predict explain compare audit features locate',
     'Studies': 'studies models datasets run status coverage',
     'Records': 'verify diagnose compare-runs collect report',
-    'This machine': 'gpu'}
+    'This machine': 'clean gpu'}
 
 def help_text() -> str:
     "What `imgstudy --help` prints."

@@ -14,10 +14,10 @@ from pathlib import Path
 from .core import *
 from .runs import *
 from .html import *
-from .quick import run_options
+from .quick import reading_options, run_options
 from .show import say_bytes, show_table
 from .data.datasets import find_images, get_dataset
-from .data.split import load_data
+from .data.split import load_data, reading_of
 from .data.audit import audit_page
 from .models.zoo import weights_table
 from .records.record import read_records, verify_record
@@ -230,7 +230,7 @@ def write_features(a): # the options of `imgstudy features`
     "Write the features that a frozen network gives for each image."
     many = int(a.subset) if a.subset > 1 else a.subset
     run = create_run(dataset=a.dataset, model=a.model, init=a.init, tune='probe', size=a.size or None,
-                     subset=many or None)
+                     subset=many or None, **reading_options(vars(a)))
     path = _table_file(a.out or f"features-{get_dataset(a.dataset).title.replace(' ', '_')}.csv.gz")
     data = load_data(run)
     table = features_table(get_features(run, data), data)
@@ -240,7 +240,9 @@ def write_features(a): # the options of `imgstudy features`
 # %% ../nbs/77_commands.ipynb #a247f9ca
 def _say_needs(study, scale, seeds, root):
     "Print the disk space of the records of `study`, and which of its rows cannot be trained, and why."
-    rows, classes = study_runs(study, scale, seeds), len(find_images(study.rows[0].run['dataset'])[1].label.unique())
+    rows = study_runs(study, scale, seeds)
+    first = next(iter(rows.values()))[0]
+    classes = find_images(first.dataset, **reading_of(first))[1].label.nunique()
     blocked = {row: reason for row, runs in rows.items() if (reason := blocked_by(runs[0], root)[1])}
     free = [r for row, runs in rows.items() if row not in blocked for r in runs]
     print(f'Weights of all records: {say_bytes(sum(record_bytes(r, classes) for r in free))} in {root}.')
@@ -262,7 +264,8 @@ def compare_models(a): # the options of `imgstudy compare`
 
 def audit_images(a): # dataset, out
     "Audit a data set in one HTML page."
-    print(audit_page(a.dataset, a.out or f"audit-{get_dataset(a.dataset).title.replace(' ', '_')}.html"))
+    name = f"audit-{get_dataset(a.dataset).title.replace(' ', '_')}.html"
+    print(audit_page(a.dataset, a.out or name, **reading_options(vars(a))))
 
 def measure_card(a): # the options of `imgstudy gpu`
     "Measure what the GPU is worth; without one, say so and exit with 2."
@@ -294,6 +297,14 @@ def _findings(records, where):
     "The answers for docs/results.md, in Markdown."
     with records_in(where): return markdown_parts(answer_parts(records, short=True))
 
+def _keep_data(records, dest) -> list: # of str, one reason per data set that cannot be audited
+    "Audit the data sets of `records` that are on this machine, read as the first record of each read them."
+    missed = []
+    for d, run in {r.run.dataset: r.run for r in reversed(records)}.items():
+        try: data_here(d) and data_exhibit(d, dest/'data', **reading_of(run))
+        except StudyError as e: missed.append(f'{get_dataset(d).title}: not audited: {e}')
+    return missed
+
 def collect_records(a): # the options of `imgstudy collect`
     "Copy finished records to a folder, without weights, with the pictures that the report shows."
     root, dest = _root(a.root) or runs_root(), _root(a.dest) or committed_records()
@@ -304,8 +315,7 @@ def collect_records(a): # the options of `imgstudy collect`
         raise StudyError(f'There are no finished records of {a.study} in {root}: name their folder with --root.')
     lines = keep_pictures(_named(a.study), root)
     print(f'{len(collect(records, dest))} of {len(records)} records copied to {dest}')
-    for d in {r.run.dataset: None for r in records + sound_records(dest)[0]} if a.data else ():
-        if data_here(d): data_exhibit(d, dest/'data')
+    if a.data: lines += _keep_data(records + sound_records(dest)[0], dest)
     for line in lines: print(line)
 
 # %% ../nbs/77_commands.ipynb #bc5b8bf2

@@ -4,13 +4,14 @@
 
 # %% auto #0
 __all__ = ['import_stack', 'StudyError', 'did_you_mean', 'Registry', 'fastai_folder', 'data_root', 'cache_root', 'runs_root',
-           'writable', 'atomic_file', 'atomic_dir', 'seed_everything', 'has_native_bf16', 'choose_precision',
-           'set_float32', 'keep_memory', 'checkout_path', 'checkout_file', 'git_commit', 'cpu_name', 'device_name',
-           'version', 'environment', 'parse_duration', 'say_duration']
+           'writable', 'atomic_file', 'atomic_dir', 'DiskFull', 'needs_space', 'content_key', 'seed_everything',
+           'has_native_bf16', 'choose_precision', 'set_float32', 'keep_memory', 'checkout_path', 'checkout_file',
+           'git_commit', 'cpu_name', 'device_name', 'version', 'environment', 'parse_duration', 'say_duration']
 
 # %% ../nbs/00_core.ipynb #cc218faa
-import ctypes, difflib, gc, glob, os, platform, psutil, re, shutil, subprocess, sys, tempfile, time, uuid, warnings
-from contextlib import contextmanager
+import ctypes, difflib, errno, gc, glob, hashlib, os, platform, psutil, re, shutil, subprocess, sys, tempfile, time
+import uuid, warnings
+from contextlib import contextmanager, nullcontext
 from importlib import import_module, metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -128,8 +129,9 @@ def atomic_file(
     dest = Path(dest)
     part = dest.with_name(f'.{dest.stem}.{os.getpid()}-{uuid.uuid4().hex[:8]}.part{dest.suffix}')
     try:
-        yield part
-        part.replace(dest)
+        with _cache_space(dest):
+            yield part
+            part.replace(dest)
     finally: part.unlink(missing_ok=True)
 
 @contextmanager
@@ -140,15 +142,57 @@ def atomic_dir(
     "A temporary folder that becomes `dest` when the block ends without an error."
     dest = Path(dest)
     tmp, old = (dest.with_name(f'{_beside(dest)}{os.getpid()}-{uuid.uuid4().hex[:8]}.{k}') for k in ('part', 'old'))
-    tmp.mkdir(parents=True)
     try:
-        yield tmp
-        if replace or not dest.exists(): _swap_in(tmp, dest, old)
+        with _cache_space(dest):
+            tmp.mkdir(parents=True)
+            yield tmp
+            if replace or not dest.exists(): _swap_in(tmp, dest, old)
     finally:
         shutil.rmtree(tmp, ignore_errors=True)
         if dest.exists(): # else `old` is the only complete one
             shutil.rmtree(old, ignore_errors=True)
             _drop_leftovers(dest)
+
+# %% ../nbs/00_core.ipynb #e084321a
+class DiskFull(StudyError, OSError):
+    "The disk is full; what was written before is intact."
+
+@contextmanager
+def needs_space(
+    folder,       # in which the block writes
+    variable:str, # the environment variable that sets it
+):
+    "Turn the error of a full disk within the block into a `DiskFull` that names `folder` and `variable`."
+    try: yield
+    except DiskFull: raise
+    except Exception as e:
+        if getattr(e, 'errno', None) not in (errno.ENOSPC, errno.EDQUOT) and 'No space left' not in str(e): raise
+        raise DiskFull(f'The disk of {folder} is full: make room there, or set {variable} to a folder elsewhere and '
+                       'move what is in this one to it. Nothing is half-written, and the same command then '
+                       'continues.') from e
+
+def _cache_space(dest): # for what is written to `dest`
+    home = cache_root().absolute()
+    return needs_space(home, 'IMGSTUDY_CACHE') if home in Path(dest).absolute().parents else nullcontext()
+
+# %% ../nbs/00_core.ipynb #f5ac6a67
+def _digest(path):
+    "A hash of the content of a file."
+    found = hashlib.sha256()
+    with open(path, 'rb') as f:
+        while part := f.read(2**20): found.update(part)
+    return found.hexdigest()
+
+def content_key(*files) -> str: # 10 hex digits
+    "A key of the contents of `files`, in their order."
+    short = lambda words: hashlib.sha256(' '.join(words).encode()).hexdigest()[:10]
+    stats = [(str(Path(f).resolve()), Path(f).stat()) for f in files]
+    known = writable(cache_root()/'keys', 'IMGSTUDY_CACHE')/short(
+        f'{p} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}' for p, s in stats)
+    if known.exists() and len(key := known.read_text()) == 10: return key
+    key = short(map(_digest, files))
+    with atomic_file(known) as part: part.write_text(key)
+    return key
 
 # %% ../nbs/00_core.ipynb #9634669b
 def seed_everything(

@@ -20,7 +20,8 @@ from .data.split import load_data, name_content, part_of
 from .models.register import count_params
 from .models.zoo import create_light
 from .records.record import is_finished, read_record, read_records
-from .training.train import check_data, train_once
+from .training.trackers import tracking
+from .training.train import check_data, say_uneven, train_once
 from .stats.seeds import records_table, tested_interval
 from .study.create import create_run
 from .study.estimate import Speed
@@ -58,6 +59,7 @@ def say_plan(
     counts = ', '.join(f'{split} {n:,}' for split, n in data.counts().sum().items())
     if not data.said: # else it was printed with how the folder was read
         print(f'{get_dataset(runs[0].dataset).title}: {len(data.classes)} classes; {counts} images.')
+    say_uneven(data)
     disk = len(runs)*record_bytes(runs[0], len(data.classes))
     print(f"{len(runs)} training{'s'*(len(runs) > 1)} of {_how(runs[0])}: about {say_duration(seconds)}"
           f"{'' if known else ', a rough guess'}; {say_bytes(disk)} in {root}.")
@@ -111,6 +113,9 @@ def say_result(
     print(f'Accuracy on images it has not seen: {mean:.1%}, 95 % interval {low:.1%} to {high:.1%} over {basis}.\n'
           f'The records are in {root}. Next: imgstudy predict {records[0].id} photo.jpg'
           + ('' if root == runs_root() else f' --root {root}'))
+    balanced = [r.metrics['balanced_accuracy'] for r in records if 'balanced_accuracy' in r.metrics]
+    if balanced and abs((each := sum(balanced)/len(balanced)) - mean) > .02: # our choice
+        print(f'With every class counted alike, however many images it has (balanced accuracy): {each:.1%}.')
 
 def train_model(a): # the options of `imgstudy train`
     "Train one model on a data set, and print the result."
@@ -120,7 +125,7 @@ def train_model(a): # the options of `imgstudy train`
     seconds = say_plan(runs, data, root)
     if a.dry_run: return
     confirm_long(seconds, a.yes)
-    with within(a.time_limit): records = train_in_turn(runs, data, root)
+    with within(a.time_limit), tracking(a.track or None): records = train_in_turn(runs, data, root)
     say_result(records, root)
 
 # %% ../nbs/78_photos.ipynb #741d8d02

@@ -88,6 +88,7 @@ class Recipe:
     dropout: float|None = Field(None, ge=0, lt=1)            # None: the model's own
     head_init: Literal['own', 'glorot', 'zero']|None = None  # of a new last layer; None: own, the model's default
     label_smoothing: float|None = Field(None, ge=0, lt=1)    # fraction of the target spread over all classes
+    class_weights: Literal['balanced']|None = None           # balanced: an error costs more in a rare class
     mixup: float|None = Field(None, gt=0)                    # alpha of the Beta distribution, for mixed images
     cutmix: float|None = Field(None, gt=0)                   # alpha of the Beta distribution, for pasted boxes
     ema: float|None = Field(None, gt=0, lt=1)                # decay per step of the moving average of the weights

@@ -46,7 +46,7 @@ def test_piped(runs_dir):
 stepwise = dict(
     dataset='digits', model='cnn3', init='scratch', size=16, augment='flip', normalize='half', interpolation='bicubic', subset=100,
     folds=3, fold=1, split_seed=4, precision='fp32', epochs=2, lr=0.02, wd=0.3, bs=50, opt='sgd', schedule='step', warmup=0.5, gamma=0.5,
-    step_epochs=1, momentum=0.8, nesterov=True, decay_all=True, clip=1.5, dropout=0.2, label_smoothing=0.1, mixup=0.2, ema=0.9, tta=1, patience=1,
+    step_epochs=1, momentum=0.8, nesterov=True, decay_all=True, clip=1.5, dropout=0.2, label_smoothing=0.1, class_weights='balanced', mixup=0.2, ema=0.9, tta=1, patience=1,
     min_epochs=2, frozen_epochs=1, freeze_norm=True, layer_decay=0.7)
 one_cycle = dict(dataset='digits', model='lenet5', size=16, subset=100, epochs=1, schedule='one_cycle', lr_start=1e-4, momentum_low=0.6,
                  cutmix=0.8, tune='gradual', head_init='zero', valid=0, max_bad=3, image_range=(0., 200.), torch_compile=False) # True takes a C++ compiler

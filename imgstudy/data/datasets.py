@@ -9,7 +9,7 @@ __all__ = ['datasets', 'own_prefixes', 'Dataset', 'is_own', 'own_path', 'get_dat
 # %% ../../nbs/11_datasets.ipynb #1021c834
 import bz2, gzip, hashlib, io, lzma, os, re, shutil, socket, tarfile, zipfile, zlib
 import numpy as np, pandas as pd
-from contextlib import contextmanager, redirect_stderr
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass
 from fastai.data.external import fastai_path, untar_data
 from pathlib import Path
@@ -17,7 +17,7 @@ from PIL import Image
 from torchvision.datasets.utils import download_url
 from typing import Callable
 from urllib.request import urlopen
-from ..core import Registry, StudyError, atomic_dir, cache_root, data_root, writable
+from ..core import DiskFull, Registry, StudyError, atomic_dir, cache_root, content_key, data_root, writable
 from ..runs import is_content
 from .content import *
 from .folders import *
@@ -151,18 +151,23 @@ def _unpack_into(archive, folder):
                          'download or copy it again.')
 
 # %% ../../nbs/11_datasets.ipynb #259f779b
+def _old_key(archive): # names copies that versions before 0.3 unpacked: another for each date of the archive
+    stat = archive.stat()
+    text = f'{archive.name} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}'
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
+
 def unpack(
     archive, # a tar or zip file
     name,    # the folder that it should contain
 ) -> Path: # that folder, in the cache
     "Unpack `archive` into the cache, once and atomically."
-    archive, stat = Path(archive), Path(archive).stat()
-    text = f'{archive.name} {stat.st_size} {stat.st_mtime_ns} {stat.st_ctime_ns}'
-    key = hashlib.sha256(text.encode()).hexdigest()[:10]
-    dest = writable(cache_root()/'datasets', 'IMGSTUDY_CACHE')/f'{name}-{key}'
+    archive, home = Path(archive), writable(cache_root()/'datasets', 'IMGSTUDY_CACHE')
+    dest = home/f'{name}-{_old_key(archive)}'
+    if not dest.exists(): dest = home/f'{name}-{content_key(archive)}'
     if not dest.exists():
         print(f'Unpacking {archive.name}; this is done once.', flush=True)
         with atomic_dir(dest, replace=False) as tmp: _unpack_into(archive, tmp)
+    with suppress(OSError): os.utime(dest) # marks it as used
     while len(inner := _subfolders(dest)) == 1: dest = inner[0] # folders within folders
     return next((p for p in inner if p.name == name), dest)
 
@@ -215,6 +220,7 @@ def _download(spec):
     try:
         if spec.url is None: raise OSError('no download is known')
         with _timeout(): return (_fetch if spec.md5 else _ask_fastai)(spec)
+    except DiskFull: raise
     except Exception as e: # no network, broken archive, failed check: the remedy is the same
         shipped = f' What {spec.source} has to give will do as it is: {spec.shipped}.' if spec.shipped else ''
         raise StudyError(f'{spec.title} is not under {data_root()} and could not be downloaded ({e}). Put the folder '

@@ -10,6 +10,7 @@ __all__ = ['cifar10_layouts', 'cifar100_layouts', 'stl10_layout', 'imagenette_na
 
 # %% ../../nbs/12_sources.ipynb #4ea3a10e
 import hashlib, os, pickle, re
+from contextlib import suppress
 import matplotlib.pyplot as plt, numpy as np, pandas as pd
 from dataclasses import dataclass, replace
 from fastai.data.external import URLs
@@ -19,7 +20,7 @@ from PIL import Image
 from textwrap import fill
 from torchvision.datasets import CIFAR100, STL10
 from typing import Callable
-from ..core import StudyError, atomic_dir, cache_root, writable
+from ..core import StudyError, atomic_dir, cache_root, content_key, writable
 from .images import *
 from .datasets import *
 
@@ -47,11 +48,15 @@ class Arrays:
         if not (folder/self.files[0]).is_file(): return None
         lost = [f for f in self.files if not (folder/f).is_file()]
         if lost: raise StudyError(f'{folder} has no file {lost[0]}: download or unpack it again.')
-        dest = writable(cache_root()/'datasets', 'IMGSTUDY_CACHE')/f'{folder.name}-png-{self._key(folder)}'
+        home = writable(cache_root()/'datasets', 'IMGSTUDY_CACHE')
+        dest = home/f'{folder.name}-png-{self._old_key(folder)}'
+        if not dest.exists(): # with the name of older versions
+            dest = home/f'{folder.name}-png-{content_key(*(folder/f for f in self.files))}'
         if not dest.exists(): self._convert(folder, dest)
+        with suppress(OSError): os.utime(dest) # marks it as used
         return dest, list_images(dest)
 
-    def _key(self, folder):
+    def _old_key(self, folder):
         stats = [(folder/f).stat() for f in self.files]
         text = ' '.join(f'{s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}' for s in stats)
         return hashlib.sha256(text.encode()).hexdigest()[:10]

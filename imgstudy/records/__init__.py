@@ -2,3 +2,5 @@
 from ..moved import lazy_names, old_packages
 
 __getattr__ = lazy_names(__name__, old_packages['records'])
+
+from . import card # how a record shows itself

@@ -227,8 +227,9 @@ def finished(
     return list(records)
 
 # %% ../../nbs/31_record.ipynb #0b3c4c4d
-def load_model(record:Record):
+def load_model(record): # a Record, its id under `runs_root()`, or its folder
     "The trained model of `record`, on the CPU, in float32 and evaluation mode."
+    record = record if isinstance(record, Record) else read_record(record)
     finished([record])
     if not (record.path/'weights.safetensors').exists():
         raise StudyError(f'{record.path} holds no weights: they are not kept with every record. Run it again.')
@@ -258,7 +259,7 @@ def verify_record(record:Record):
         k = wrong[0]
         raise StudyError(f'{record.id}: {k} is recorded as {record.metrics[k]}, but the predictions give {again[k]}. '
                          'The record was changed, or written by another version: run it again.')
-    missing = [k for k in again if k not in record.metrics]
+    missing = [k for k in again if k not in record.metrics and k not in later_metrics]
     if missing:
         raise StudyError(f"{record.id} was made by an older version: metrics {', '.join(missing)} missing. What it has "
                          'is right; delete the folder and run it again to have them too.')

@@ -6,12 +6,16 @@
 __all__ = ['grad_cam', 'plot_grad_cam', 'plot_filters']
 
 # %% ../../nbs/83_explain.ipynb #77425c11
-import math
+import math, os
 import matplotlib.pyplot as plt, numpy as np, torch
 import torch.nn.functional as F
 from contextlib import contextmanager
+from fastai.basics import Learner
+from PIL import Image
 from torch import nn
 from ..core import StudyError, did_you_mean
+from ..records.find import get_record
+from ..predict import ImageItems, Predictor, list_folder, load_predictor
 
 # %% ../../nbs/83_explain.ipynb #3d07c6c3
 def _tokens_to_map(
@@ -140,24 +144,54 @@ def _pictures(x) -> np.ndarray: # [n, h, w, c] in [0, 1]
     low, high = (f(x, (1, 2, 3), keepdim=True) for f in (torch.amin, torch.amax))
     return ((x - low)/(high - low).clamp(min=1e-6)).permute(0, 2, 3, 1).numpy()
 
+# %% ../../nbs/83_explain.ipynb #0e24cc2d
+def _photos(batch):
+    "`batch` as a list, if it is a photograph, a folder of some or a list; else None."
+    is_path = isinstance(batch, (str, os.PathLike))
+    if is_path and os.path.isdir(batch): return [f'{batch}/{f}' for f in list_folder(batch)]
+    several = batch if isinstance(batch, (list, tuple)) else [batch]
+    is_photo = lambda x: isinstance(x, (str, os.PathLike, Image.Image, np.ndarray))
+    return list(several) if len(several) and all(map(is_photo, several)) else None
+
+def _prepared(predictor, photos):
+    "`photos` as the network of `predictor` takes them: float32 [n, 3, size, size]."
+    xs = [*ImageItems(photos, predictor.size, predictor.interpolation, image_range=predictor.image_range)]
+    if bad := next((x for x in xs if isinstance(x, str)), None): raise StudyError(bad)
+    return (torch.stack(xs)/255. - predictor.model.mean)/predictor.model.std
+
+# %% ../../nbs/83_explain.ipynb #56c998e6
+def _explained(model, batch, n):
+    "Network, images, class numbers (None: unknown) and class names, as `plot_grad_cam` was given them."
+    photos = _photos(batch)
+    if isinstance(model, nn.Module):
+        if photos: raise StudyError('A module does not know how photographs are prepared for it: give the Learner, or '
+                                    'the record or its id.')
+        return model, *_sample(batch, n), getattr(batch, 'vocab', range(10**4))
+    if isinstance(model, Learner):
+        x = photos and model.dls.test_dl(photos[:n], num_workers=0).one_batch()[0]
+        return model.model, *((x, None) if photos else _sample(batch, n)), model.dls.vocab
+    p = load_predictor(model if isinstance(model, Predictor) else get_record(model))
+    return p.model.model, *((_prepared(p, photos[:n]), None) if photos else _sample(batch, n)), p.classes
+
 # %% ../../nbs/83_explain.ipynb #98641492
 def plot_grad_cam(
-    model,        # as for `grad_cam`
-    batch,        # DataLoaders, or a pair of images and labels
+    model,        # a module as for `grad_cam`, a Learner, or a record, its id or its folder
+    batch,        # DataLoaders, or a pair of images and labels; of a Learner or record also photographs
     n:int=8,      # number of images
-    classes=None, # class names; None: those of the DataLoaders, else numbers
+    classes=None, # class names; None: those of the Learner, record or DataLoaders, else numbers
     **kwargs,     # target and layer, as for `grad_cam`
 ): # Figure
     "Images with true and predicted class (above), and the same with their Grad-CAM (below)."
-    xb, yb = _sample(batch, n)
+    model, xb, yb, names = _explained(model, batch, n)
     heats = grad_cam(model, xb, **kwargs).cpu()
     with _eval_mode(model), torch.no_grad(): pred = model(xb.to(next(model.parameters()).device)).argmax(1)
-    names = [str(c) for c in (classes if classes is not None else getattr(batch, 'vocab', range(10**4)))]
+    names = [str(c) for c in (names if classes is None else classes)]
     fig, axs = plt.subplots(2, len(xb), figsize=(1.1*len(xb), 2.6), dpi=60, squeeze=False, layout='constrained')
-    for (above, below), picture, heat, t, p in zip(axs.T, _pictures(xb), heats, yb, pred):
+    for (above, below), picture, heat, t, p in zip(axs.T, _pictures(xb), heats, [None]*n if yb is None else yb, pred):
         for ax in (above, below): ax.imshow(picture, cmap='gray', interpolation='nearest'); ax.axis('off')
         below.imshow(heat, cmap='inferno', alpha=.6, vmin=0, vmax=1, interpolation='nearest')
-        above.set_title(f'{names[t]}\n-> {names[p]}', fontsize=7, color='k' if t == p else 'C3')
+        above.set_title(names[p] if t is None else f'{names[t]}\n-> {names[p]}', fontsize=7, parse_math=False,
+                        color='k' if t is None or t == p else 'C3')
     return fig
 
 # %% ../../nbs/83_explain.ipynb #315707e2

@@ -7,7 +7,7 @@ __all__ = ['Progress', 'sources_first', 'startable', 'need_of', 'in_turn', 'pass
            'as_one', 'summary', 'sweep']
 
 # %% ../../nbs/75_sweep.ipynb #2175f738
-import math, os, signal, threading, time, uuid
+import json, math, os, signal, threading, time, uuid
 import dataclasses
 import numpy as np, pandas as pd, torch
 from contextlib import ExitStack, closing, contextmanager, redirect_stderr, redirect_stdout, suppress
@@ -88,7 +88,8 @@ def startable(
 def _make_plan(root, runner, time_limit, lease, gpu_memory=None):
     root = writable(Path(root or runs_root()).resolve(), 'IMGSTUDY_RUNS')
     token = f'sweep-{uuid.uuid4().hex}'
-    (writable(root/'.claims', 'IMGSTUDY_RUNS')/token).touch()
+    (writable(root/'.claims', 'IMGSTUDY_RUNS')/token).write_text(json.dumps(this_process()))
+    clear_dead(root) # what killed sweeps left
     limit, now = parse_duration(time_limit), time.time()
     before = lambda frac, most: now + limit - min(frac*limit, most) if limit else None
     return Plan(root, runner, clock(root/'.claims'), token, lease, before(.1, 30), before(.03, 10), gpu_memory)

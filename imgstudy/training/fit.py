@@ -22,10 +22,11 @@ from fastai.basics import Callback, CancelBackwardException, CancelFitException,
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn import functional as F
-from ..core import StudyError, keep_memory
+from ..core import StudyError, keep_memory, runs_root
 from ..runs import Recipe, total_epochs
 from .learner import *
 from .schedule import *
+from .trackers import *
 from .capture import *
 
 # %% ../../nbs/45_fit.ipynb #728b9567
@@ -292,11 +293,12 @@ def event_cbs(
     *names,    # of the folders, one per run
     rows=None, # per run a function that returns the rows of its history; None: those of the Learner
 ) -> list: # fastai callbacks
-    "The callbacks for TensorBoard, if `IMGSTUDY_TENSORBOARD` names a folder and the extra is installed."
-    if not (folder := os.environ.get('IMGSTUDY_TENSORBOARD')): return []
+    "The callbacks for TensorBoard, if `IMGSTUDY_TENSORBOARD` names a folder, or `IMGSTUDY_TRACK` it."
+    own = runs_root()/'tensorboard' if 'tensorboard' in tracker_names() else None
+    if not (folder := os.environ.get('IMGSTUDY_TENSORBOARD') or own): return []
     if find_spec('tensorboard'):
         return [EventFiles(Path(folder).expanduser()/n, r) for n, r in zip(names, rows or [None]*len(names))]
-    print('IMGSTUDY_TENSORBOARD is set, but TensorBoard is missing '
+    print('TensorBoard is asked for, and missing '
           "(pip install 'imgstudy[tensorboard]'): nothing streams.")
     return []
 

@@ -4,17 +4,21 @@
 
 # %% auto #0
 __all__ = ['StudyOptim', 'create_opt_func', 'ParamGroup', 'by_depth', 'param_groups', 'rate_scales', 'decay_of', 'use_autocast',
-           'DeviceMean', 'DeviceSmoothLoss', 'PlainLoss', 'StudyLearner', 'create_learner']
+           'DeviceMean', 'DeviceSmoothLoss', 'PlainLoss', 'balanced_weights', 'StudyLearner', 'create_learner']
 
 # %% ../../nbs/40_learner.ipynb #269f5b04
-import torch
+import cloudpickle, torch
+import numpy as np
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from fastai.basics import AvgSmoothLoss, Learner, Metric, OptimWrapper, accuracy
 from fastai.losses import CrossEntropyLossFlat
+from fastcore.basics import patch
+from plum import Function
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from types import SimpleNamespace
 from ..core import choose_precision, set_float32
 from ..runs import Recipe, Run
 from ..models.register import create_model, draw_classifier, layer_groups, models
@@ -139,6 +143,18 @@ class PlainLoss(CrossEntropyLossFlat):
     "fastai's cross-entropy of logits [n, n_out] and class indices [n], on plain tensors."
     def __call__(self, inp, targ, **kwargs): return self.func(inp, targ, **kwargs)
 
+# %% ../../nbs/40_learner.ipynb #479557cd
+def balanced_weights(counts) -> list: # floats, one per class
+    "Weights of classes with so many images each that give every class the same weight in all."
+    counts = np.asarray(counts, float)
+    return (counts.sum()/(len(counts)*counts)).tolist()
+
+def _class_weights(recipe, dls):
+    "The weight of each class in the loss, on the device; None: all alike."
+    if recipe.class_weights is None: return None
+    labels = [label for _, label in dls.train_ds.items]
+    return torch.tensor(balanced_weights([labels.count(c) for c in dls.vocab]), device=dls.device)
+
 # %% ../../nbs/40_learner.ipynb #c03a4942
 class StudyLearner(Learner):
     "A fastai Learner that, at an event, calls only the callbacks with a method for it."
@@ -161,6 +177,32 @@ class StudyLearner(Learner):
         engine = self.engine if self.training and self.dl is self.dls.train else None
         engine.epoch() if engine and engine.ready() else super().all_batches()
 
+# %% ../../nbs/40_learner.ipynb #f54c1df6
+def _dispatcher(*implementations):
+    "A plum function of these implementations, as fastai's transforms make them."
+    f = Function(implementations[0])
+    for i in implementations: f.dispatch(i)
+    return f
+
+class _Pickler(cloudpickle.Pickler):
+    "Writes a plum function as what it is made of."
+    def reducer_override(self, obj):
+        if isinstance(obj, Function): return _dispatcher, tuple(m.implementation for m in obj.methods)
+        return super().reducer_override(obj)
+
+_pickle = SimpleNamespace(__name__='cloudpickle', Pickler=_Pickler, dump=cloudpickle.dump)
+
+@patch
+def export(self:StudyLearner,
+    fname='export.pkl', # for `load_learner`; relative to the Learner's `path`
+    pickle_module=_pickle, # as for `Learner.export`
+    pickle_protocol=2,
+):
+    "Write this Learner without its images and the optimiser's state, for fastai's `load_learner`."
+    dls, self.asked, self.by_event = self.dls, None, None
+    try: super(StudyLearner, self).export(fname, pickle_module=pickle_module, pickle_protocol=pickle_protocol)
+    finally: self.dls = dls
+
 # %% ../../nbs/40_learner.ipynb #805dd876
 def create_learner(
     run:Run,   # its model, init, recipe, size and precision are used
@@ -174,8 +216,9 @@ def create_learner(
     loaded = init_weights(model, run.init, run.model, dls.vocab, root)
     model, layout = _on_device(model, run, torch.device(dls.device).type)
     groups = param_groups(model, recipe)
-    learn = StudyLearner(dls, model, loss_func=PlainLoss(label_smoothing=recipe.label_smoothing or 0.),
-                         opt_func=create_opt_func(recipe), splitter=lambda m: [g.params for g in groups],
+    loss = PlainLoss(weight=_class_weights(recipe, dls), label_smoothing=recipe.label_smoothing or 0.)
+    learn = StudyLearner(dls, model, loss_func=loss, opt_func=create_opt_func(recipe),
+                         splitter=lambda m: [g.params for g in groups],
                          metrics=DeviceMean(_mean_accuracy, 'accuracy'), lr=recipe.lr, wd=decay_of(groups, recipe),
                          train_bn=False)
     learn.recorder.loss, learn.recorder.smooth_loss = DeviceMean(_mean_loss, 'loss'), DeviceSmoothLoss()

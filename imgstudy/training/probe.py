@@ -40,10 +40,11 @@ def fit_logistic(
     y,              # class numbers, int [n]; each class occurs
     strength:float, # of the L2 regularisation, per image; above 0
     bias:bool=True, # are there biases? Without them they are zero
+    class_weights=None, # as in `Recipe`
 ) -> tuple: # weights [n_out, d] and biases [n_out], float64
     "The minimum of the mean cross-entropy + strength/2 * sum of squared weights."
-    x = np.asarray(x, np.float64)
-    return _layer(_solver(len(x), len(np.unique(y)), strength, fit_intercept=bias).fit(x, y))
+    x, options = np.asarray(x, np.float64), dict(fit_intercept=bias, class_weight=class_weights)
+    return _layer(_solver(len(x), len(np.unique(y)), strength, **options).fit(x, y))
 
 # %% ../../nbs/46_probe.ipynb #0f9dc50b
 strengths = tuple(float(f'{10**e:.1g}') for e in np.arange(1.5, -5.5, -.5)) # our choice
@@ -57,13 +58,13 @@ class Probe:
     tried: pd.DataFrame # strength, train_loss, train_accuracy, valid_loss, valid_accuracy
     def logits(self, x): return x @ self.weight.T + self.bias
 
-def _scores(logits, y) -> tuple: # mean cross-entropy, accuracy
+def _scores(logits, y, weight) -> tuple: # mean cross-entropy with a weight for each class, accuracy
     logs = log_softmax(logits, axis=1)
-    return -float(logs[np.arange(len(y)), y].mean()), float((logits.argmax(1) == y).mean())
+    return -float(np.average(logs[np.arange(len(y)), y], weights=weight[y])), float((logits.argmax(1) == y).mean())
 
-def _fits(x, y, n_out, bias):
+def _fits(x, y, n_out, bias, class_weights):
     "Weights and biases for each of the `strengths` in turn."
-    model = _solver(len(x), n_out, 1., warm_start=True, fit_intercept=bias)
+    model = _solver(len(x), n_out, 1., warm_start=True, fit_intercept=bias, class_weight=class_weights)
     with warnings.catch_warnings():
         warnings.simplefilter('ignore', ConvergenceWarning) # a weak strength may take longer, and is rarely chosen
         for s in strengths: yield s, *_layer(model.set_params(C=_solver(len(x), n_out, s).C).fit(x, y))
@@ -73,14 +74,16 @@ def fit_probe(
     x, y,   # training features float [n, d], class numbers int [n]
     xv, yv, # those of the validation images
     bias:bool=True, # has the head biases? Without them features are scaled and not centred
+    class_weights=None, # as in `Recipe`
 ) -> Probe:
     "The logistic regression on standardised features whose strength gives the lowest validation loss."
     n_out, mean, std = len(np.unique(y)), x.mean(0, dtype=np.float64), x.std(0, dtype=np.float64)
     std[std < 1e-6*max(std.max(), 1e-12)] = 1. # constant features: their weights are zero
     if not bias: mean = 0.*mean
     z, zv, best, rows, since = (x - mean)/std, (xv - mean)/std, None, [], 0
-    for strength, w, b in _fits(z, y, n_out, bias):
-        (loss, right), (valid, accuracy) = _scores(z @ w.T + b, y), _scores(zv @ w.T + b, yv)
+    weight = np.array(balanced_weights(np.bincount(y)) if class_weights else [1.]*n_out)
+    for strength, w, b in _fits(z, y, n_out, bias, class_weights):
+        (loss, right), (valid, accuracy) = _scores(z @ w.T + b, y, weight), _scores(zv @ w.T + b, yv, weight)
         rows.append(dict(strength=strength, train_loss=loss, train_accuracy=right, valid_loss=valid,
                          valid_accuracy=accuracy))
         since = since + 1 if best and valid >= best[0] else 0
@@ -146,13 +149,14 @@ def probe_of(
     features:Features,
     data:StudyData, # the same images
     bias:bool=True, # has the head biases?
+    class_weights=None, # as in `Recipe`
 ) -> Probe:
     "The probe fitted to the training images of `data`, chosen on its validation images."
     number = {c: i for i, c in enumerate(data.classes)}
     def part(split):
         items = data.of(split)
         return np.asarray(features.array())[features.rows(items.path.tolist())], items.label.map(number).to_numpy()
-    return fit_probe(*part('train'), *part('valid'), bias)
+    return fit_probe(*part('train'), *part('valid'), bias, class_weights)
 
 @torch.no_grad()
 def set_head(
@@ -178,7 +182,8 @@ def fit_head(
 ) -> dict: # a row of a history; there is no learning rate
     "Fit the head of `learn` by logistic regression."
     start = time.perf_counter()
-    probe = probe_of(learn.features, data, learn.model.bias is not None)
+    weights = None if learn.loss_func.func.weight is None else 'balanced'
+    probe = probe_of(learn.features, data, learn.model.bias is not None, weights)
     set_head(learn.model, probe)
     learn.probe = describe_probe(probe)
     row = probe.tried[probe.tried.strength == probe.strength].iloc[0].drop('strength').to_dict()
@@ -196,7 +201,7 @@ def start_from_probe(
     states = random_states(learn.dls)
     features = get_features(run, data, learn.model, device=learn.dls.device, tick=tick)
     layer = learn.model.get_submodule(head_name(learn.model))
-    probe = probe_of(features, data, layer.bias is not None)
+    probe = probe_of(features, data, layer.bias is not None, run.recipe.class_weights)
     set_head(layer, probe)
     restore_random_states(states, learn.dls)
     learn.probe, learn.features = describe_probe(probe), features

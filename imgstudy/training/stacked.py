@@ -309,7 +309,7 @@ StackedHistory.progress = property(_progress, _set_progress)
 _differ = {'seed', 'fold', 'augment'} # fields of `Run` in which members may differ; fields of `Recipe`:
 _differ_too = {'lr', 'wd', 'decay_all', 'dropout', 'clip', 'schedule', 'lr_start', 'warmup', 'gamma', 'step_epochs',
                'momentum', 'momentum_low', 'patience', 'min_epochs', 'tta'}
-_alone = 'mixup', 'cutmix', 'ema', 'tune', 'freeze_norm', 'frozen_epochs', 'layer_decay'
+_alone = 'mixup', 'cutmix', 'ema', 'tune', 'freeze_norm', 'frozen_epochs', 'layer_decay', 'class_weights'
 
 def stack_key(run:Run) -> tuple|None: # equal for runs that can be trained as one; None: `run` can only be trained alone
     "What `run` must have in common with other runs to be trained together."

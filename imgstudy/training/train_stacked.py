@@ -24,6 +24,7 @@ from .checkpoint import *
 from .fit import *
 from .stacked import *
 from .train import *
+from .trackers import *
 
 # %% ../../nbs/49_train_stacked.ipynb #2797b1df
 def _stacked(runs, data, root, start):
@@ -42,7 +43,8 @@ def _stacked(runs, data, root, start):
     keep = Checkpoint(file, setting, load_checkpoint(file, setting), label, device)
     keep.start = start
     tests = test_share(runs, [data[part_of(r)] for r in runs])*min(len(runs), 10) # tested one by one: slower per image
-    streams = event_cbs(*map(run_id, runs), rows=[partial(getattr, m, 'rows') for m in learn.members])
+    rows = [partial(getattr, m, 'rows') for m in learn.members]
+    streams = [*event_cbs(*map(run_id, runs), rows=rows), *tracker_cbs(runs, rows)]
     return fit_stacked(learn, label, cbs=[keep, Deadline(deadline(), tests), *streams]), keep
 
 def stack_id(runs) -> str:
