@@ -33,6 +33,7 @@ from .models.weights import *
 from .models.zoo import *
 from .records.metrics import *
 from .records.record import *
+from .records.unsure import *
 from .records.find import *
 from .predict import *
 from .submission import *
