@@ -291,7 +291,8 @@ def plot_predictions(
     for ax, item, row in zip(axs.flat, items, table.itertuples()):
         item = item if root is None else os.path.join(root, item)
         ax.imshow(open_image(item, table.attrs.get('image_range')))
-        ax.set_title(f'{row.predicted}\n{row.probability:.0%}', fontsize=9, color='C3' if getattr(row, 'note', '') else 'k')
+        noted = getattr(row, 'note', '')
+        ax.set_title(f'{row.predicted}\n{row.probability:.0%}', fontsize=9, color='C3' if noted else 'k')
     return fig
 
 # %% ../nbs/33_predict.ipynb #7e9b7997

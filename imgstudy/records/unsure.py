@@ -115,7 +115,8 @@ class Doubts:
 
     def distances(self, features, looks) -> list: # two arrays [n]
         "How far images are from the training images: by features, by looks."
-        return [nearest_distance(self.features, unit_rows(features)), nearest_distance(self.looks, (looks - self.scale[0])/self.scale[1])]
+        looks = (looks - self.scale[0])/self.scale[1]
+        return [nearest_distance(self.features, unit_rows(features)), nearest_distance(self.looks, looks)]
     def unlike(self, features, looks) -> np.ndarray: # bool [n]
         "Which images are unlike the training images."
         return np.any([d > most for d, most in zip(self.distances(features, looks), self.limits)], axis=0)
