@@ -191,6 +191,7 @@ def compare(
     subset=0.,          # number or fraction of the training images; 0: all
     folds=0,            # folds of a cross-validation; 0: none
     lr=0.,              # peak learning rate, of all models; 0: as in each model's own recipe
+    budget='',          # start no training after this time: 10m, 2h; cheap networks come first, what has begun goes on
     jobs=1,             # number of parallel trainings
     time_limit='',      # stop cleanly before this time is up: 9m, 1h30m, 90s
     backend='loky',     # loky for this machine, dask for several
@@ -204,6 +205,7 @@ def compare(
     "Compare models on your images, from scratch and transferred."
     a, names = locals(), [m.strip() for m in models.split(',') if m.strip()]
     check_sweep(jobs, time_limit, backend, stack, gpu_memory, seeds)
+    check_sweep(time_limit=budget)
     if not names: raise StudyError('Name at least one model to compare, such as lenet_modern.')
     for name in names: check_run(seeds or 3, dataset=dataset, model=name, **run_options(a))
     do('commands.compare_models', a)
