@@ -217,7 +217,7 @@ def test_compare_answers_in_words_and_one_picture(photos, tmp_path, monkeypatch,
 @pytest.mark.parametrize('words', [('--seeds', 3), ('--seeds', 1), ('--folds', 3, '--seeds', 1)])
 def test_a_budget_that_is_used_up_starts_nothing(words, tmp_path, monkeypatch, capsys):
     words = ('--models', 'lenet5,mlp_s', '--epochs', 1, '--no-notebook', '--budget', '1s', *words, '--root', tmp_path/'runs')
-    monkeypatch.setattr('imgstudy.commands._left', lambda time: 1e-9 if time else None)
+    monkeypatch.setattr('imgstudy.commands._left', lambda time: .001 if time else None)
     said = run_main(monkeypatch, capsys, 'compare', 'digits', *words).out
     assert 'Not started within the budget: ' in said and 'No network was trained to the end' in said
     assert 'Not complete: lenet5, scratch: ' in said and not [*(tmp_path/'runs').glob('*/record.json')]
