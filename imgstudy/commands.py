@@ -255,7 +255,8 @@ def _write_answer(study, scale, seeds, root):
     groups = study_runs(study, scale, int(seeds) if seeds else None)
     missing = {name: why for name, runs in groups.items() if (why := _outcome_words(name, runs, root))}
     with records_in(root): done = _complete({name: find_records(runs) for name, runs in groups.items()}, missing)
-    said = answer_text(done, [f"Not complete: {'; '.join(missing.values())}. The same command goes on."] if missing else [])
+    lines = [f"Not complete: {'; '.join(missing.values())}. The same command goes on."] if missing else []
+    said = answer_text(done, lines)
     base = f'{root}/' + re.sub(r'[^\w.-]+', '-', study.name)
     print(f'\n{said}')
     Path(f'{base}.txt').write_text(said + '\n', encoding='utf-8')

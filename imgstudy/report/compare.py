@@ -295,11 +295,12 @@ def networks_table(
     def row(rs):
         mean, low, high, over = tested_interval(rs)
         of = lambda k: rs[0].info.get('model', {}).get(k) or np.nan
-        return dict(n=len(rs), valid=np.mean([valid_accuracy(r) for r in rs]), accuracy=mean, low=low, high=high, over=over,
-                    seconds=training_seconds(rs) if 'seconds' in rs[0].history else np.nan,
-                    parameters=of('parameters'), flops=of('flops'))
+        seconds = training_seconds(rs) if 'seconds' in rs[0].history else np.nan
+        return dict(n=len(rs), valid=np.mean([valid_accuracy(r) for r in rs]), accuracy=mean, low=low, high=high,
+                    over=over, seconds=seconds, parameters=of('parameters'), flops=of('flops'))
     table = pd.DataFrame({name: row(rs) for name, rs in groups.items()}).T.rename_axis('network').infer_objects()
-    return table.assign(by=table.valid.fillna(table.accuracy)).sort_values('by', ascending=False, kind='stable').drop(columns='by')
+    by = table.valid.fillna(table.accuracy)
+    return table.loc[by.sort_values(ascending=False, kind='stable').index]
 
 # %% ../../nbs/85_compare.ipynb #e4d20f21
 def _cost_words(row) -> str:
@@ -314,7 +315,8 @@ def _against(chosen, row) -> str: # row: of `compare_all`
     points, low, high = (100*v for v in (row.gain.difference, row.gain.low, row.gain.high))
     apart = 'is not told apart' if row.better is None else 'is better' if row.better == row.second else 'is worse'
     once = ', in these two trainings' if row.n_pairs == 1 else ''
-    return f'{row.second} {apart} ({signed(points, 1)} points [{signed(low, 1)}, {signed(high, 1)}] over {row.gain.over}{once})'
+    ends = f'[{signed(low, 1)}, {signed(high, 1)}]'
+    return f'{row.second} {apart} ({signed(points, 1)} points {ends} over {row.gain.over}{once})'
 
 # %% ../../nbs/85_compare.ipynb #c692d738
 def answer_text(
@@ -325,9 +327,10 @@ def answer_text(
     if not groups: return ' '.join(['No network was trained to the end, so there is no answer.', *left_out])
     table, name = networks_table(groups), None
     name, best = table.index[0], table.iloc[0]
-    basis = f'{best.valid:.1%} of the validation images' if best.valid == best.valid else 'the test images: there are no others'
-    said = [f"Take {name}: chosen by {basis}, it is right on {best.accuracy:.1%} of the test images "
-            f"(95 % interval {best.low:.1%} to {best.high:.1%} over {best.over}; {best.n} training{'s'*int(best.n > 1)})."]
+    basis = f'{best.valid:.1%} of the validation images' if best.valid == best.valid else 'the test images, the only ones'
+    trainings = f"{best.n} training{'s'*int(best.n > 1)}"
+    said = [f'Take {name}: chosen by {basis}, it is right on {best.accuracy:.1%} of the test images '
+            f'(95 % interval {best.low:.1%} to {best.high:.1%} over {best.over}; {trainings}).']
     others = compare_all(groups, name) if len(groups) > 1 else pd.DataFrame()
     if len(others): said.append('Against it, ' + '; '.join(_against(name, r) for r in others.itertuples()) + '.')
     alike = [r.second for r in others.itertuples() if r.better is None]
@@ -346,13 +349,14 @@ def plot_networks(
     "Accuracy of each network with its interval, and how long a training takes; the one to take is drawn darker."
     table = networks_table(groups)
     y, colours = np.arange(len(table)), ['C0'] + ['.6']*(len(table) - 1)
-    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 1.4 + .38*len(table)), dpi=100, sharey=True, layout='constrained',
-                                      width_ratios=(3, 2))
-    left.hlines(y, 100*table.low, 100*table.high, color=colours, lw=3); left.scatter(100*table.accuracy, y, c=colours, zorder=3)
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 1.4 + .38*len(table)), dpi=100, sharey=True,
+                                      layout='constrained', width_ratios=(3, 2))
+    left.hlines(y, 100*table.low, 100*table.high, color=colours, lw=3)
+    left.scatter(100*table.accuracy, y, c=colours, zorder=3)
     left.set(yticks=y, xlabel='test images right, %'); left.invert_yaxis()
     left.set_yticks(y, [textwrap.fill(n, 30) for n in table.index], parse_math=False)
     right.barh(y, table.seconds, color=colours, height=.5); right.set(xlabel='seconds of a training')
     right.set_xlim(0, 1.35*np.nanmax([*table.seconds, 1e-3]))
-    for k, s in zip(y, table.seconds): right.text(s, k, f' {say_duration(s)}' if s == s else ' unknown', va='center', fontsize=8)
+    for k, s in zip(y, table.seconds.fillna(0)): right.text(s, k, f' {say_duration(s)}', va='center', fontsize=8)
     fig.suptitle(title, fontsize=10, parse_math=False)
     return fig

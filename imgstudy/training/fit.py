@@ -64,7 +64,8 @@ class History(Callback):
         self.after_portion()
     def after_portion(self):
         self.bar.update(self.epoch + (self.iter + 1)/self.n_iter - self.bar.n)
-        if self.bar.disable and time.perf_counter() - self.printed > self.patience: self.say(f'{self.iter + 1} of {self.n_iter} batches')
+        if not self.bar.disable or time.perf_counter() - self.printed <= self.patience: return
+        self.say(f'{self.iter + 1} of {self.n_iter} batches')
     def after_fit(self): self.bar.close()
     def replayed(self, done): # an `Epoch`
         self.total, self.n, self.hits = done.losses.sum()*(done.images/len(done.losses)), done.images, done.hits[0]
