@@ -327,7 +327,7 @@ def answer_text(
     if not groups: return ' '.join(['No network was trained to the end, so there is no answer.', *left_out])
     table, name = networks_table(groups), None
     name, best = table.index[0], table.iloc[0]
-    basis = f'{best.valid:.1%} of the validation images' if best.valid == best.valid else 'the test images, the only ones'
+    basis = 'the test images' if best.valid != best.valid else f'{best.valid:.1%} of the validation images'
     trainings = f"{best.n} training{'s'*int(best.n > 1)}"
     said = [f'Take {name}: chosen by {basis}, it is right on {best.accuracy:.1%} of the test images '
             f'(95 % interval {best.low:.1%} to {best.high:.1%} over {best.over}; {trainings}).']
