@@ -35,6 +35,7 @@ from .models.zoo import *
 from .records.metrics import *
 from .records.record import *
 from .records.card import *
+from .records.unsure import *
 from .records.find import *
 from .predict import *
 from .submission import *

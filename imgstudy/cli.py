@@ -214,6 +214,7 @@ def compare(
     groups='',          # column, or name:REGEX: images of a group stay on one side of every split
     image_range='',     # black and white of images with more than 8 bits, such as 0,4095; default: found
     max_bad='',         # damaged images allowed, a number or a fraction; default: 1 %
+    budget='',          # start no training after this time: 10m, 2h; cheap networks come first, what has begun goes on
     jobs=1,             # number of parallel trainings
     time_limit='',      # stop cleanly before this time is up: 9m, 1h30m, 90s
     backend='loky',     # loky for this machine, dask for several
@@ -227,6 +228,7 @@ def compare(
     "Compare models on your images, from scratch and transferred."
     a, names = locals(), [m.strip() for m in models.split(',') if m.strip()]
     check_sweep(jobs, time_limit, backend, stack, gpu_memory, seeds)
+    check_sweep(time_limit=budget)
     if not names: raise StudyError('Name at least one model to compare, such as lenet_modern.')
     for name in names: check_run(seeds or 3, dataset=dataset, model=name, **run_options(a))
     do('commands.compare_models', a)

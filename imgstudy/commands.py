@@ -8,7 +8,8 @@ __all__ = ['list_weights', 'run_studies', 'show_status', 'verify_records', 'show
            'make_report']
 
 # %% ../nbs/77_commands.ipynb #b4477a20
-import fnmatch, os, sys, time
+import fnmatch, os, re, sys, time
+import matplotlib.pyplot as plt
 import pandas as pd, psutil
 from pathlib import Path
 from .core import *
@@ -37,7 +38,7 @@ from .report.wording import gain_words, verdict_words, winner_words
 from .report.tables import answer_table, comparisons_table, folds_table, grid_part, grid_tables, scale_runs
 from .report.exhibits import data_exhibit
 from .report.coverage import coverage, coverage_tally
-from .report.compare import run_comparison
+from .report.compare import answer_text, plot_networks, run_comparison
 from .report.diagnose import diagnose_text
 from .report.cards import (headline_table, markdown_parts, markdown_table, readme_table, update_between,
                                    write_cards, write_starts)
@@ -144,11 +145,12 @@ def _left(time_limit) -> float|None:
     spent = time.time() - psutil.Process().create_time()
     return max(1, round(parse_duration(time_limit) - spent)) if time_limit else None
 
-def _run_all(runs, root, notebook, time_limit, gpu_memory, **kwargs):
+def _run_all(runs, root, notebook, time_limit, gpu_memory, budget='', **kwargs):
     "Sweep `runs`; problems that can be found beforehand are raised first."
     if notebook: study_notebook()
     _check_data(runs, root)
-    sweep(runs, root, notebook=notebook, time_limit=_left(time_limit), gpu_memory=gpu_memory or None, **kwargs)
+    sweep(runs, root, notebook=notebook, time_limit=_left(time_limit), gpu_memory=gpu_memory or None,
+          budget=_left(budget), **kwargs)
 
 def _say_failed(runs, root):
     "Raise `StudyError` if one of `runs` failed, so that the command ends with an error."
@@ -237,6 +239,42 @@ def write_features(a): # the options of `imgstudy features`
     with atomic_file(path) as part: table.to_csv(part, index=False)
     print(f'{len(table):,} images, {table.shape[1] - 3:,} features each: {path}')
 
+# %% ../nbs/77_commands.ipynb #79fd8565
+def _by_cost(study, scale, seeds, speed) -> list: # of Run
+    "The runs of `study` for a budget: network by network, that with the shortest trainings first."
+    groups = study_runs(study, scale, int(seeds) if seeds else None)
+    return [r for rs in sorted(groups.values(), key=lambda rs: sum(map(speed.seconds, rs))) for r in rs]
+
+def _outcome_words(name, runs, root) -> str: # '' if all are finished
+    "Why the network `name` is not in the answer."
+    states = run_states(runs, root)
+    if (left := int((states.state != 'done').sum())) == 0: return ''
+    reason = next((f' ({s}: {r})' for s, r in zip(states.state, states.reason) if s in ('blocked', 'failed')), '')
+    return f'{name}: {left} of {len(runs)} trainings not done{reason}'
+
+def _complete(found, missing) -> dict: # name -> records
+    "The networks of which nothing is `missing`; if there are none, those with the same trainings as the first."
+    draws = lambda rs: [(r.run.seed, r.run.fold, r.run.split_seed) for r in rs]
+    if whole := {name: rs for name, rs in found.items() if name not in missing}: return whole
+    first = next(filter(None, found.values()), None)
+    return {name: rs for name, rs in found.items() if rs and draws(rs) == draws(first)}
+
+def _write_answer(study, scale, seeds, root):
+    "Print which network to take, and write it beside the records, with a picture."
+    groups = study_runs(study, scale, int(seeds) if seeds else None)
+    missing = {name: why for name, runs in groups.items() if (why := _outcome_words(name, runs, root))}
+    with records_in(root): done = _complete({name: find_records(runs) for name, runs in groups.items()}, missing)
+    lines = [f"Not complete: {'; '.join(missing.values())}. The same command goes on."] if missing else []
+    said = answer_text(done, lines)
+    base = f'{root}/' + re.sub(r'[^\w.-]+', '-', study.name)
+    print(f'\n{said}')
+    Path(f'{base}.txt').write_text(said + '\n', encoding='utf-8')
+    if not done: return
+    fig = plot_networks(done, study.question)
+    with atomic_file(f'{base}.png') as part: fig.savefig(part)
+    plt.close(fig)
+    print(f'Written: {base}.txt, {base}.png')
+
 # %% ../nbs/77_commands.ipynb #a247f9ca
 def _say_needs(study, scale, seeds, root):
     "Print the disk space of the records of `study`, and which of its rows cannot be trained, and why."
@@ -258,8 +296,10 @@ def compare_models(a): # the options of `imgstudy compare`
     _say_total(runs, speed)
     _say_needs(study, scale, a.seeds, root or runs_root())
     if a.dry_run: return
-    _run_all(runs, root, speed=speed, **_sweep_options(a))
+    _run_all(_by_cost(study, scale, a.seeds, speed) if a.budget else runs, root, speed=speed, budget=a.budget,
+             **_sweep_options(a))
     _answer([study], scale, a.seeds, root)
+    _write_answer(study, scale, a.seeds, root or runs_root())
     _say_failed(runs, root)
 
 def audit_images(a): # dataset, out

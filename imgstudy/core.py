@@ -6,7 +6,8 @@
 __all__ = ['import_stack', 'StudyError', 'did_you_mean', 'Registry', 'fastai_folder', 'data_root', 'cache_root', 'runs_root',
            'writable', 'atomic_file', 'atomic_dir', 'DiskFull', 'needs_space', 'content_key', 'seed_everything',
            'has_native_bf16', 'choose_precision', 'set_float32', 'keep_memory', 'checkout_path', 'checkout_file',
-           'git_commit', 'cpu_name', 'device_name', 'version', 'environment', 'parse_duration', 'say_duration']
+           'git_commit', 'cpu_name', 'device_name', 'version', 'environment', 'shows_bars', 'progress_bar',
+           'plain_progress', 'parse_duration', 'say_duration']
 
 # %% ../nbs/00_core.ipynb #cc218faa
 import ctypes, difflib, errno, gc, glob, hashlib, os, platform, psutil, re, shutil, subprocess, sys, tempfile, time
@@ -322,6 +323,38 @@ def environment(device=None) -> dict:
     return dict(device=device.type, gpu=gpu, cpu=cpu, cores=os.cpu_count(), threads=torch.get_num_threads(),
                 platform=f'{platform.system()} {platform.machine()}', python=platform.python_version(),
                 commit=git_commit(), versions={k: version(k) for k in _packages})
+
+# %% ../nbs/00_core.ipynb #eb048cdc
+def _in_jupyter() -> bool:
+    "Whether this is a kernel that somebody sits before, as far as its parent's name tells."
+    shell = sys.modules['IPython'].get_ipython() if 'IPython' in sys.modules else None
+    if not getattr(shell, 'kernel', None): return False
+    try: parent = ' '.join(psutil.Process().parent().cmdline())
+    except (AttributeError, psutil.Error): return True # no parent, or another user's
+    return not re.search('papermill|nbconvert|nbclient|nbdev', parent)
+
+def shows_bars() -> bool:
+    "Whether progress is drawn as a bar; `IMGSTUDY_PROGRESS` (bar or lines) decides, else whether somebody can see it."
+    if said := os.environ.get('IMGSTUDY_PROGRESS'): return said == 'bar'
+    return bool(sys.stderr and sys.stderr.isatty()) or _in_jupyter()
+
+def progress_bar(
+    total=None, # steps; None: not known
+    **kwargs,   # of tqdm, such as desc and unit
+): # a tqdm, whose `disable` is true where no bar is drawn
+    "A plain progress bar on standard error, where somebody can see it."
+    from tqdm import tqdm
+    return tqdm(total=total, **{'disable': not shows_bars(), 'leave': False} | kwargs)
+
+@contextmanager
+def plain_progress():
+    "Notebooks that are executed inside the block print lines and draw no bars."
+    before = os.environ.get('IMGSTUDY_PROGRESS')
+    os.environ['IMGSTUDY_PROGRESS'] = 'lines'
+    try: yield
+    finally:
+        os.environ.pop('IMGSTUDY_PROGRESS')
+        if before is not None: os.environ['IMGSTUDY_PROGRESS'] = before
 
 # %% ../nbs/00_core.ipynb #57d1575a
 def parse_duration(

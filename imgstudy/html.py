@@ -212,8 +212,10 @@ def render_page(
 def _execute(template, out, params):
     "Execute the notebook `template` with `params` into `out`."
     import papermill # slow to import, and only needed here
-    try: papermill.execute_notebook(template, out, params, kernel_name='python3', progress_bar=False,
-                                    cwd=Path(template).parent, extra_arguments=['--log-level=ERROR'])
+    options = dict(kernel_name='python3', cwd=Path(template).parent, extra_arguments=['--log-level=ERROR'])
+    bar = shows_bars() # of the cells; inside the notebook there are lines
+    try:
+        with plain_progress(): papermill.execute_notebook(template, out, params, progress_bar=bar, **options)
     except papermill.PapermillExecutionError as e:
         raise (StudyError(e.evalue) if e.ename == 'StudyError' else e) from None
 

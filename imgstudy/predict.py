@@ -4,12 +4,15 @@
 
 # %% auto #0
 __all__ = ['FromPixels', 'Predictor', 'load_predictor', 'open_image', 'ImageItems', 'predict_batches', 'natural_key',
-           'list_folder', 'predict', 'plot_predictions', 'sample_photos', 'trace_model', 'export_model']
+           'list_folder', 'find_doubts', 'say_doubts', 'predict', 'plot_predictions', 'sample_photos', 'trace_model',
+           'export_model']
 
 # %% ../nbs/33_predict.ipynb #62f90260
-import json, os, re, warnings
+import io, json, os, re, warnings
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 from PIL import Image
@@ -19,10 +22,14 @@ from torch.utils.data import DataLoader, Dataset
 from fastai.torch_core import default_device
 from .core import *
 from .moved import *
+from .light_tables import dataset_place, light_names
 from .data.images import StudyImage, to_rgb, upright
-from .data.datasets import hidden_prefixes, junk_names
+from .data.datasets import hidden_prefixes, is_own, junk_names, own_path
+from .data.split import load_data
 from .data.loaders import norm_stats
-from .records.record import Record, load_model, read_record
+from .records.record import Record, confidence, load_model, read_record
+from .records.unsure import (Doubts, doubts_text, measure_doubts, notes_of, read_doubts, save_doubts, unlike,
+                                     unsure, watched)
 
 # %% ../nbs/33_predict.ipynb #a42dfdec
 class FromPixels(nn.Module):
@@ -49,6 +56,8 @@ class Predictor:
     interpolation: str # used to resize images
     weights: dict|None = None # name, source and licence of the weights that the training started from
     image_range: tuple|None = None # values of black and white of images with more than 8 bits; None: a guess for each
+    record: Record|None = None # that it comes from
+    doubts: Doubts|None = None # when its predictions are unsure, once that is measured
     @property
     def bs(self):
         "Images per batch, limited by memory: 256 of 64 pixels, 41 of 224."
@@ -65,7 +74,7 @@ def load_predictor(
     model = FromPixels(model, *norm_stats(run.normalize, SimpleNamespace(**data))).eval()
     return Predictor(record.id, run.dataset, model, data['classes'], run.size, run.interpolation or 'bilinear',
                      record.info.get('init', {}).get('weights'), # older records do not say whose weights they are
-                     tuple(data['image_range']) if data.get('image_range') else None)
+                     tuple(data['image_range']) if data.get('image_range') else None, record)
 
 # %% ../nbs/33_predict.ipynb #829aca78
 def _from_array(a, image_range=None):
@@ -169,19 +178,103 @@ def _names(items): # [n]
     unique = len(set(short)) == len(short)
     return [(s if unique else f) or str(i) for i, (s, f) in enumerate(zip(short, files))]
 
+# %% ../nbs/33_predict.ipynb #2693900b
+class _Untold(Exception):
+    "Why it cannot be told whether predictions of a record can be trusted."
+
+def _at_hand(name): # without a download
+    return own_path(name).exists() if is_own(name) else bool(dataset_place(light_names('dataset')[name]))
+
+def _images_of(record):
+    "The images of `record`, as they were in its training."
+    if not record.info['data'].get('counts', {}).get('valid'): raise _Untold('there were no validation images')
+    if not _at_hand(record.run.dataset): raise _Untold('the images of its training are not here')
+    with redirect_stdout(io.StringIO()): data = load_data(record.run) # how they are read was said before the training
+    if data.fingerprint != record.info['data']['fingerprint']: raise _Untold('the images of its training have changed')
+    return data
+
+# %% ../nbs/33_predict.ipynb #62a47f4a
+def _described(predictor, rows, root, most):
+    "Features and looks of at most `most` images of a table, probability of the predicted class, and which are wrong."
+    rows = rows.iloc[np.random.default_rng(0).permutation(len(rows))[:most]]
+    with watched(predictor.model) as seen:
+        probs = np.concatenate([p.numpy() for p in predict_batches(predictor, rows.path.tolist(), root)])
+    predicted = np.array(predictor.classes, dtype=object)[probs.argmax(1)]
+    return [*map(np.concatenate, zip(*seen))], probs.max(1), predicted != rows.label.to_numpy(object)
+
+def _measured(predictor):
+    "The `Doubts` of `predictor`, from the images of its training."
+    data = _images_of(predictor.record)
+    train, valid = (_described(predictor, data.of(s), data.root, n) for s, n in (('train', 2000), ('valid', 1000)))
+    return measure_doubts(train[0], *valid)
+
+# %% ../nbs/33_predict.ipynb #ddeac443
+def _doubts_files(record) -> list: # of paths
+    "Where the `Doubts` of `record` are kept: beside it, or in the cache if nothing can be written there."
+    weights = (record.path/'weights.safetensors').stat()
+    key = sha256(f'{record.path.resolve()} {weights.st_size} {weights.st_mtime_ns}'.encode()).hexdigest()[:16]
+    return [record.path/'doubts.npz', cache_root()/'doubts'/f'{record.id}-{key}.npz']
+
+def _keep(doubts, files):
+    "Write `doubts` to the first of `files` that can be written; they can be measured again, so none need be."
+    for path in files:
+        try: path.parent.mkdir(parents=True, exist_ok=True); return save_doubts(doubts, path)
+        except OSError: continue
+
+def find_doubts(
+    predictor, # as returned by `load_predictor`, or a record as it takes it
+) -> Doubts: # never an error: its `why` says what is missing
+    "When predictions of a record are unsure and what is unlike its training images; measured on first use."
+    predictor = load_predictor(predictor)
+    if predictor.doubts: return predictor.doubts
+    try: files = _doubts_files(predictor.record)
+    except (AttributeError, OSError): return Doubts(why='there is no record') # of a predictor made by hand
+    found = next(filter(None, map(read_doubts, files)), None)
+    if not found:
+        try: _keep(found := _measured(predictor), files)
+        except _Untold as e: found = Doubts(why=str(e))
+        except Exception: # whatever the reason, a prediction never fails for it
+            found = Doubts(why='the images of its training, or what its network makes of them, cannot be read')
+    predictor.doubts = found
+    return found
+
+def say_doubts(
+    predictor, # as for `find_doubts`
+) -> str:
+    "What the notes of predictions mean, in words, with how often the record's test images were wrong."
+    predictor = load_predictor(predictor)
+    doubts, r = find_doubts(predictor), predictor.record
+    tested = (confidence(r), r.predictions['pred'] != r.predictions['target']) if r and r.predictions else None
+    return doubts_text(doubts, tested)
+
 # %% ../nbs/33_predict.ipynb #0aae619b
+def _with_notes(predictor, items, root, doubts):
+    "Probabilities [n, n_out] of `items`, and a note for each; what is watched is kept for one batch only."
+    if doubts is None or doubts.why:
+        probs = np.concatenate([p.numpy() for p in predict_batches(predictor, items, root)])
+        return probs, notes_of(doubts, probs.max(1), None, None) if doubts else []
+    probs, notes = [], []
+    with watched(predictor.model) as seen:
+        for p in predict_batches(predictor, items, root):
+            probs.append(p.numpy())
+            notes += notes_of(doubts, probs[-1].max(1), *seen.pop())
+    return np.concatenate(probs), notes
+
 def predict(
     images, # a path, a folder, a Pillow image, a uint8 array [h, w(, 3)] or [n, h, w, 3], or a list of these
     record, # a Record, its id or its folder, or a Predictor, which is already loaded
-) -> pd.DataFrame: # image, predicted, probability, and one column per class; one row per image
+    notes:bool=True, # say which predictions not to trust?
+) -> pd.DataFrame: # image, predicted, probability, note, and one column per class; one row per image
     "Class probabilities of each image, in float32 and without test-time augmentation."
     predictor, (items, root) = load_predictor(record), _as_items(images)
-    probs = torch.cat([*predict_batches(predictor, items, root)]).numpy()
+    probs, said = _with_notes(predictor, items, root, find_doubts(predictor) if notes else None)
     predicted = [predictor.classes[k] for k in probs.argmax(1)]
     columns = dict(image=_names(items), predicted=predicted, probability=probs.max(1))
+    if notes: columns['note'] = said
     names = [f'p({c})' if c in columns else c for c in predictor.classes] # a class may be named 'image'
     table = pd.concat([pd.DataFrame(columns), pd.DataFrame(probs, columns=names)], axis=1)
     table.attrs['image_range'] = predictor.image_range # for `plot_predictions`
+    if notes: table.attrs['notes'] = say_doubts(predictor)
     return table
 
 # %% ../nbs/33_predict.ipynb #7b4f9ada
@@ -190,7 +283,7 @@ def plot_predictions(
     table,  # as returned by `predict`
     cols:int=8, # images per row
 ): # Figure
-    "Plot the images with their predicted classes and probabilities."
+    "Plot the images with their predicted classes and probabilities; what not to trust is titled in red."
     items, root = _as_items(images)
     rows, cols = -(-len(items)//cols), min(cols, len(items))
     fig, axs = plt.subplots(rows, cols, figsize=(1.1*cols, 1.4*rows), dpi=60, squeeze=False)
@@ -198,10 +291,11 @@ def plot_predictions(
     for ax, item, row in zip(axs.flat, items, table.itertuples()):
         item = item if root is None else os.path.join(root, item)
         ax.imshow(open_image(item, table.attrs.get('image_range')))
-        ax.set_title(f'{row.predicted}\n{row.probability:.0%}', fontsize=9)
+        noted = getattr(row, 'note', '')
+        ax.set_title(f'{row.predicted}\n{row.probability:.0%}', fontsize=9, color='C3' if noted else 'k')
     return fig
 
-# %% ../nbs/33_predict.ipynb #f164b591
+# %% ../nbs/33_predict.ipynb #7e9b7997
 def sample_photos(
     n:int=8, # how many
 ) -> list: # uint8 arrays [160, 160, 3]
@@ -209,6 +303,7 @@ def sample_photos(
     photos, corners = load_sample_images().images, [(y, x) for y in (0, 160) for x in (0, 160, 320, 480)]
     return [im[y:y + 160, x:x + 160] for y, x in corners for im in photos][:n]
 
+# %% ../nbs/33_predict.ipynb #f164b591
 def _pixels(predictor, images):
     "float32 [n, 3, size, size] in [0, 1]"
     items, root = _as_items(images)

@@ -32,7 +32,7 @@ at_once = {
     'run dog_breds': "Did you mean 'dog_breeds'", 'run tuned --scale ful': "Did you mean 'full'", 'run tuned --sede 3': "Did you mean '--seeds'",
     'run tuned --jobs two': '--jobs', 'run tuned --time-limit soon': 'is no time', 'status tuned,tund': "Did you mean 'tuned'",
     'collect tuned --scale big': 'no scale', 'compare digits --models lenet6': "Did you mean 'lenet5'", 'compare folder:none': 'There is no folder none',
-    'compare digitz': "Did you mean 'digits'", 'audit nothing': 'no dataset', 'features digits --model lenet5': 'no published ImageNet weights',
+    'compare digitz': "Did you mean 'digits'", 'compare digits --budget soon': 'is no time', 'audit nothing': 'no dataset', 'features digits --model lenet5': 'no published ImageNet weights',
     'features digits --out t.xlsx': 'end in .csv', 'diagnose no-such-run': 'There', 'compare-runs a b': 'There', 'verify --root none': 'no records in',
     'predict no-such-run README.md': 'There', 'predict x no.jpg': 'no file no.jpg', 'explain x README.md --out p.doc': 'end in .png',
     'train digits --model lenet5 --size 8': 'at least 16 pixels', 'train digits --lr -1': '`lr` must be', 'train digits --init file:no.pth': 'no weights file',
@@ -168,8 +168,8 @@ def test_from_photographs_to_a_prediction(photos, tmp_path, monkeypatch, capsys)
     assert (tmp_path/'runs'/id/'record.json').exists()
     assert say('train', f'folder:{photos}/photos', '--model', 'lenet5', '--seeds', 2, '--epochs', 3, *root).out.count('was trained before') == 2
     done = say('predict', id, photos/'new', *root)
-    assert done.out.splitlines()[0] == 'image\tpredicted\tprobability' and len(done.out.splitlines()) == 7
-    assert done.err == '1 file is no image: notes.txt\n'
+    assert done.out.splitlines()[0] == 'image\tpredicted\tprobability\tnote' and len(done.out.splitlines()) == 7
+    assert done.err.startswith('1 file is no image: notes.txt\n') and ' of 6. ' in done.err.splitlines()[1]
     by_path = json.loads(say('predict', tmp_path/'runs'/id, photos/'new', '--json').out)
     assert [r['predicted'] for r in by_path] == [line.split('\t')[1] for line in done.out.splitlines()[1:]]
     say('predict', id, photos/'new', '--out', tmp_path/'t.csv', '--sort-into', tmp_path/'sorted', *root)
@@ -202,6 +202,25 @@ def test_compare_says_first_what_it_takes_and_what_is_missing(photos, tmp_path, 
     assert plan[0][5:8] == ['64', '0.5', '6'], 'size, subset, epochs of three seeds'
     sixth = ('--folds', 6, '--seeds', 1)
     assert '6 trainings' in run_main(monkeypatch, capsys, 'compare', 'digits', '--models', 'lenet5', *sixth, '--dry-run', '--root', tmp_path/'runs').out
+
+
+def test_compare_answers_in_words_and_one_picture(photos, tmp_path, monkeypatch, capsys):
+    words = ('--models', 'lenet5,mlp_s', '--epochs', 1, '--seeds', 2, '--no-notebook', '--root', tmp_path/'runs')
+    said = run_main(monkeypatch, capsys, 'compare', f'folder:{photos}/photos', *words).out
+    answer = (tmp_path/'runs'/'compare-photos.txt').read_text()
+    assert answer in said and re.match(r'Take (lenet5|mlp_s), scratch: chosen by', answer)
+    for part in ('95 % interval', 'points [', 'It costs ', ' parameters, ', 'FLOPs an image', 'Two trainings each'): assert part in answer, answer
+    assert not re.search(r'p = 0\.0+\b|\t0\.0000', said)
+    assert Image.open(tmp_path/'runs'/'compare-photos.png').size[0] > 500
+
+
+@pytest.mark.parametrize('words', [('--seeds', 3), ('--seeds', 1), ('--folds', 3, '--seeds', 1)])
+def test_a_budget_that_is_used_up_starts_nothing(words, tmp_path, monkeypatch, capsys):
+    words = ('--models', 'lenet5,mlp_s', '--epochs', 1, '--no-notebook', '--budget', '1s', *words, '--root', tmp_path/'runs')
+    monkeypatch.setattr('imgstudy.commands._left', lambda time: .001 if time else None)
+    said = run_main(monkeypatch, capsys, 'compare', 'digits', *words).out
+    assert 'Not started within the budget: ' in said and 'No network was trained to the end' in said
+    assert 'Not complete: lenet5, scratch: ' in said and not [*(tmp_path/'runs').glob('*/record.json')]
 
 
 def test_no_probability_is_zero():

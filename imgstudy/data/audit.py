@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt, numpy as np, pandas as pd
 from dataclasses import dataclass
 from pathlib import Path
 from PIL import Image, ImageOps
-from ..core import StudyError, checkout_file, did_you_mean
+from ..core import StudyError, checkout_file, did_you_mean, progress_bar
 from ..html import build_page
 from .images import *
 from .ranges import *
@@ -61,14 +61,20 @@ def audit_data(
     _check_thresholds(distance, similar)
     root, found = find_images(dataset, layout=layout, image_col=image_col, label_col=label_col, split_col=split_col,
                               groups=groups)
+    bar = progress_bar(4, desc='audit: opening', bar_format='{desc} {bar} {elapsed}')
+    step = lambda name: (bar.set_description(f'audit: {name}', refresh=False), bar.update())
     found = found.merge(check_images(root, found.path), on='path')
+    step('ranges')
     bad = found.error.notna()
     whole = found[~bad].drop(columns='error').reset_index(drop=True).astype(dict(width=int, height=int))
     items, split = audit_split(whole)
     items, image_range = in_one_range(root, items)
+    step('hashing')
     items = items.merge(hash_images(root, items), on='digest', how='left')
     unreadable = found.loc[bad, ['path', 'label', 'split', 'error']].reset_index(drop=True)
+    step('comparing')
     pairs = find_pairs(root, items, distance, similar)
+    bar.close()
     return Audit(get_dataset(dataset), root, items, unreadable, split, pairs, image_range)
 
 # %% ../../nbs/18_audit.ipynb #364b5475

@@ -5,22 +5,24 @@
 # %% auto #0
 __all__ = ['run_pair', 'runs_differ_table', 'outcomes_table', 'disagreements_table', 'plot_disagreements', 'confusion_change',
            'changed_cells_table', 'plot_confusion_change', 'classwise_change_table', 'plot_run_curves', 'costs_table',
-           'comparison_text', 'run_comparison']
+           'comparison_text', 'run_comparison', 'networks_table', 'answer_text', 'plot_networks']
 
 # %% ../../nbs/85_compare.ipynb #88723b9c
+import textwrap
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
-from ..core import StudyError, device_name
+from ..core import StudyError, device_name, say_duration
 from ..runs import run_to_dict
+from ..show import say_number
 from ..data.split import StudyData
 from ..data.pixels import OpenImage
 from ..records.metrics import confusion, t_interval
 from ..records.record import confidence, finished
 from ..records.find import get_record
-from ..stats.seeds import is_probe, with_intervals
-from ..stats.pairs import holm, right_gains
+from ..stats.seeds import is_probe, tested_interval, training_seconds, valid_accuracy, with_intervals
+from ..stats.pairs import compare_all, holm, right_gains
 from .wording import signed
 
 # %% ../../nbs/85_compare.ipynb #c43e39be
@@ -284,3 +286,77 @@ def run_comparison(
             ('Confusions that changed most', changed_cells_table(a, b, most)),
             ('One right, the other wrong', disagreements_table(a, b)[:most]),
             ('Costs', costs_table(a, b))]
+
+# %% ../../nbs/85_compare.ipynb #1368f899
+def networks_table(
+    groups:dict, # name of a network -> its finished records, which differ in seed, fold or split
+) -> pd.DataFrame: # index network; columns n, valid, accuracy, low, high, over, seconds, parameters, flops
+    "Accuracy on validation and test images, and costs, of each network; the best on validation images comes first."
+    def row(rs):
+        mean, low, high, over = tested_interval(rs)
+        of = lambda k: rs[0].info.get('model', {}).get(k) or np.nan
+        seconds = training_seconds(rs) if 'seconds' in rs[0].history else np.nan
+        return dict(n=len(rs), valid=np.mean([valid_accuracy(r) for r in rs]), accuracy=mean, low=low, high=high,
+                    over=over, seconds=seconds, parameters=of('parameters'), flops=of('flops'))
+    table = pd.DataFrame({name: row(rs) for name, rs in groups.items()}).T.rename_axis('network').infer_objects()
+    by = table.valid.fillna(table.accuracy)
+    return table.loc[by.sort_values(ascending=False, kind='stable').index]
+
+# %% ../../nbs/85_compare.ipynb #e4d20f21
+def _cost_words(row) -> str:
+    "What a network costs, as far as it is known."
+    said = [f'{say_duration(row.seconds)} a training' if row.seconds == row.seconds else '',
+            f'{say_number(row.parameters)} parameters' if row.parameters == row.parameters else '',
+            f"{say_number(row.flops, 'FLOPs')} an image" if row.flops == row.flops else '']
+    return ', '.join(filter(None, said)) or 'not recorded'
+
+def _against(chosen, row) -> str: # row: of `compare_all`
+    "How the network `chosen` compares with another, with an interval, and whether that is significant."
+    points, low, high = (100*v for v in (row.gain.difference, row.gain.low, row.gain.high))
+    apart = 'is not told apart' if row.better is None else 'is better' if row.better == row.second else 'is worse'
+    once = ', in these two trainings' if row.n_pairs == 1 else ''
+    ends = f'[{signed(low, 1)}, {signed(high, 1)}]'
+    return f'{row.second} {apart} ({signed(points, 1)} points {ends} over {row.gain.over}{once})'
+
+# %% ../../nbs/85_compare.ipynb #c692d738
+def answer_text(
+    groups:dict, # as for `networks_table`
+    left_out=(), # lines on networks without a result
+) -> str:
+    "Which of several networks to take, how sure that is, and what it costs: a few sentences."
+    if not groups: return ' '.join(['No network was trained to the end, so there is no answer.', *left_out])
+    table, name = networks_table(groups), None
+    name, best = table.index[0], table.iloc[0]
+    basis = 'the test images' if best.valid != best.valid else f'{best.valid:.1%} of the validation images'
+    trainings = f"{best.n} training{'s'*int(best.n > 1)}"
+    said = [f'Take {name}: chosen by {basis}, it is right on {best.accuracy:.1%} of the test images '
+            f'(95 % interval {best.low:.1%} to {best.high:.1%} over {best.over}; {trainings}).']
+    others = compare_all(groups, name) if len(groups) > 1 else pd.DataFrame()
+    if len(others): said.append('Against it, ' + '; '.join(_against(name, r) for r in others.itertuples()) + '.')
+    alike = [r.second for r in others.itertuples() if r.better is None]
+    cheap = min(alike, key=lambda k: table.seconds[k], default=None)
+    said.append(f'It costs {_cost_words(best)}.')
+    if cheap and table.seconds[cheap] < .8*best.seconds:
+        said.append(f'{cheap} is not told apart from it and costs less: {_cost_words(table.loc[cheap])}.')
+    if best.n < 3: said.append(f"{['One training', 'Two trainings'][best.n - 1]} each: other seeds may say otherwise.")
+    return ' '.join([*said, *left_out])
+
+# %% ../../nbs/85_compare.ipynb #dc7b3d0e
+def plot_networks(
+    groups:dict, # as for `networks_table`
+    title='',
+): # Figure
+    "Accuracy of each network with its interval, and how long a training takes; the one to take is drawn darker."
+    table = networks_table(groups)
+    y, colours = np.arange(len(table)), ['C0'] + ['.6']*(len(table) - 1)
+    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 1.4 + .38*len(table)), dpi=100, sharey=True,
+                                      layout='constrained', width_ratios=(3, 2))
+    left.hlines(y, 100*table.low, 100*table.high, color=colours, lw=3)
+    left.scatter(100*table.accuracy, y, c=colours, zorder=3)
+    left.set(yticks=y, xlabel='test images right, %'); left.invert_yaxis()
+    left.set_yticks(y, [textwrap.fill(n, 30) for n in table.index], parse_math=False)
+    right.barh(y, table.seconds, color=colours, height=.5); right.set(xlabel='seconds of a training')
+    right.set_xlim(0, 1.35*np.nanmax([*table.seconds, 1e-3]))
+    for k, s in zip(y, table.seconds.fillna(0)): right.text(s, k, f' {say_duration(s)}', va='center', fontsize=8)
+    fig.suptitle(title, fontsize=10, parse_math=False)
+    return fig

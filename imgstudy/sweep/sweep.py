@@ -16,7 +16,7 @@ from functools import partial
 from joblib import delayed
 from pathlib import Path
 from tqdm import tqdm
-from ..core import StudyError, did_you_mean, parse_duration, runs_root, say_duration, writable
+from ..core import StudyError, did_you_mean, parse_duration, progress_bar, runs_root, say_duration, writable
 from ..runs import run_id
 from ..records.find import record_at
 from ..training.checkpoint import has_checkpoint
@@ -37,7 +37,7 @@ class Progress:
         costs:dict, # id -> seconds, of the runs to be trained
     ):
         self.costs, self.ended, self.start, self.over = costs, set(), time.time(), threading.Event()
-        self.bar = tqdm(total=sum(costs.values()), disable=None, smoothing=0, bar_format=self.shown)
+        self.bar = progress_bar(sum(costs.values()), smoothing=0, bar_format=self.shown, leave=True)
         if not self.bar.disable: threading.Thread(target=self.tick, daemon=True).start()
     def tick(self):
         while not self.over.wait(1): self.bar.refresh()
@@ -85,14 +85,15 @@ def startable(
     return [r for r in runs if run_id(r) in hope]
 
 # %% ../../nbs/75_sweep.ipynb #3a50a98d
-def _make_plan(root, runner, time_limit, lease, gpu_memory=None):
+def _make_plan(root, runner, time_limit, lease, gpu_memory=None, budget=None):
     root = writable(Path(root or runs_root()).resolve(), 'IMGSTUDY_RUNS')
     token = f'sweep-{uuid.uuid4().hex}'
     (writable(root/'.claims', 'IMGSTUDY_RUNS')/token).write_text(json.dumps(this_process()))
     clear_dead(root) # what killed sweeps left
     limit, now = parse_duration(time_limit), time.time()
     before = lambda frac, most: now + limit - min(frac*limit, most) if limit else None
-    return Plan(root, runner, clock(root/'.claims'), token, lease, before(.1, 30), before(.03, 10), gpu_memory)
+    return Plan(root, runner, clock(root/'.claims'), token, lease, before(.1, 30), before(.03, 10), gpu_memory,
+                now + parse_duration(budget) if budget else None)
 
 @contextmanager
 def _terminated_is_interrupted():
@@ -281,6 +282,8 @@ def _check_outcomes(outcomes, plan):
     if outcomes and all(o.why is Why.no_time for o in outcomes):
         print('The time limit is too short for an epoch of any run that is left: raise it.', flush=True)
     elif late: print(f'Not started before the time limit: {_some([o.id for o in late])}.', flush=True)
+    spent = [o.id for o in outcomes if o.why is Why.budget]
+    if spent: print(f'Not started within the budget: {_some(spent)}.', flush=True)
 
 def _some(names, most=3): # at most `most` of the names, and how many more there are
     return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '')
@@ -319,12 +322,13 @@ def sweep(
     stack='auto',     # train similar runs together: 'always', 'never', or 'auto': on a GPU, if it is faster
     lease=lease,      # seconds without renewal after which another process takes a run over
     gpu_memory=None,  # share of a GPU's memory for each of `jobs`; None: equal shares if they have one GPU
+    budget=None,      # as `time_limit`, but runs that have begun go on to their end
 ) -> pd.DataFrame: # as returned by `run_states`
     "Train each of `runs` that is not finished."
     offer, stacked = backends[backend], 'never' if runner and stack == 'auto' else stack
     _check_options(jobs, gpu_memory)
     runner = runner or (run_notebook if notebook else run_plain)
-    plan, outcomes = _make_plan(root, runner, time_limit, lease, gpu_memory), []
+    plan, outcomes = _make_plan(root, runner, time_limit, lease, gpu_memory, budget), []
     workers, speed = create_workers(plan, jobs), speed or Speed(threads=worker_threads(jobs))
     order, states = sources_first(runs), run_states(runs, plan.root)
     _learn(order, speed, plan)

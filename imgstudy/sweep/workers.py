@@ -21,7 +21,7 @@ from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky import process_executor
 from joblib.externals.loky.process_executor import ProcessPoolExecutor, ShutdownExecutorError
 from pathlib import Path
-from ..core import Registry, StudyError, checkout_file, environment
+from ..core import Registry, StudyError, checkout_file, environment, plain_progress
 from ..runs import Run, run_id, run_to_dict
 from ..data.split import load_data, part_of
 from ..records.record import Record, is_finished, write_record
@@ -71,7 +71,8 @@ def run_notebook(run:Run, root):
     logging.getLogger('papermill').setLevel(logging.ERROR) # it warns about parameters that the template leaves out
     options = ['--log-level=ERROR', *_share_options()] # no warnings of the kernel itself
     values = notebook_values(run)
-    papermill.execute_notebook(study_notebook(), part, values, progress_bar=False, extra_arguments=options)
+    with plain_progress():
+        papermill.execute_notebook(study_notebook(), part, values, progress_bar=False, extra_arguments=options)
     _forget_folders(part)
     part.rename(Path(root)/run_id(run)/'run_study.ipynb')
 
@@ -236,6 +237,7 @@ class Plan:
     soft: float|None = None # Unix time by which runs pause; None: no limit
     hard: float|None = None # Unix time at which they are stopped
     gpu_memory: float|None = None # as for `worker_env`
+    budget: float|None = None # Unix time after which no run is started; those that have begun go on
 
 stopped_sweeps = set() # tokens of sweeps that start no further runs
 
@@ -245,6 +247,7 @@ class Why(Enum):
     over = 'the sweep has stopped'
     no_time = 'no time for an epoch, as measured'
     late = 'the time is up'
+    budget = 'the budget is used up'
     busy = 'another process has claimed it'
     source = 'the run that it starts from is not finished'
 
@@ -267,6 +270,7 @@ def why_not(
     "The `Outcome` of `run` if it should not be started now; else None."
     unstarted = lambda state, why, reason='': Outcome(run_id(run), state, reason, why=why)
     if plan.token in stopped_sweeps: return unstarted('stopped', Why.over)
+    if plan.budget and time.time() >= plan.budget: return unstarted('stopped', Why.budget, Why.budget.value)
     left = plan.soft - time.time() if plan.soft else math.inf
     if left < need: return unstarted('stopped', why := Why.no_time if left > 0 else Why.late, why.value)
     if reason := source_missing(run, plan.root): return unstarted('waits', Why.source, reason)

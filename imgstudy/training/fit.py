@@ -7,7 +7,7 @@ __all__ = ['epoch_line', 'History', 'Diverged', 'StopOnNaN', 'EarlyStop', 'EMA',
            'freeze_cbs', 'recipe_cbs', 'fit', 'split_batches', 'is_out_of_memory', 'EventFiles', 'event_cbs', 'find_lr']
 
 # %% ../../nbs/45_fit.ipynb #0ce7d2bf
-import math, os, tempfile, time
+import math, os, sys, tempfile, time
 from contextlib import contextmanager
 from functools import partial
 from importlib.util import find_spec
@@ -22,7 +22,7 @@ from fastai.basics import Callback, CancelBackwardException, CancelFitException,
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn import functional as F
-from ..core import StudyError, keep_memory, runs_root
+from ..core import StudyError, keep_memory, progress_bar, runs_root
 from ..runs import Recipe, total_epochs
 from .learner import *
 from .schedule import *
@@ -41,18 +41,21 @@ def epoch_line(
 
 # %% ../../nbs/45_fit.ipynb #e0bd46ba
 class History(Callback):
-    "Collect one row per epoch in `rows`, and print about `lines` of them."
+    "Collect one row per epoch in `rows`, and print about `lines` of them; draw a bar where somebody can see it."
     order, kept = 52, ['rows', 'images'] # after the Recorder, before whatever may end the training
+    shown = '{desc} {bar} {percentage:.0f} %, {elapsed} so far, about {remaining} left'
     def __init__(self,
         label='',      # printed before every line
         lines:int=10,  # epochs to print
         patience=30.,  # seconds without a line after which one is printed within an epoch
     ): self.label, self.lines, self.patience, self.rows, self.images = label, lines, patience, [], 0
     def say(self, text):
-        print(f'{self.label} epoch {self.epoch + 1}/{self.n_epoch}: {text}', flush=True)
+        with self.bar.external_write_mode(sys.stdout): # the bar makes room
+            print(f'{self.label} epoch {self.epoch + 1}/{self.n_epoch}: {text}', flush=True)
         self.printed = time.perf_counter()
     def before_fit(self):
         self.printed = time.perf_counter()
+        self.bar = progress_bar(self.n_epoch, desc=self.label, bar_format=self.shown)
         self.mixes = any(isinstance(cb, MixHandler) for cb in self.learn.cbs) # then a training image has two classes
     def before_epoch(self): self.start, self.total, self.hits, self.n = time.perf_counter(), 0., 0, 0
     def after_batch(self):
@@ -61,7 +64,10 @@ class History(Callback):
         if not self.mixes: self.hits = self.hits + (self.pred.detach().argmax(1) == self.yb[0]).sum()
         self.after_portion()
     def after_portion(self):
-        if time.perf_counter() - self.printed > self.patience: self.say(f'{self.iter + 1} of {self.n_iter} batches')
+        self.bar.update(self.epoch + (self.iter + 1)/self.n_iter - self.bar.n)
+        if not self.bar.disable or time.perf_counter() - self.printed <= self.patience: return
+        self.say(f'{self.iter + 1} of {self.n_iter} batches')
+    def after_fit(self): self.bar.close()
     def replayed(self, done): # an `Epoch`
         self.total, self.n, self.hits = done.losses.sum()*(done.images/len(done.losses)), done.images, done.hits[0]
     def after_epoch(self):
