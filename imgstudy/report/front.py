@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['start_colors', 'coverage_colors', 'verdict_colors', 'plot_dumbbells', 'plot_coverage', 'plot_label_lines',
-           'plot_published', 'plot_folds', 'plot_networks', 'plot_labelled_curves', 'plot_ladder', 'plot_cost']
+           'plot_published', 'plot_folds', 'plot_network_marks', 'plot_labelled_curves', 'plot_ladder', 'plot_cost']
 
 # %% ../../nbs/57_front.ipynb #f593b09b
 import matplotlib.pyplot as plt, numpy as np, pandas as pd
@@ -117,9 +117,11 @@ def plot_label_lines(
 
 # %% ../../nbs/57_front.ipynb #d5abf3bb
 verdict_colors = {Verdict.within: '#1a7f37', Verdict.above: '#0969da', Verdict.below: '#cf222e',
-                  Verdict.undecided: '.35', Verdict.not_comparable: '.62'}
-_verdict_names = dict(zip(verdict_colors, ('ours, agrees', 'ours, higher', 'ours, lower', 'ours, undecided',
-                                           'ours, not comparable')))
+                  Verdict.single: '#8250df', Verdict.undecided: '.35', Verdict.too_short: '.8',
+                  Verdict.not_comparable: '.62'}
+_verdict_names = dict(zip(verdict_colors, (
+    'ours, agrees', 'ours, higher', 'ours, lower', 'ours, trained once', 'ours, undecided', 'ours, too short to tell',
+    'ours, not comparable')))
 
 def plot_published(
     table:pd.DataFrame, # as returned by `published_beside_ours`
@@ -157,7 +159,7 @@ def plot_folds(
     return ax
 
 # %% ../../nbs/57_front.ipynb #2ff94ecd
-def plot_networks(
+def plot_network_marks(
     marks:pd.DataFrame, # as returned by `network_marks`
 ): # Axes
     "Test accuracy by network, one line each."
