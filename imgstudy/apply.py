@@ -84,7 +84,8 @@ def doubts_line(
     "How many predictions have a note, and what the notes mean."
     counts = table.note[table.note != ''].value_counts()
     said = ', '.join(f'{n:,} {note}' for note, n in counts.items() if not note.startswith('cannot'))
-    return f"{said or 'none noted'} of {len(table):,}. {table.attrs['notes']}"
+    n = f'{len(table):,} prediction' + 's'*(len(table) != 1)
+    return f"{n}: {said or 'none doubtful'}. {table.attrs['notes']}"
 
 def predict_files(a): # the options of `imgstudy predict`
     "Print what is on images, write it as a table, or sort the images by it."

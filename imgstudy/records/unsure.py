@@ -152,7 +152,7 @@ def notes_of(
     low = [doubts.threshold is not None and c < doubts.threshold for c in confidence]
     return [', '.join([unsure]*bool(l) + [unlike]*bool(u)) for l, u in zip(low, doubts.unlike(features, looks))]
 
-def _rate(n, wrong): return f'{wrong:,} of {n:,} ({wrong/n:.1%}) were wrong' if n else 'there is none'
+def _rate(n, wrong, where): return f'{wrong:,} of {n:,} ({100*wrong/n:.1f} %) {where}' if n else f'none lay {where}'
 
 def doubts_text(
     doubts:Doubts,
@@ -161,20 +161,21 @@ def doubts_text(
     "What the notes mean, in words, and by how many images."
     if doubts.why: return f'Whether a prediction can be trusted cannot be told: {doubts.why}.'
     n, wrong, rest, missed = doubts.counts
-    words = [f'"{unlike}": further from each of {len(doubts.features):,} training images than '
+    words = [f'"{unlike}" means further from each of {len(doubts.features):,} training images than '
              f'{"all" if n + rest < 200 else "99 %"} of {n + rest:,} validation images are.']
     if doubts.threshold is None: return f'Too few validation images ({n + rest}) to tell what is unsure. {words[0]}'
-    never = f'always, since at no probability at most 5 % were wrong ({missed:,} of {rest:,} validation images are).'
-    below = (f'a probability below {doubts.threshold:.3f}; of the validation images at least that sure '
-             f'{_rate(n, wrong)}, of the others {_rate(rest, missed)}.')
-    words.insert(0, f'"{unsure}": {never if doubts.threshold == np.inf else below}')
+    never = (f'Every prediction is "{unsure}": {missed:,} of {rest:,} validation images were wrong, and no probability '
+             'leaves at most 5 % of them wrong.')
+    below = (f'"{unsure}" means a probability below {doubts.threshold:.3f}. Wrong predictions of validation images: '
+             f'{_rate(n, wrong, "at or above it")}, {_rate(rest, missed, "below it")}.')
+    words.insert(0, never if doubts.threshold == np.inf else below)
     return ' '.join(words[:1] + _tested(doubts, tested) + words[1:])
 
 def _tested(doubts, tested): # the same on test images, as a list of at most one sentence
     if tested is None or not len(tested[0]): return []
     sure, wrong = np.asarray(tested[0]) >= doubts.threshold, np.asarray(tested[1])
-    return [f'Of the test images that sure {_rate(sure.sum(), (sure & wrong).sum())}, of the others '
-            f'{_rate((~sure).sum(), (~sure & wrong).sum())}.']
+    return [f'Of test images: {_rate(sure.sum(), (sure & wrong).sum(), "at or above it")}, '
+            f'{_rate((~sure).sum(), (~sure & wrong).sum(), "below it")}.']
 
 # %% ../../nbs/35_unsure.ipynb #82f9481e
 _arrays = 'features', 'looks', 'scale'

@@ -117,7 +117,7 @@ def published_beside_ours(
     rows = []
     for s in studies.values():
         t, groups = answer_table(s, 'largest').reset_index(), study_groups(s)
-        t = t[(t.metric == 'accuracy') & t.published.notna() & (t.n > 0)]
+        t = t[(t.metric == 'accuracy') & (t.images != 'train') & t.published.notna() & (t.n > 0)]
         rows += [dict(study=s.name, source=s.source, **_beside(r, groups[r.row][0].run)) for r in t.itertuples()
                  if r.verdict not in (Verdict.not_comparable, Verdict.too_short) or has_learnt(groups[r.row])]
     t = pd.DataFrame(rows, columns=['study', 'source', *_fields])
@@ -125,6 +125,7 @@ def published_beside_ours(
     nearest = (t.value - t.published).abs().sort_values(kind='stable').index
     return t.loc[nearest].drop_duplicates(['source', 'model', 'published']).sort_index(ignore_index=True)
 
+_images_of = dict(kaggle="Kaggle's images", validation='validation images', test='test images')
 def published_names(
     table:pd.DataFrame, # as returned by `published_beside_ours`
 ) -> list: # of str, one per row
@@ -132,7 +133,7 @@ def published_names(
     short = lambda r: re.sub(', L2 0|, dropout 0, none', '', r.row).replace('rate ', 'rate ')
     title = lambda r: f'{model_title(r.model)}, {short(r)}' if r.row.startswith('batch') else r.row
     twice = table.duplicated(['dataset', 'row'], keep=False)
-    return [f'{dataset_title(r.dataset)}: {title(r)}' + f' ({r.images})'*bool(double)
+    return [f'{dataset_title(r.dataset)}: {title(r)}' + f' ({_images_of.get(r.images, r.images)})'*bool(double)
             for r, double in zip(table.itertuples(), twice)]
 
 def published_of(
