@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 top = Path(__file__).parent.parent
-needed = ['nbs/run_study.ipynb', 'nbs/transfer_study.ipynb', 'nbs/audit_data.ipynb', 'nbs/report.ipynb', 'published/references.csv',
+needed = ['nbs/run_study.ipynb', 'nbs/transfer_study.ipynb', 'nbs/audit_data.ipynb', 'nbs/report.ipynb', 'published/references.csv', 'published/items.csv',
           'tables/models.json', 'tables/datasets.json', 'tables/studies.json', 'tables/augment.json']
 
 
@@ -15,7 +15,7 @@ def source(tmp_path_factory):
     for name in ('settings.ini', 'setup.py', 'pyproject.toml', 'README.md', 'LICENSE', 'MANIFEST.in'): shutil.copy(top/name, source)
     for name in ('imgstudy', 'nbs'): shutil.copytree(top/name, source/name, ignore=shutil.ignore_patterns('__pycache__', '.*'))
     (source/'report').mkdir()
-    for name in ('references.csv', 'index.html'): shutil.copy(top/'report'/name, source/'report')
+    for name in ('references.csv', 'items.csv', 'index.html'): shutil.copy(top/'report'/name, source/'report')
     return source
 
 
