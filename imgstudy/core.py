@@ -6,7 +6,7 @@
 __all__ = ['import_stack', 'StudyError', 'did_you_mean', 'Registry', 'fastai_folder', 'data_root', 'cache_root', 'runs_root',
            'writable', 'atomic_file', 'atomic_dir', 'DiskFull', 'needs_space', 'content_key', 'seed_everything',
            'has_native_bf16', 'choose_precision', 'set_float32', 'keep_memory', 'checkout_path', 'checkout_file',
-           'git_commit', 'cpu_name', 'device_name', 'version', 'environment', 'shows_bars', 'progress_bar',
+           'git_commit', 'cpu_name', 'device_name', 'version', 'environment', 'shows_bars', 'track_progress',
            'plain_progress', 'parse_duration', 'say_duration']
 
 # %% ../nbs/00_core.ipynb #cc218faa
@@ -338,7 +338,7 @@ def shows_bars() -> bool:
     if said := os.environ.get('IMGSTUDY_PROGRESS'): return said == 'bar'
     return bool(sys.stderr and sys.stderr.isatty()) or _in_jupyter()
 
-def progress_bar(
+def track_progress(
     total=None, # steps; None: not known
     **kwargs,   # of tqdm, such as desc and unit
 ): # a tqdm, whose `disable` is true where no bar is drawn

@@ -32,7 +32,7 @@ def test_a_training_draws_a_bar_on_a_terminal_and_keeps_its_lines():
 
 @pytest.mark.parametrize('env, drawn', [(dict(), True), (dict(IMGSTUDY_PROGRESS='lines'), False), (dict(IMGSTUDY_PROGRESS='bar'), True)])
 def test_our_runners_turn_it_off(env, drawn):
-    code = "from imgstudy.core import progress_bar\nwith progress_bar(3, desc='images') as bar: bar.update(); bar.refresh()"
+    code = "from imgstudy.core import track_progress\nwith track_progress(3, desc='images') as bar: bar.update(); bar.refresh()"
     assert ('images' in on_terminal(code, **env)[1]) is drawn
 
 

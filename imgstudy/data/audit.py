@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt, numpy as np, pandas as pd
 from dataclasses import dataclass
 from pathlib import Path
 from PIL import Image, ImageOps
-from ..core import StudyError, checkout_file, did_you_mean, progress_bar
+from ..core import StudyError, checkout_file, did_you_mean, track_progress
 from ..html import build_page
 from .images import *
 from .ranges import *
@@ -61,7 +61,7 @@ def audit_data(
     _check_thresholds(distance, similar)
     root, found = find_images(dataset, layout=layout, image_col=image_col, label_col=label_col, split_col=split_col,
                               groups=groups)
-    bar = progress_bar(4, desc='audit: opening', bar_format='{desc} {bar} {elapsed}')
+    bar = track_progress(4, desc='audit: opening', bar_format='{desc} {bar} {elapsed}')
     step = lambda name: (bar.set_description(f'audit: {name}', refresh=False), bar.update())
     found = found.merge(check_images(root, found.path), on='path')
     step('ranges')

@@ -16,7 +16,7 @@ from filelock import FileLock
 from functools import partial
 from pathlib import Path
 from PIL import Image
-from ..core import StudyError, atomic_dir, cache_root, progress_bar, writable
+from ..core import StudyError, atomic_dir, cache_root, track_progress, writable
 from .images import *
 from .split import *
 
@@ -129,7 +129,7 @@ def _open_all(pixels, rows, most=2000): # most: up to this many images are opene
     if len(rows) <= most: return open_rows(pixels, rows)
     parts = np.array_split(rows, max(os.cpu_count(), len(rows)//500))
     print(f'Opening {len(rows):,} images at {pixels.opened.size} pixels; this is done once.', flush=True)
-    with ProcessPoolExecutor(os.cpu_count()) as pool, progress_bar(len(rows), unit=' images') as bar:
+    with ProcessPoolExecutor(os.cpu_count()) as pool, track_progress(len(rows), unit=' images') as bar:
         for n in pool.map(partial(open_rows, pixels), parts): bar.update(n)
 
 # %% ../../nbs/15_pixels.ipynb #8cc09d54

@@ -16,7 +16,7 @@ from functools import partial
 from joblib import delayed
 from pathlib import Path
 from tqdm import tqdm
-from ..core import StudyError, did_you_mean, parse_duration, progress_bar, runs_root, say_duration, writable
+from ..core import StudyError, did_you_mean, parse_duration, track_progress, runs_root, say_duration, writable
 from ..runs import run_id
 from ..records.find import record_at
 from ..training.checkpoint import has_checkpoint
@@ -37,7 +37,7 @@ class Progress:
         costs:dict, # id -> seconds, of the runs to be trained
     ):
         self.costs, self.ended, self.start, self.over = costs, set(), time.time(), threading.Event()
-        self.bar = progress_bar(sum(costs.values()), smoothing=0, bar_format=self.shown, leave=True)
+        self.bar = track_progress(sum(costs.values()), smoothing=0, bar_format=self.shown, leave=True)
         if not self.bar.disable: threading.Thread(target=self.tick, daemon=True).start()
     def tick(self):
         while not self.over.wait(1): self.bar.refresh()

@@ -15,7 +15,7 @@ from fastcore.basics import chunked, noop
 from functools import partial
 from pathlib import Path
 from torch import nn
-from ..core import StudyError, choose_precision, keep_memory, progress_bar, set_float32
+from ..core import StudyError, choose_precision, keep_memory, track_progress, set_float32
 from ..runs import Run
 from ..data.split import StudyData
 from ..data.pixels import Kept, OpenImage, cache_limit, evict, fill, get_pixels, kept_folder, row_writer
@@ -185,7 +185,7 @@ def _opener(run, data):
 class _Progress:
     "A progress bar on a terminal, else a line every `patience` seconds."
     def __init__(self, n, patience=30.):
-        self.bar, self.n, self.done, self.patience = progress_bar(n, unit=' images'), n, 0, patience
+        self.bar, self.n, self.done, self.patience = track_progress(n, unit=' images'), n, 0, patience
         self.said = time.perf_counter()
     def __call__(self, n):
         self.done += n

@@ -22,7 +22,7 @@ from fastai.basics import Callback, CancelBackwardException, CancelFitException,
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn import functional as F
-from ..core import StudyError, keep_memory, progress_bar, runs_root
+from ..core import StudyError, keep_memory, track_progress, runs_root
 from ..runs import Recipe, total_epochs
 from .learner import *
 from .schedule import *
@@ -55,7 +55,7 @@ class History(Callback):
         self.printed = time.perf_counter()
     def before_fit(self):
         self.printed = time.perf_counter()
-        self.bar = progress_bar(self.n_epoch, desc=self.label, bar_format=self.shown)
+        self.bar = track_progress(self.n_epoch, desc=self.label, bar_format=self.shown)
         self.mixes = any(isinstance(cb, MixHandler) for cb in self.learn.cbs) # then a training image has two classes
     def before_epoch(self): self.start, self.total, self.hits, self.n = time.perf_counter(), 0., 0, 0
     def after_batch(self):
