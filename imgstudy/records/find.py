@@ -38,17 +38,19 @@ def record_folders() -> list: # of Path
 
 # %% ../../nbs/32_find.ipynb #1e54c6a9
 @lru_cache(maxsize=2048) # a report asks for each record many times: room for all of them, about 40 kB each
-def _read_at(path, written): # `written` is the file's time, so that a record that was replaced is read again
-    try: record = read_record(path)
-    except StudyError: return None # damaged; `imgstudy verify` reports it
+def _read_at(path, written): return read_record(path) # `written`: the file's time, so that what was replaced is read again
+
+def _read_once(path): return _read_at(path, (path/'record.json').stat().st_mtime_ns)
+
+def _is_complete(record) -> bool:
     needed = {'cost', 'environment', 'data'} # by every table
-    complete = record.predictions and len(record.history) and needed <= {*record.info}
-    return record if record.outcome == 'finished' and complete else None
+    return bool(record.outcome == 'finished' and record.predictions and len(record.history) and needed <= {*record.info})
 
 def _finished_in(path):
-    "The finished and complete record in the folder `path`, or None."
-    try: return _read_at(path, (path/'record.json').stat().st_mtime_ns)
-    except OSError: return None
+    "The finished and complete record in the folder `path`, or None; `imgstudy verify` reports damaged ones."
+    try: record = _read_once(path)
+    except (OSError, StudyError): return None
+    return record if _is_complete(record) else None
 
 def find_records(
     runs, # list of `Run`
@@ -69,8 +71,8 @@ def sound_records(
 ) -> tuple: # the finished and complete records; one message for each of the others
     "The records in `root` that can be shown, and what is wrong with the others."
     messages, copies = [], []
-    found = read_records(root, messages, copies)
-    kept = [r for f in found if f.outcome == 'finished' and (r := _finished_in(f.path))]
+    found = read_records(root, messages, copies, _read_once)
+    kept = [r for r in found if _is_complete(r)]
     ids = {r.id for r in kept}
     for r in found:
         if r.id in ids: continue

@@ -207,11 +207,12 @@ def read_records(
     root=None,    # folder of the records; None: `runs_root()`
     damaged=None, # a list that collects messages on damaged records; None: they raise
     copies=None,  # a list that collects messages on further records of a run, such as copies; they are left out
+    read=None,    # reads a folder; None: `read_record`
 ) -> list: # of `Record`, one per run, sorted by folder
     "Every record in the folder `root`."
     found = []
     for path in sorted(Path(root or runs_root()).glob('[!.]*/record.json')):
-        try: found.append(read_record(path.parent))
+        try: found.append((read or read_record)(path.parent))
         except StudyError as e:
             if damaged is None: raise
             damaged.append(str(e))
