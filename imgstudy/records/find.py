@@ -38,13 +38,13 @@ def record_folders() -> list: # of Path
 
 # %% ../../nbs/32_find.ipynb #1e54c6a9
 @lru_cache(maxsize=2048) # a report asks for each record many times: room for all of them, about 40 kB each
-def _read_at(path, written): return read_record(path) # `written`: the file's time, so that what was replaced is read again
+def _read_at(path, written): return read_record(path) # `written`: the file's time, so that a new one is read again
 
 def _read_once(path): return _read_at(path, (path/'record.json').stat().st_mtime_ns)
 
 def _is_complete(record) -> bool:
     needed = {'cost', 'environment', 'data'} # by every table
-    return bool(record.outcome == 'finished' and record.predictions and len(record.history) and needed <= {*record.info})
+    return record.outcome == 'finished' and bool(record.predictions) and len(record.history) and needed <= {*record.info}
 
 def _finished_in(path):
     "The finished and complete record in the folder `path`, or None; `imgstudy verify` reports damaged ones."
