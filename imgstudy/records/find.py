@@ -43,8 +43,8 @@ def _read_at(path, written): return read_record(path) # `written`: the file's ti
 def _read_once(path): return _read_at(path, (path/'record.json').stat().st_mtime_ns)
 
 def _is_complete(record) -> bool:
-    needed = {'cost', 'environment', 'data'} # by every table
-    return record.outcome == 'finished' and bool(record.predictions) and len(record.history) and needed <= {*record.info}
+    whole = len(record.history) > 0 and {'cost', 'environment', 'data'} <= {*record.info} # every table needs them
+    return record.outcome == 'finished' and bool(record.predictions) and whole
 
 def _finished_in(path):
     "The finished and complete record in the folder `path`, or None; `imgstudy verify` reports damaged ones."
