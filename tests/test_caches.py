@@ -88,13 +88,13 @@ def test_a_full_cache_disk_names_the_folder_and_the_variable(what, cache, tmp_pa
 
 
 def test_a_full_cache_disk_is_no_failed_run(cache, tmp_path, monkeypatch):
-    run = create_run(dataset=f"folder:{photos(tmp_path/'mine', 12)}", model='lenet5', epochs=1)
+    values = dict(dataset=f"folder:{photos(tmp_path/'mine', 12)}", model='lenet5', epochs=1)
     monkeypatch.setattr(pd.DataFrame, 'to_csv', full)
-    with pytest.raises(DiskFull, match='IMGSTUDY_CACHE'): train(run, root=tmp_path/'runs')
+    with pytest.raises(DiskFull, match='IMGSTUDY_CACHE'): train(create_run(**values), root=tmp_path/'runs')
     assert not [*(tmp_path/'runs').glob('*/record.json')]
     monkeypatch.undo()
     monkeypatch.setenv('IMGSTUDY_CACHE', str(cache))
-    assert train(run, root=tmp_path/'runs').outcome == 'finished' # the same call goes on
+    assert train(create_run(**values), root=tmp_path/'runs').outcome == 'finished' # the same call goes on
 
 
 def test_without_room_for_pixels_a_training_reads_the_files(cache, tmp_path, monkeypatch, capsys):
