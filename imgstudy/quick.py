@@ -78,11 +78,11 @@ def check_model(
 # %% ../nbs/76_quick.ipynb #bf410e22
 _of_a_run = ('dataset model init epochs size lr bs tune augment subset folds mixup cutmix tta class_weights '
              'layout image_col label_col split_col groups image_range max_bad').split()
-_reading = 'layout image_col label_col split_col groups image_range max_bad'.split()
+_reading_fields = 'layout image_col label_col split_col groups image_range max_bad'.split()
 
 def reading_options(given:dict) -> dict: # parameters of `create_run`
     "What is given of how your own images are read."
-    params = {k: given[k] for k in _reading if given.get(k)}
+    params = {k: given[k] for k in _reading_fields if given.get(k)}
     if 'max_bad' in params: params['max_bad'] = _number(params['max_bad'])
     return params
 

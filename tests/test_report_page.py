@@ -49,7 +49,7 @@ def test_names_are_text(small_report):
 
 def test_own_records_have_only_their_own_sections(small_report):
     "A study without a training has no heading, no empty table and no entry in the contents."
-    _, page = small_report
+    root, page = small_report
     headings = re.findall('<h2 id=[^>]*>(.*?)</h2>', page)
     parts = re.findall('<h1 id=[^>]*>(.*?)</h1>', page)
     assert 'Schedules' in headings and parts[-1] == 'Every training'

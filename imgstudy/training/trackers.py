@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from urllib.parse import urlsplit
 from ..core import StudyError, did_you_mean
-from ..runs import Run, run_id, run_to_dict
+from ..runs import Run, is_content, run_id, run_to_dict
 
 # %% ../../nbs/37_trackers.ipynb #d27e3a74
 known_trackers = ['tensorboard', 'wandb', 'trackio', 'mlflow']
@@ -40,8 +40,9 @@ def tracking(
 
 # %% ../../nbs/37_trackers.ipynb #b7e9667a
 def tracked_settings(run:Run) -> dict:
-    "The fields of `run` that are given, flat; paths only by their last part."
+    "The fields of `run` that are given, flat; paths only by their last part, your own images without their classes."
     fields = run_to_dict(run)
+    if is_content(run.dataset): fields['dataset'] = 'own images@' + run.dataset.split('@')[-1]
     flat = fields.pop('recipe') | fields
     last = lambda v: v.rstrip('/').split('/')[-1].split('\\')[-1]
     short = lambda v: last(v) if isinstance(v, str) and ('/' in v or '\\' in v) else v
