@@ -3,6 +3,7 @@ import shutil
 from dataclasses import replace
 import numpy as np, pytest, torch
 from PIL import Image
+from imgstudy.core import cache_root
 from imgstudy.data.datasets import find_images
 from imgstudy.predict import find_doubts, load_predictor, predict, sample_photos, say_doubts
 from imgstudy.records.record import read_record
@@ -83,13 +84,19 @@ def a_class_less(record, folder): shutil.rmtree(folder/'3')
 def emptied(record, folder): shutil.rmtree(folder); folder.mkdir()
 
 
-@pytest.mark.parametrize('happens', [moved, changed, added, a_class_less, emptied])
+@pytest.mark.parametrize('happens', [moved, changed, a_class_less, emptied])
 def test_without_the_images_it_says_that_it_cannot_tell(happens, own):
     record, folder = own
     happens(record, folder)
     table = predict(sample_photos(3), record)
     assert table.note.str.startswith('cannot be told: ').all() and table.attrs['notes'].startswith('Whether a prediction')
     assert not (record.path/'doubts.npz').exists(), 'the images may come back'
+
+
+def test_images_that_came_later_do_not_matter(own):
+    record, folder = own
+    added(record, folder)
+    assert not predict(sample_photos(3), record).note.str.startswith('cannot be told').any()
 
 
 def test_what_was_measured_stays_without_the_images(own):
@@ -102,13 +109,12 @@ def test_what_was_measured_stays_without_the_images(own):
     assert predict(sample_photos(3), read_record(record.path)).note.str.startswith('cannot').all()
 
 
-def test_where_nothing_can_be_written_the_cache_keeps_it(own, tmp_path, monkeypatch):
+def test_where_nothing_can_be_written_the_cache_keeps_it(own):
     record, folder = own
-    monkeypatch.setenv('IMGSTUDY_CACHE', str(tmp_path/'cache'))
     (record.path/'doubts.npz').mkdir() # a folder of that name cannot be written, nor read
     before = predict(sample_photos(3), record).note
     moved(record, folder)
-    assert [*(tmp_path/'cache'/'doubts').iterdir()] and (predict(sample_photos(3), record).note == before).all()
+    assert [*(cache_root()/'doubts').glob(f'{record.id}-*')] and (predict(sample_photos(3), record).note == before).all()
 
 
 def test_without_validation_images_it_cannot_tell(tmp_path):
