@@ -214,7 +214,7 @@ def test_links_that_lead_nowhere(tmp_path):
     for i in range(2): os.symlink(tmp_path/'moved.png', root/f'a/link{i}.png')
     data = load_data(Run(f'folder:{root}', 'lenet5'))
     assert [s['path'] for s in data.skipped] == ['a/link0.png', 'a/link1.png'] and len(data.items) == 300
-    assert str(tmp_path/'moved.png') in data.skipped[0]['error']
+    assert 'moved.png' in data.skipped[0]['error'] and str(tmp_path) not in data.skipped[0]['error']
     for i in range(2, 30): os.symlink(tmp_path/'moved.png', root/f'a/link{i}.png')
     with pytest.raises(StudyError, match='30 of 330'): load_data(Run(f'folder:{root}', 'lenet5'))
     os.symlink(tmp_path/'disk', root/'c')
