@@ -345,7 +345,7 @@ def study_section(
     if study.name != 'tuned': parts += [curves_figure(few)] # its rows are of many data sets
     if 'rates' in study.more: parts.append(rates_figure(few))
     if study.name == 'label_efficiency': parts.append(labels_figure(groups))
-    if any(r.target for r in study.rows): parts.append(as_list(target_sentences(study)))
+    if any(r.target for r in study.rows): parts.append(as_parts({'Targets, set before': target_sentences(study)}, True))
     if study.name == 'tuned': parts += [*tuned_section(), *changes_section()]
     folds = folds_table(study, 'largest')
     if len(folds): parts.append(as_table(folds, 'Zero-one loss, fold by fold'))
