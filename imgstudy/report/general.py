@@ -171,7 +171,7 @@ def pair_section(name, a, b) -> list: # of HTML
     costs = costs_table(a, b).drop(index=['seconds', 'seconds of training', 'images a second'], columns='note')
     disagreements = _most_confident(a, b).set_index('path').rename(columns=lambda c: c.replace('_', ', '))
     return [as_list([f'{name}. {comparison_text(a, b)}']),
-            as_table(with_intervals(outcomes, 3), f'{name}: who is right'),
+            as_table(with_intervals(outcomes, 3), f'{name}: who is right', folded=True),
             as_figure(plot_run_curves(a, b), curves_alt, f'{name}: A from scratch, B transferred.'),
             as_figure(plot_confusion_change(a, b), confusion_alt,
                       f'{name}: images more (or fewer) in a cell with B than with A.'),
