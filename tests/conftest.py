@@ -22,3 +22,11 @@ def runs_dir(tmp_path, monkeypatch):
     "Records go to an empty folder."
     monkeypatch.setenv('IMGSTUDY_RUNS', str(tmp_path/'runs'))
     return tmp_path/'runs'
+
+
+@pytest.fixture(autouse=True)
+def nothing_said_before(monkeypatch):
+    "What is printed once per process is printed once per test, whichever test read the same images before."
+    from imgstudy.data import images, split
+    monkeypatch.setattr(split, '_already_said', set())
+    monkeypatch.setattr(images, '_told', set())
