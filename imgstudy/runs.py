@@ -211,9 +211,11 @@ def make_run(**params) -> Run:
     return checked(Run, recipe=checked(Recipe, **recipe), **params)
 
 # %% ../nbs/01_runs.ipynb #6d94412c
+def _values(o): return {f.name: getattr(o, f.name) for f in dataclasses.fields(o)}
+
 def run_to_dict(run:Run) -> dict:
     "`run` as nested dicts, ready for JSON."
-    return dataclasses.asdict(run)
+    return {**_values(run), 'recipe': _values(run.recipe)} # `asdict` copies each value, which a report feels
 
 def run_from_dict(d:dict) -> Run:
     "The `Run` that `run_to_dict` was given; an unknown field raises `StudyError`."

@@ -12,7 +12,7 @@ may_import = {  # folder, or module at the root -> folders it may import from, b
     'data': set(), 'models': set(), 'records': {'data', 'models'}, 'training': {'data', 'models', 'records'},
     'stats': {'data', 'models', 'records', 'training'}, 'study': {'data', 'models', 'records', 'training', 'stats'},
     'sweep': {'data', 'models', 'records', 'training', 'stats', 'study'},
-    'report': {'data', 'models', 'records', 'training', 'stats', 'study', 'sweep', 'predict', 'show'},
+    'report': {'data', 'models', 'records', 'training', 'stats', 'study', 'sweep', 'predict', 'show', 'light_tables'},
     'predict': {'data', 'models', 'records', 'submission', 'light_tables'}, 'submission': {'data', 'models', 'records', 'predict'}}
 rooms = set(may_import) - {'predict', 'submission'}
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from imgstudy import cli
 from imgstudy.core import StudyError
+from imgstudy.models.zoo import create_light
 from imgstudy.references import references
 from imgstudy.runs import run_id, run_to_dict
 from imgstudy.study.design import studies
@@ -33,6 +34,15 @@ full_size = dict(  # trainings, counted from the five documents by hand; those t
     cifar10_scratch_vs_resnet18=(2 + 2)*3,
     transfer=2*3*3*3,               # probe and all layers, 3 data sets, 3 networks, 3 splits or seeds
     label_efficiency=3*5*3)         # 3 lines, 5 shares
+
+
+@pytest.mark.parametrize('scale', ['smoke', 'small', 'full'])
+def test_networks_of_all_rows_can_be_built(scale):
+    "`study_runs` does not build them, which takes a minute."
+    runs = [run for study in studies for row in study_runs(study, scale).values() for run in row[:1]]
+    for model, size, dropout in {(r.model, r.size, r.recipe.dropout) for r in runs}:
+        net = create_light(model, 2, size=size, dropout=dropout)
+        assert sum(p.numel() for p in net.parameters()) > 0
 
 
 @pytest.mark.parametrize('study', full_size)

@@ -8,6 +8,7 @@ __all__ = ['start_colors', 'coverage_colors', 'verdict_colors', 'plot_dumbbells'
 
 # %% ../../nbs/57_front.ipynb #f593b09b
 import matplotlib.pyplot as plt, numpy as np, pandas as pd
+from textwrap import fill
 from matplotlib.ticker import PercentFormatter
 from ..stats.pairs import paired_gain
 from ..stats.published import Verdict
@@ -41,8 +42,9 @@ def _rows(ax, names):
 
 def _legend(ax, names): # name -> keywords of `plot`
     marks = [ax.plot([], [], linestyle='', **k)[0] for k in names.values()]
-    ax.legend(marks, [*names], ncols=min(len(names), 4), frameon=False, loc='lower left', bbox_to_anchor=(0, 1),
-              borderaxespad=0, handletextpad=.2, columnspacing=1)
+    columns = 4 if sum(map(len, names)) < 70 else 2
+    ax.figure.legend(marks, [*names], ncols=min(len(names), columns), frameon=False, loc='outside upper left',
+                     handletextpad=.2, columnspacing=1)
 
 def _point(ax, y, mean, low, high, **mark):
     "A mark with its interval."
@@ -127,12 +129,12 @@ def plot_published(
     table:pd.DataFrame, # as returned by `published_beside_ours`
 ): # Axes
     "Published accuracies (hollow) and ours with their intervals."
-    ax = _canvas(len(table), each=.3)
+    ax = _canvas(len(table), each=.34)
     for y, r in enumerate(table[::-1].itertuples()):
         ax.plot([r.value, r.published], [y, y], color='.88', lw=2, zorder=1)
         _point(ax, y, r.value, r.low, r.high, fmt='o', color=verdict_colors[r.verdict], ms=6)
         ax.plot(r.published, y, zorder=3, **_hollow())
-    _rows(ax, published_names(table)); _in_percent(ax, label='accuracy'); ax.set(xlim=(0, 1.02))
+    _rows(ax, [fill(name, 48) for name in published_names(table)]); _in_percent(ax, label='accuracy'); ax.set(xlim=(0, 1.02))
     seen = [v for v in verdict_colors if v in {*table.verdict}]
     ours = {_verdict_names[v]: dict(marker='o', color=verdict_colors[v], ms=6) for v in seen}
     _legend(ax, {'published': _hollow()} | ours)

@@ -9,6 +9,7 @@ __all__ = ['study_groups', 'best_rows', 'plot_group_curves', 'plot_rates', 'plot
 # %% ../../nbs/82_overview.ipynb #4432cf6a
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
 from ..core import device_name
+from ..light_tables import light_table
 from ..references import best_references
 from ..models.register import models
 from ..models.zoo import model_cost, name_points
@@ -167,7 +168,8 @@ def published_table() -> pd.DataFrame: # as returned by `groups_table`, without 
     "Best published accuracy of each registered model and data set; size and operations at the model's default."
     best = best_references()
     best = best[best.model.isin([*models])]
-    costs = {m: model_cost(m) for m in dict.fromkeys(best.model)}
+    kept = {r['model']: (r['parameters'], round(r['MFLOPs']*1e6)) for r in light_table('models')} # counting takes a minute
+    costs = {m: kept.get(m) or model_cost(m) for m in dict.fromkeys(best.model)}
     init = lambda r: 'scratch' if r.dataset == 'imagenet' else r.init # on ImageNet nothing is transferred here
     rows = [dict(model=r.model, dataset=r.dataset, init=init(r), accuracy=r.value, low=r.value, high=r.value,
                  parameters=costs[r.model][0], flops=costs[r.model][1]) for r in best.itertuples()]

@@ -66,6 +66,8 @@ def as_figure(
     fig = getattr(one, 'figure', one)
     if not alt.strip(): raise StudyError('A figure needs a text alternative: pass `alt`, what it shows.')
     kind = _kind(fig)
+    fig.draw_without_rendering() # the layout is computed here, and not again for each of the drawings of `savefig`
+    fig.set_layout_engine('none')
     picture = {'webp': _webp, 'png': _png, 'svg+xml': _svg}[kind](fig)
     plt.close(fig)
     alt, src = html.escape(alt), f'data:image/{kind};base64,{base64.b64encode(picture).decode()}'

@@ -51,7 +51,7 @@ def row_params(
 
 # %% ../../nbs/64_studies.ipynb #10f51556
 @lru_cache(maxsize=None) # a few hundred rows at three scales, which a report asks for repeatedly
-def _cached_run(params): return create_run(**dict(params))
+def _cached_run(params): return complete_run(**dict(params)) # a test builds the networks of all rows
 
 def _seeds(study, row, scale): return dict(smoke=1, small=row.small_seeds or study.small_seeds, full=study.seeds)[scale]
 
