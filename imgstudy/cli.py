@@ -160,11 +160,11 @@ def train(
 # %% ../nbs/98_cli.ipynb #19dd42ca
 @command
 def locate(
-    dataset:str, # folder:PATH or csv:PATH, where your images are now
+    dataset:str, # folder:PATH or csv:PATH, where your images are now, or file:PATH, where your weights are
 ):
-    "Say where images of yours are now that were moved."
+    "Say where images or weights of yours are now that were moved."
     a = locals()
-    check_dataset(dataset)
+    if not dataset.startswith('file:'): check_dataset(dataset)
     do('photos.locate_images', a)
 
 # %% ../nbs/98_cli.ipynb #d781e1e7

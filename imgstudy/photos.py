@@ -17,6 +17,7 @@ from .show import say_bytes, show_table
 from .data.content import known_states
 from .data.datasets import get_dataset, is_own
 from .data.split import load_data, name_content, part_of
+from .models.own_weights import name_weights
 from .models.register import count_params
 from .models.zoo import create_light
 from .records.record import is_finished, read_record, read_records
@@ -135,8 +136,9 @@ def _readings(dataset) -> list: # of dicts
     return [{}] + [r for i, r in enumerate(known) if r and r not in known[:i]]
 
 def locate_images(a): # the options of `imgstudy locate`
-    "Remember where images are, by whatever name records have for them."
-    if not is_own(a.dataset): raise StudyError(f'{a.dataset} is no folder of yours: write folder:PATH or csv:PATH')
+    "Remember where images or weights are, by whatever name records have for them."
+    if a.dataset.startswith('file:'): return print(f'{a.dataset} is known as file:{name_weights(a.dataset[5:])}.')
+    if not is_own(a.dataset): raise StudyError(f'{a.dataset} is no folder of yours: write folder:PATH, csv:PATH or file:PATH')
     names, errors = [], []
     for reading in _readings(a.dataset):
         try: names.append(name_content(Run(a.dataset, 'lenet5', **reading)).dataset)

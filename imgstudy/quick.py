@@ -12,6 +12,7 @@ from pathlib import Path
 from .core import StudyError, checkout_path, did_you_mean, parse_duration, runs_root, writable
 from .runs import check_seeds, is_content, make_run, seed_runs
 from .light_tables import light_names, light_table
+from .models.own_weights import weights_place
 from .study.bounds import check_bounds, check_limits
 
 # %% ../nbs/76_quick.ipynb #a85bb6ec
@@ -72,7 +73,7 @@ def check_model(
     if init == 'imagenet' and 'weights' in row and not row['weights']:
         raise StudyError(f'There are no published ImageNet weights for {name}: take init=scratch, or another model '
                          '(imgstudy models --weights lists those that have some).')
-    if init.startswith('file:') and not Path(init[5:].strip()).expanduser().is_file():
+    if init.startswith('file:') and not weights_place(init[5:]).is_file():
         raise StudyError(f'There is no weights file {init[5:]}: check the path, after file:')
 
 # %% ../nbs/76_quick.ipynb #bf410e22

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from timm.models import adapt_input_conv, get_pretrained_cfg
 from urllib.request import Request, urlopen
 from ..core import StudyError, data_root, did_you_mean, runs_root
+from .own_weights import weights_place
 from .packages import *
 from .register import *
 
@@ -54,7 +55,7 @@ def read_states(
     path, # a .safetensors, .pth, .pt, .bin, .ckpt or .tar file
 ) -> dict: # name, '' at the top of the file -> dict: name -> tensor, on the CPU
     "All groups of tensors in a file; code in it is never executed."
-    path = Path(path).expanduser()
+    path = weights_place(str(path))
     if not path.is_file(): raise StudyError(f'There is no weights file {path}: check the path, after file:')
     if path.suffix not in _readers:
         raise StudyError(f'{path.name} is not known as a weights file: it should end in {", ".join(_readers)}.')

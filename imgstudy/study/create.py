@@ -20,6 +20,7 @@ from ..data.datasets import get_dataset, is_own, own_path
 from ..data.split import name_content, part_of
 from ..data.augment import augment_levels
 from ..data.loaders import norm_name
+from ..models.own_weights import name_weights, weights_place
 from ..models.register import models
 from ..models.zoo import create_light
 from .bounds import check_bounds
@@ -34,6 +35,11 @@ def _own(dataset):
     "The name of images of one's own with an absolute path, or as it is if that is by their content."
     is_path = not is_content(dataset) or os.path.exists(dataset.partition(':')[2])
     return _absolute(_absolute(dataset, 'folder:'), 'csv:') if is_path else dataset
+
+def _own_weights(init):
+    "`init` with a weights file named by its content."
+    rest = init[5:].strip()
+    return f'file:{name_weights(weights_place(rest))}' if init.startswith('file:') else init
 
 def _by_content(run):
     "`run` with images of one's own named by their content, if they are there."
@@ -89,7 +95,7 @@ def complete_run(
     given = {k: v for k, v in params.items() if k in fields_of(Run)}
     if run.recipe.tune == 'probe': given = _plain_images(given)
     run = checked(Run, **{**_defaults(data, model), **given, 'recipe': checked(Recipe, **recipe),
-                          'dataset': _own(run.dataset), 'init': _absolute(run.init, 'file:')})
+                          'dataset': _own(run.dataset), 'init': _own_weights(run.init)})
     _check_run(run)
     return _by_content(run)
 
@@ -97,8 +103,6 @@ def complete_run(
 def _check_run(run):
     "Raise `StudyError` if the model, augmentation, weights or compiler that `run` asks for do not allow it."
     check_bounds(run)
-    if run.init.startswith('file:') and not Path(run.init[5:]).is_file():
-        raise StudyError(f'There is no weights file {run.init[5:]}: check the path, after file:')
     if run.layout: parse_layout(run.layout)
     if run.groups and run.groups.startswith('name:'): compile_rule(run.groups[5:])
     if augment_levels[run.augment].name == 'none' and run.recipe.tta: raise StudyError(

@@ -16,6 +16,7 @@ from ..core import StudyError, cache_root, data_root
 from ..runs import Run, is_content
 from ..data.content import say_lost
 from ..data.datasets import get_dataset, is_own, own_path
+from ..models.own_weights import weights_place
 from ..models.register import models
 from ..models.weights import find_weights, is_on_hub, weights_to_get
 from ..records.find import record_at
@@ -44,7 +45,8 @@ def _imagenet_missing(run):
     return '' if place or is_on_hub(tag) and answers(constants.ENDPOINT) else weights_to_get(tag)
 
 def _file_missing(run):
-    path = Path(run.init[5:].strip()).expanduser()
+    try: path = weights_place(run.init[5:])
+    except StudyError as e: return str(e)
     return '' if path.is_file() else str(path)
 
 # %% ../../nbs/71_needs.ipynb #6ae7f36c
