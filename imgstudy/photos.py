@@ -138,7 +138,8 @@ def _readings(dataset) -> list: # of dicts
 def locate_images(a): # the options of `imgstudy locate`
     "Remember where images or weights are, by whatever name records have for them."
     if a.dataset.startswith('file:'): return print(f'{a.dataset} is known as file:{name_weights(a.dataset[5:])}.')
-    if not is_own(a.dataset): raise StudyError(f'{a.dataset} is no folder of yours: write folder:PATH, csv:PATH or file:PATH')
+    if not is_own(a.dataset):
+        raise StudyError(f'{a.dataset} is no folder of yours: write folder:PATH, csv:PATH or file:PATH')
     names, errors = [], []
     for reading in _readings(a.dataset):
         try: names.append(name_content(Run(a.dataset, 'lenet5', **reading)).dataset)

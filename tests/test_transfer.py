@@ -1,5 +1,5 @@
 "Where weights come from, through `train`: every source, every architecture, and everything that can be wrong with a file."
-import os, pickle, time
+import os, pickle
 import numpy as np, pytest, timm, torch
 from dataclasses import replace
 from PIL import Image
@@ -294,13 +294,15 @@ def test_more_folds_than_images_of_a_class(runs_dir, tmp_path):
 
 def test_no_network(runs_dir, data_dir, monkeypatch):
     "The message names the file to supply, where to get it and where to put it, at once."
-    def closed(*args, **kwargs): raise OSError('Network is unreachable')
+    asked = []
+    def closed(*args, **kwargs):
+        asked.append(args)
+        raise OSError('Network is unreachable')
     monkeypatch.setattr(weighing, 'urlopen', closed)
     monkeypatch.setattr(weighing, 'try_to_load_from_cache', lambda *args: None)
     monkeypatch.setenv('IMGSTUDY_CACHE', os.environ.get('IMGSTUDY_CACHE') or str(data_dir.parent/'cache'))
-    start = time.perf_counter()
     refused(runs_dir, 'mobilenetv3_small_100.lamb_in1k.safetensors', model='mobilenetv3_s', size=32, init='imagenet')
     with pytest.raises(StudyError) as e: train(create_run(**quick, model='mobilenetv3_s', size=32, init='imagenet'))
-    assert time.perf_counter() - start < 10
+    assert len(asked) <= 2 # no address is tried again
     for part in ('https://huggingface.co/timm/mobilenetv3_small_100.lamb_in1k', str(data_dir/'weights'), "init='file:PATH'", 'Network is unreachable'):
         assert part in str(e.value)

@@ -134,7 +134,8 @@ def plot_published(
         ax.plot([r.value, r.published], [y, y], color='.88', lw=2, zorder=1)
         _point(ax, y, r.value, r.low, r.high, fmt='o', color=verdict_colors[r.verdict], ms=6)
         ax.plot(r.published, y, zorder=3, **_hollow())
-    _rows(ax, [fill(name, 48) for name in published_names(table)]); _in_percent(ax, label='accuracy'); ax.set(xlim=(0, 1.02))
+    _rows(ax, [fill(name, 48) for name in published_names(table)])
+    _in_percent(ax, label='accuracy'); ax.set(xlim=(0, 1.02))
     seen = [v for v in verdict_colors if v in {*table.verdict}]
     ours = {_verdict_names[v]: dict(marker='o', color=verdict_colors[v], ms=6) for v in seen}
     _legend(ax, {'published': _hollow()} | ours)

@@ -168,7 +168,8 @@ def published_table() -> pd.DataFrame: # as returned by `groups_table`, without 
     "Best published accuracy of each registered model and data set; size and operations at the model's default."
     best = best_references()
     best = best[best.model.isin([*models])]
-    kept = {r['model']: (r['parameters'], round(r['MFLOPs']*1e6)) for r in light_table('models')} # counting takes a minute
+    # counting them anew takes a minute
+    kept = {r['model']: (r['parameters'], round(r['MFLOPs']*1e6)) for r in light_table('models')}
     costs = {m: kept.get(m) or model_cost(m) for m in dict.fromkeys(best.model)}
     init = lambda r: 'scratch' if r.dataset == 'imagenet' else r.init # on ImageNet nothing is transferred here
     rows = [dict(model=r.model, dataset=r.dataset, init=init(r), accuracy=r.value, low=r.value, high=r.value,
