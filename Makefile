@@ -70,7 +70,7 @@ test: check
 # records and temporary files in a folder of their own, which goes afterwards; one thread per process
 	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && mkdir "$$folder/runs" && export TMPDIR="$$folder" && \
 	IMGSTUDY_RUNS="$$folder/runs" OMP_NUM_THREADS=1 nbdev_test --timing --flags '$(FLAGS)'
-	pytest tests
+	OMP_NUM_THREADS=1 pytest tests -n 2 --dist loadfile
 
 check: $(READY)
 	pytest tests/test_export_in_sync.py
