@@ -149,10 +149,12 @@ _media_css = """
   td.middle, td.long { min-width: 0; }
   .scroll { overflow: visible; }
   table { font-size: 7pt; width: 100%; }
-  td, th { padding: 1pt 3pt; overflow-wrap: anywhere; }
-  figure { break-inside: avoid; }
+  td, th { padding: 1pt 3pt; }
+  td { overflow-wrap: anywhere; }
+  th { overflow-wrap: break-word; }
+  figure, table:not(:has(tr:nth-of-type(20))) { break-inside: avoid; }
   body { font-size: 10pt; }
-  figure img { min-width: 0; max-width: 100%; }
+  figure img { min-width: 0; max-width: 100%; max-height: 140mm; }
   h1 ~ h1 { break-before: page; }
   h1, h2, h3 { break-after: avoid; }
   tr { break-inside: avoid; }
