@@ -26,8 +26,7 @@ def test_each_unit_is_done_once(runs_dir, capsys):
     assert [u['unit'] for u in again] == [u['unit'] for u in units] and [u['state'] for u in again] == ['left']*(len(units) - 1) + ['done']
 
 
-def test_sigterm_leaves_a_checkpoint(runs_dir, monkeypatch):
-    from imgstudy.training.checkpoint import has_checkpoint
+def test_sigterm_leaves_a_checkpoint(runs_dir):
     unit = next(u for u in study_units('cifar100_deeper', 'smoke') if u.runs[0].model == 'lenet5_bn')
     code = ('import dataclasses, imgstudy.sweep.units as u; one = u.get_unit({name!r}); r = one.runs[0]; '
             'r = dataclasses.replace(r, recipe=dataclasses.replace(r.recipe, epochs=3000)); '
