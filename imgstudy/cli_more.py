@@ -21,7 +21,8 @@ def decide(
 ):
     "Train pairs of two runs until it is known which is better."
     parse_duration(budget or None)
-    if not 0 < margin < 100: raise StudyError(f'`margin` is a number of points above 0, not {margin!r}. Try --margin 0.5.')
+    if not 0 < margin < 100:
+        raise StudyError(f'`margin` is a number of points above 0, not {margin!r}. Try --margin 0.5.')
     given = dict(a=record_folder(a, root), b=record_folder(b, root), budget=budget, margin=margin, root=root)
     from imgstudy.decide import decide_runs
     decide_runs(SimpleNamespace(**given))

@@ -38,8 +38,8 @@ def nth_run(
     return dataclasses.replace(run, **seed, **(dict(split_seed=k) if over == 'splits' else {}))
 
 # %% ../nbs/75a_decide.ipynb #c57c29f9
-_same = dict(dataset='the data set', subset='the subset', valid='the validation images', folds='the folds', fold='the fold',
-             groups='the groups', layout='the layout', label_col='the column of the classes', image_range='the range')
+_same = dict(dataset='the data set', subset='the subset', valid='the validation images', folds='the folds',
+             fold='the fold', groups='the groups', layout='the layout', label_col='the column of the classes', image_range='the range')
 
 def check_pair(
     a, # a `Record`
@@ -55,7 +55,8 @@ def check_pair(
         f'{a.id} and {b.id} are the same training, but for the seed: name two that differ.')
     for field, words in _same.items():
         x, y = getattr(a.run, field), getattr(b.run, field)
-        if x != y: raise StudyError(f'{a.id} and {b.id} differ in {words} ({x} and {y}): for a pair, train both on the same.')
+        if x != y: raise StudyError(
+            f'{a.id} and {b.id} differ in {words} ({x} and {y}): for a pair, train both on the same.')
     if over == 'seeds' and a.run.split_seed != b.run.split_seed: raise StudyError(
         f'{a.id} and {b.id} differ in their split (split_seed {a.run.split_seed} and {b.run.split_seed}).')
     check_images(a, b, over == 'seeds' or a.run.split_seed == b.run.split_seed)
@@ -64,7 +65,8 @@ def check_images(a, b, same_split=True):
     "Raise `StudyError` if the images of the records `a` and `b` differ, or those that they were tested on."
     prints = [r.info['data'].get('fingerprint') for r in (a, b)]
     if prints[0] != prints[1]: raise StudyError(
-        f'{a.run.dataset} changed between {a.id} and {b.id} (fingerprints {prints[0]}, {prints[1]}): run the older again.')
+        f'{a.run.dataset} changed between {a.id} and {b.id} (fingerprints {prints[0]}, {prints[1]}): run the older '
+        'again.')
     if same_split and {*a.predictions['path']} != {*b.predictions['path']}: raise StudyError(
         f'{a.id} and {b.id} were not tested on the same images: run the older again.')
 
@@ -83,7 +85,8 @@ def order_pairs(
 ) -> list: # of tuples: number, record of `a` or None, record of `b` or None
     "All pairs, those that need the fewest trainings first."
     over = repeated_over(a, b)
-    rows = [(k, *(kept_record(nth_run(r, k, over), folders) for r in (a, b))) for k in sorted({*range(most_pairs), *first})]
+    kept = lambda k: [kept_record(nth_run(r, k, over), folders) for r in (a, b)]
+    rows = [(k, *kept(k)) for k in sorted({*range(most_pairs), *first})]
     return sorted(rows, key=lambda row: row.count(None))
 
 # %% ../nbs/75a_decide.ipynb #aa125eaf
@@ -125,7 +128,8 @@ class Decided:
     def answer(self) -> str: return answer_of(self.interval, self.margin)
     @property
     def needed(self) -> int|None:
-        return pairs_needed(self.interval, np.var(self.differences) + self.step**2/12, self.margin) if self.differences else None
+        if not self.differences: return None
+        return pairs_needed(self.interval, np.var(self.differences) + self.step**2/12, self.margin)
 
 def points_between(a, b) -> float:
     "The accuracy of record `a` minus that of `b`, in points."
@@ -191,8 +195,8 @@ def _so_far(now):
 def decision_text(now:Decided) -> str:
     "The answer, what it rests on, what it speaks of, and what is missing to it."
     head = _answers[now.answer].format(margin=now.margin) + '.' if now.answer else 'Not decided yet.'
-    lines = [head, _so_far(now), f'This speaks of other {now.over} of these two trainings on these images ({now.where}), not of '
-                                 'other images.']
+    about = f'This speaks of other {now.over} of these two trainings on these images ({now.where}), not of other images.'
+    lines = [head, _so_far(now), about]
     return '\n'.join(lines if now.answer else [*lines, _missing(now)])
 
 def _missing(now):
@@ -202,7 +206,8 @@ def _missing(now):
     return f'If mean and scatter stay as they are, about {now.needed} more pairs are needed{time_left}. {again}'
 
 def _why_open(now):
-    return ' from fewer than two' if len(now.differences) < 2 else ': a difference of just the margin is hard to tell from one'
+    few = len(now.differences) < 2
+    return ' from fewer than two' if few else ': more than ten thousand, as the difference is close to the margin'
 
 # %% ../nbs/75a_decide.ipynb #13d4220c
 def decide_runs(a): # a, b, budget, margin, root

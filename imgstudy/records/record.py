@@ -259,7 +259,7 @@ def load_model(record): # a Record, its id under `runs_root()`, or its folder
 
 # %% ../../nbs/31_record.ipynb #ede0958e
 def check_seal(record:Record):
-    "Raise `StudyError` if a file of a sealed `record` was changed since; one of before is not sealed, and is not refused."
+    "Raise `StudyError` if a file of a sealed `record` was changed since; one that is not sealed passes."
     try: changed = changed_files(record.path)
     except _damage as e: raise StudyError(f'{record.id}: record.json is damaged ({e}): run it again.') from e
     if changed: raise StudyError(f'{record.id}: {changed_words(changed)}. Take a copy of before, or delete the folder '
@@ -271,8 +271,8 @@ def read_whole(
     "As `read_record`; a `StudyError` also if its record.json is not as it was sealed, whatever was changed in it."
     record = read_record(path)
     if not changed_files(record.path, only=['record.json']): return record
-    raise StudyError(f'The record {record.path} is damaged: record.json was changed since it was sealed. Take a copy of '
-                     'before, or delete the folder and run it again.')
+    raise StudyError(f'The record {record.path} is damaged: record.json was changed since it was sealed. Take a copy '
+                     'of before, or delete the folder and run it again.')
 
 def verify_record(record:Record):
     "Raise `StudyError` unless the metrics of a finished `record` follow from its predictions."

@@ -42,7 +42,8 @@ def half_width(
     "Half of the width of the interval that holds at every number of pairs."
     c2 = effect**-2
     share = (1 - (alpha**2*c2/(n + c2))**(1/n))*(n + c2)
-    with np.errstate(divide='ignore', invalid='ignore'): return np.where(n > share, np.sqrt(var*share/(n - share)), np.inf)
+    with np.errstate(divide='ignore', invalid='ignore'):
+        return np.where(n > share, np.sqrt(var*share/(n - share)), np.inf)
 
 def pairs_interval(
     x,         # differences, [n]
@@ -57,8 +58,9 @@ def pairs_interval(
 # %% ../../nbs/52a_sequential.ipynb #aef26e3d
 def check_margin(margin:float):
     "Raise `StudyError` unless `margin` is a number of points above 0."
-    if not 0 < margin < 100: raise StudyError(f'`margin` is the smallest difference that matters, in points of accuracy '
-                                              f'above 0, not {margin!r}. Try --margin 0.5.')
+    if not 0 < margin < 100:
+        raise StudyError('`margin` is the smallest difference that matters, in points of accuracy above 0, not '
+                         f'{margin!r}. Try --margin 0.5.')
 
 def answer_of(
     interval:PairsInterval, # of differences a - b

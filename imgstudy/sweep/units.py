@@ -83,7 +83,8 @@ def _needs(unit, of, root, left):
     blocks = [blocked_by(r, root) for r in left]
     missing = next((reason for by, reason in blocks if by and by != 'source'), '')
     after = sorted({of[source_id(r)] for r in unit.runs if source_id(r) in of} - {unit.name})
-    return dict(data=first.dataset, weights=None if first.init == 'scratch' else first.init, after=after, missing=missing)
+    weights = None if first.init == 'scratch' else first.init
+    return dict(data=first.dataset, weights=weights, after=after, missing=missing)
 
 # %% ../../nbs/75b_units.ipynb #e875bd3e
 def work_unit(
@@ -99,7 +100,8 @@ def work_unit(
     if (left := states[states.state != 'done']).empty: return
     row = left.iloc[0]
     more = f' and {len(left) - 1} more' if len(left) > 1 else ''
-    raise StudyError(f"{row.id}{more}: {row.state}{f' ({row.reason})' if row.reason else ''}. The same command goes on.")
+    why = f' ({row.reason})' if row.reason else ''
+    raise StudyError(f'{row.id}{more}: {row.state}{why}. The same command goes on.')
 
 # %% ../../nbs/75b_units.ipynb #5ddca0b0
 def plan_study(a): # study, scale, seeds, stack, json, root
@@ -110,8 +112,10 @@ def plan_study(a): # study, scale, seeds, stack, json, root
     from imgstudy.show import show_table
     root = a.root or runs_root()
     stacked = a.stack == 'always' or a.stack == 'auto' and torch.cuda.is_available()
-    plan = plan_units(study_units(a.study, a.scale, a.seeds or None, stacked), root, Speed(read_records(root, damaged=[])))
-    show_table([p | dict(p.pop('needs')) if not a.json else p for p in plan], a.json, only=['unit', 'state', 'seconds', 'data'])
+    units, speed = study_units(a.study, a.scale, a.seeds or None, stacked), Speed(read_records(root, damaged=[]))
+    plan = plan_units(units, root, speed)
+    if not a.json: plan = [p | p.pop('needs') for p in plan]
+    show_table(plan, a.json, only=['unit', 'state', 'seconds', 'data'])
 
 def work_on(a): # unit, time_limit, no_notebook, root
     "Do one unit of work."
