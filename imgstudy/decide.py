@@ -39,7 +39,8 @@ def nth_run(
 
 # %% ../nbs/75a_decide.ipynb #c57c29f9
 _same = dict(dataset='the data set', subset='the subset', valid='the validation images', folds='the folds',
-             fold='the fold', groups='the groups', layout='the layout', label_col='the column of the classes', image_range='the range')
+             fold='the fold', groups='the groups', layout='the layout', label_col='the column of the classes',
+             image_range='the range')
 
 def check_pair(
     a, # a `Record`
@@ -195,7 +196,8 @@ def _so_far(now):
 def decision_text(now:Decided) -> str:
     "The answer, what it rests on, what it speaks of, and what is missing to it."
     head = _answers[now.answer].format(margin=now.margin) + '.' if now.answer else 'Not decided yet.'
-    about = f'This speaks of other {now.over} of these two trainings on these images ({now.where}), not of other images.'
+    about = (f'This speaks of other {now.over} of these two trainings on these images ({now.where}), not of other '
+             'images.')
     lines = [head, _so_far(now), about]
     return '\n'.join(lines if now.answer else [*lines, _missing(now)])
 
