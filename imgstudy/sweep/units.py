@@ -22,7 +22,7 @@ from .sweep import sources_first, sweep
 @dataclass(frozen=True)
 class Unit:
     "What one job does."
-    name: str    # such as 'cifar10_optimizers/small/cifar10-lenet5-s0-1a2b3c4d', or .../small@5/stack-1a2b3c4d
+    name: str    # such as 'cifar100_schedules/small/cifar100-lenet5-s0-1a2b3c4d', or .../small@5/stack-1a2b3c4d
     runs: tuple  # of Run; several are trained as one
 
 def study_units(
