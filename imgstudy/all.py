@@ -33,6 +33,7 @@ from .models.timm import *
 from .models.weights import *
 from .models.zoo import *
 from .records.metrics import *
+from .records.seals import *
 from .records.record import *
 from .records.card import *
 from .records.unsure import *
@@ -55,6 +56,7 @@ from .stats.pairs import *
 from .stats.grid import *
 from .stats.published import *
 from .stats.configs import *
+from .stats.sequential import *
 from .study.bounds import *
 from .study.create import *
 from .study.design import *
@@ -68,6 +70,8 @@ from .sweep.states import *
 from .sweep.workers import *
 from .sweep.workers_dask import *
 from .sweep.sweep import *
+from .sweep.units import *
+from .decide import *
 from .report.wording import *
 from .report.plots import *
 from .report.tables import *

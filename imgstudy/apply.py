@@ -14,7 +14,7 @@ from .core import StudyError, atomic_file
 from .show import show_table
 from .data.images import is_image
 from .data.datasets import hidden_prefixes, junk_names
-from .records.record import read_record
+from .records.record import read_whole
 from .predict import ImageItems, load_predictor, natural_key, open_image, predict
 from .report.explain import grad_cam
 
@@ -90,7 +90,7 @@ def doubts_line(
 def predict_files(a): # the options of `imgstudy predict`
     "Print what is on images, write it as a table, or sort the images by it."
     images, others = image_files(a.files)
-    table, images, damaged = predict_readable(images, load_predictor(read_record(a.record)))
+    table, images, damaged = predict_readable(images, load_predictor(read_whole(a.record)))
     _notes(others, damaged)
     print(doubts_line(table), file=sys.stderr)
     if a.sort_into: sort_into(a.sort_into, images, table.predicted)
@@ -134,7 +134,7 @@ def _draw(above, below, im, heat):
 # %% ../nbs/69_apply.ipynb #f7b7137c
 def explain_files(a): # the options of `imgstudy explain`
     "Draw where a trained model looks, and write the picture."
-    (images, others), record = image_files(a.files), read_record(a.record)
+    (images, others), record = image_files(a.files), read_whole(a.record)
     _notes(others, [])
     fig, out = plot_explained(images, load_predictor(record)), Path(a.out or f'explained-{record.id}.png').expanduser()
     with atomic_file(out) as part: fig.savefig(part)

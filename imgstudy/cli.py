@@ -19,6 +19,7 @@ from .light_tables import dataset_place, light_table
 from .quick import (check_choice, check_dataset, check_files, check_out, check_reading, check_records, check_run,
                             check_studies, check_sweep, reading_options, record_folder, run_options)
 from .show import show_table
+from .cli_more import decide, plan, work
 
 # %% ../nbs/98_cli.ipynb #f7392f40
 commands = Registry('command')
@@ -398,11 +399,14 @@ def clean(
     "Show what the cache holds, and free room on the disk."
     do('caches.clean_caches', locals())
 
+# %% ../nbs/98_cli.ipynb #899bc383
+for further in (decide, plan, work): command(further)
+
 # %% ../nbs/98_cli.ipynb #b7b2389a
 _groups = {
     'Your own photographs': 'train predict explain compare audit features locate',
-    'Studies': 'studies models datasets run status coverage',
-    'Records': 'verify diagnose compare-runs collect report',
+    'Studies': 'studies models datasets run status coverage plan work',
+    'Records': 'verify diagnose compare-runs decide collect report',
     'This machine': 'clean gpu'}
 
 def help_text() -> str:

@@ -209,6 +209,8 @@ def verify_records(a): # root
         except StudyError as e: wrong.append(str(e))
     print(f'{len(records)} records: {len(done) - len(wrong)} agree with their predictions, {len(wrong)} do not agree, '
           f'{len(records) - len(done)} failed; {len(damaged)} damaged.')
+    sealed = sum('seal' in r.info for r in records)
+    print(f'{sealed} sealed, {len(records) - sealed} not sealed. A seal shows damage, not fraud.')
     for line in copies: print(line)
     bad = wrong + damaged
     if bad: raise StudyError('\n'.join(bad))

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['import_stack', 'StudyError', 'did_you_mean', 'Registry', 'fastai_folder', 'data_root', 'cache_root', 'runs_root',
-           'writable', 'atomic_file', 'atomic_dir', 'DiskFull', 'needs_space', 'content_key', 'seed_everything',
-           'has_native_bf16', 'choose_precision', 'set_float32', 'keep_memory', 'checkout_path', 'checkout_file',
-           'git_commit', 'cpu_name', 'device_name', 'version', 'environment', 'shows_bars', 'track_progress',
-           'plain_progress', 'parse_duration', 'say_duration']
+           'writable', 'atomic_file', 'atomic_dir', 'DiskFull', 'needs_space', 'file_digest', 'content_key',
+           'seed_everything', 'has_native_bf16', 'choose_precision', 'set_float32', 'keep_memory', 'checkout_path',
+           'checkout_file', 'git_commit', 'cpu_name', 'device_name', 'version', 'environment', 'shows_bars',
+           'track_progress', 'plain_progress', 'parse_duration', 'say_duration']
 
 # %% ../nbs/00_core.ipynb #cc218faa
 import ctypes, difflib, errno, gc, glob, hashlib, os, platform, psutil, re, shutil, subprocess, sys, tempfile, time
@@ -177,8 +177,8 @@ def _cache_space(dest): # for what is written to `dest`
     return needs_space(home, 'IMGSTUDY_CACHE') if home in Path(dest).absolute().parents else nullcontext()
 
 # %% ../nbs/00_core.ipynb #f5ac6a67
-def _digest(path):
-    "A hash of the content of a file."
+def file_digest(path) -> str: # 64 hex digits
+    "The SHA-256 of a file, read in pieces."
     found = hashlib.sha256()
     with open(path, 'rb') as f:
         while part := f.read(2**20): found.update(part)
@@ -191,7 +191,7 @@ def content_key(*files) -> str: # 10 hex digits
     known = writable(cache_root()/'keys', 'IMGSTUDY_CACHE')/short(
         f'{p} {s.st_size} {s.st_mtime_ns} {s.st_ctime_ns}' for p, s in stats)
     if known.exists() and len(key := known.read_text()) == 10: return key
-    key = short(map(_digest, files))
+    key = short(map(file_digest, files))
     with atomic_file(known) as part: part.write_text(key)
     return key
 

@@ -145,12 +145,20 @@ def _check_from(params, run, name):
         f'{name} is of an older version and does not say which images it was trained on, so they might test now. '
         f'To start from its weights all the same: --init run:{name}')
 
+def _run_of(record):
+    "The run of a record, as a dict, or a `StudyError` if record.json is damaged."
+    try:
+        run = json.loads((record/'record.json').read_text())['run']
+        return run | dict(dataset=run['dataset'] + '', recipe=run['recipe'] | {})
+    except (ValueError, LookupError, TypeError, OSError) as e: raise StudyError(
+        f'The record {record} is damaged ({type(e).__name__}: {e}): run it again, or name another.') from e
+
 def continued(
     params:dict, # what is given of a run
     record:Path, # folder of a record
 ) -> dict: # parameters of `create_run`
     "What is given, and otherwise what the run of `record` had; it starts from its weights and keeps its split."
-    run = json.loads((record/'record.json').read_text())['run']
+    run = _run_of(record)
     _check_from(params, run, record.name)
     probe, same = run['recipe'].get('tune') == 'probe', is_content(run['dataset'])
     kept = {k: v for k, v in run.items() if k not in _of_training and not (probe and k == 'augment')}

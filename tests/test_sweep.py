@@ -402,7 +402,7 @@ def same(a, b): # two records of the same run but for time and place
     said = []
     for path in (a, b):
         d = json.loads((path/'record.json').read_text())
-        for k in ('created', 'cost'): d.pop(k)
+        for k in ('created', 'cost', 'seal'): d.pop(k)
         d['environment'].pop('commit')
         said.append(d)
     assert said[0] == said[1]

@@ -59,7 +59,8 @@ def state_file(name:str) -> Path: # which may not exist
 
 def images_of(state:str) -> pd.DataFrame: # path, digest, label, split ('' if not given), and group if there are groups
     "The images of a state, as this machine or one of its records remembers them."
-    kept = (p.with_name('images.csv') for p in runs_root().glob('*/record.json') if f'@{state}"' in p.read_text())
+    names = lambda p: p.is_file() and f'@{state}"' in p.read_text(errors='replace') # damaged ones too
+    kept = (p.with_name('images.csv') for p in runs_root().glob('*/record.json') if names(p))
     file = next((p for p in (_file(state, '.csv'), *kept) if p.is_file()), None)
     if file: return pd.read_csv(file, dtype=str, keep_default_na=False)
     raise StudyError(f'The images of the state @{state} are not known here, so the old test images cannot be kept: put '

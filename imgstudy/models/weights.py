@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from timm.models import adapt_input_conv, get_pretrained_cfg
 from urllib.request import Request, urlopen
-from ..core import StudyError, data_root, did_you_mean, runs_root
+from ..core import StudyError, data_root, did_you_mean, file_digest, runs_root
 from .own_weights import weights_place
 from .packages import *
 from .register import *
@@ -358,11 +358,22 @@ def _record_folder(name, root):
         f'The record {folder.name} holds no weights: they are not kept with every record. Run it again, then this.')
     return folder
 
+def _record_info(folder):
+    "Classes and origin of the weights of a record; `StudyError` if its record.json or its weights are damaged."
+    try:
+        info = json.loads((folder/'record.json').read_text())
+        classes, whose = list(info['data']['classes']), info.get('init', {}).get('weights')
+        sealed = info.get('seal', {}).get('files', {}).get('weights.safetensors')
+        if sealed and file_digest(folder/'weights.safetensors') != sealed:
+            raise ValueError('weights.safetensors was changed since it was sealed')
+    except (ValueError, LookupError, TypeError, AttributeError, OSError) as e: raise StudyError(
+        f'The record {folder.name} is damaged ({e}): delete the folder, run it again, then this.') from e
+    return classes, whose
+
 def _run_weights(rest, spec, root):
     folder = _record_folder(rest, root)
-    info = json.loads((folder/'record.json').read_text())
-    state, whose = read_weights(folder/'weights.safetensors'), info.get('init', {}).get('weights')
-    return {'': state}, info['data']['classes'], whose
+    classes, whose = _record_info(folder)
+    return {'': read_weights(folder/'weights.safetensors')}, classes, whose
 
 def _imagenet_weights(rest, spec, root):
     if spec.weights: return {'': hub_weights(spec.weights)}, None, weights_origin(spec.weights)

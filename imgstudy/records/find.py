@@ -87,8 +87,8 @@ def get_record(
 ) -> Record:
     "The record `name`: in `runs_root()`, or among those that come with the checkout."
     if isinstance(name, Record): return name
-    if {'/', os.sep} & {*str(name)} or isinstance(name, Path): return read_record(name)
+    if {'/', os.sep} & {*str(name)} or isinstance(name, Path): return read_whole(name)
     roots = committed_records(), runs_root() # the latter has priority
     known = {p.parent.name: p.parent for root in roots for p in root.glob('*/record.json')}
     if name not in known: raise StudyError(did_you_mean('record', name, known))
-    return read_record(known[name])
+    return read_whole(known[name])

@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['Record', 'coarse_log_probs', 'pack_predictions', 'brief_predictions', 'confidence', 'n_classes', 'write_record',
-           'is_finished', 'read_record', 'read_records', 'finished', 'load_model', 'verify_record', 'copy_record',
-           'has_splits', 'by_test_images', 'record_confusion', 'mean_confusion']
+           'is_finished', 'read_record', 'read_records', 'finished', 'load_model', 'check_seal', 'read_whole',
+           'verify_record', 'copy_record', 'has_splits', 'by_test_images', 'record_confusion', 'mean_confusion']
 
 # %% ../../nbs/31_record.ipynb #c099642e
-import io, json, lzma, shutil, zipfile, zlib
+import io, json, lzma, shutil, struct, zipfile, zlib
 import numpy as np, pandas as pd
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -20,6 +20,7 @@ from ..runs import Run, is_content, run_from_dict, run_id, run_to_dict
 from ..data.content import mark_trained, place_of, state_file
 from ..models.register import create_model
 from .metrics import *
+from .seals import changed_files, changed_words, is_sealed, seal_content
 from ..models import zoo # registers every model, for `load_model`
 
 # %% ../../nbs/31_record.ipynb #b329b853
@@ -136,6 +137,11 @@ def _keep_state(run, folder):
     if (file := state_file(run.dataset)).exists(): shutil.copyfile(file, folder/'images.csv')
     mark_trained(run.dataset, run.grown_from)
 
+def _write_sealed(content, folder):
+    "Write `content` as record.json beside the other files of `folder`, with their seal."
+    text = json.dumps(seal_content(content, folder), indent=1, allow_nan=False)
+    (folder/'record.json').write_text(text + '\n')
+
 # %% ../../nbs/31_record.ipynb #c25e6f72
 def write_record(
     record:Record,     # its `path` is set
@@ -151,12 +157,12 @@ def write_record(
     writable(dest.parent, 'IMGSTUDY_RUNS')
     if record.outcome == 'failed' and is_finished(dest): return dest
     with atomic_dir(dest) as tmp:
-        (tmp/'record.json').write_text(json.dumps(content, indent=1, allow_nan=False) + '\n')
         if len(record.history): record.history.to_csv(tmp/'history.csv', index=False)
         if record.predictions: np.savez_compressed(tmp/'predictions.npz', **record.predictions)
         if weights is not None:
             save_file({k: v.contiguous().cpu() for k, v in weights.items()}, tmp/'weights.safetensors')
         if record.outcome == 'finished': _keep_state(record.run, tmp)
+        _write_sealed(content, tmp)
     record.path = dest
     return dest
 
@@ -168,8 +174,8 @@ def is_finished(path) -> bool:
 
 # %% ../../nbs/31_record.ipynb #7e577d8c
 # raised on incomplete or foreign files
-_damage = (ValueError, KeyError, TypeError, AttributeError, OSError, EOFError, RuntimeError, zipfile.BadZipFile,
-           zlib.error, lzma.LZMAError)
+_damage = (ValueError, LookupError, TypeError, AttributeError, OSError, EOFError, RuntimeError, ArithmeticError,
+           MemoryError, SyntaxError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 def read_record(
     path, # the record's folder, or its id under `runs_root()`
@@ -184,12 +190,20 @@ def read_record(
                          'again.')
 
 # %% ../../nbs/31_record.ipynb #133121fe
+def _whole(content, record):
+    "`content`, or a `ValueError` if a part that every reader needs is of another kind."
+    parts = record.metrics, *(content.get(k, {}) for k in ('data', 'model', 'cost', 'environment', 'init'))
+    if not all(isinstance(part, dict) for part in parts): raise ValueError('a part of record.json is no list of names')
+    if record.outcome not in ('finished', 'failed'): raise ValueError(f'outcome {record.outcome!r}')
+    return content
+
 def _read(path):
     content = json.loads((path/'record.json').read_text())
     if content['schema'] != 1: raise ValueError(f"schema {content['schema']}, known is 1")
+    if changed := changed_files(path, only=['history.csv', 'predictions.npz']): raise ValueError(changed_words(changed))
     fields = {k: content.pop(k) for k in ('outcome', 'error', 'metrics')}
     record = Record(run_from_dict(content.pop('run')), **fields, path=path)
-    record.info = content
+    record.info = _whole(content, record)
     if (path/'history.csv').exists(): record.history = pd.read_csv(path/'history.csv')
     if (path/'predictions.npz').exists(): record.predictions = _load_predictions(path/'predictions.npz')
     return record
@@ -234,14 +248,32 @@ def load_model(record): # a Record, its id under `runs_root()`, or its folder
     finished([record])
     if not (record.path/'weights.safetensors').exists():
         raise StudyError(f'{record.path} holds no weights: they are not kept with every record. Run it again.')
+    if changed := changed_files(record.path, only=['weights.safetensors']):
+        raise StudyError(f'{record.path.name}: {changed_words(changed)}. Run it again.')
     run = record.run
     model = create_model(run.model, len(record.info['data']['classes']), size=run.size, dropout=run.recipe.dropout)
     try: model.load_state_dict(load_file(record.path/'weights.safetensors'))
-    except (RuntimeError, SafetensorError) as e: raise StudyError(
+    except (RuntimeError, SafetensorError, OSError) as e: raise StudyError(
         f'The weights in {record.path.name} are damaged or of another version of {run.model}: run it again.') from e
     return model.eval()
 
 # %% ../../nbs/31_record.ipynb #ede0958e
+def check_seal(record:Record):
+    "Raise `StudyError` if a file of a sealed `record` was changed since; one that is not sealed passes."
+    try: changed = changed_files(record.path)
+    except _damage as e: raise StudyError(f'{record.id}: record.json is damaged ({e}): run it again.') from e
+    if changed: raise StudyError(f'{record.id}: {changed_words(changed)}. Take a copy of before, or delete the folder '
+                                 'and run it again.')
+
+def read_whole(
+    path, # as for `read_record`
+) -> Record:
+    "As `read_record`; a `StudyError` also if its record.json is not as it was sealed, whatever was changed in it."
+    record = read_record(path)
+    if not changed_files(record.path, only=['record.json']): return record
+    raise StudyError(f'The record {record.path} is damaged: record.json was changed since it was sealed. Take a copy '
+                     'of before, or delete the folder and run it again.')
+
 def verify_record(record:Record):
     "Raise `StudyError` unless the metrics of a finished `record` follow from its predictions."
     finished([record])
@@ -264,6 +296,7 @@ def verify_record(record:Record):
     if missing:
         raise StudyError(f"{record.id} was made by an older version: metrics {', '.join(missing)} missing. What it has "
                          'is right; delete the folder and run it again to have them too.')
+    if record.path: check_seal(record)
 
 # %% ../../nbs/31_record.ipynb #4579fe03
 _never_copied = ('weights.safetensors', 'predictions.npz')
@@ -294,10 +327,12 @@ def copy_record(
     dest = Path(root)/record.path.name
     _refuse_loss(record, dest)
     if record.outcome == 'failed' and is_finished(dest): return dest
+    check_seal(record) # a new seal must not hide what was changed
     with atomic_dir(dest) as tmp:
         for f in {f for name in ('record.json', 'history.csv', *also) for f in record.path.glob(name)}:
             if f.is_file() and f.name not in _never_copied: shutil.copyfile(f, tmp/f.name)
         if record.predictions: _write_packed(tmp/'predictions.npz', _stored(brief_predictions(record.predictions)))
+        if is_sealed(tmp): _write_sealed(json.loads((tmp/'record.json').read_text()), tmp)
         _check_copy(record, tmp)
     return dest
 
