@@ -19,6 +19,7 @@ from .light_tables import dataset_place, light_table
 from .quick import (check_choice, check_dataset, check_files, check_out, check_reading, check_records, check_run,
                             check_studies, check_sweep, reading_options, record_folder, run_options)
 from .show import show_table
+from .questions import best, suspects
 
 # %% ../nbs/98_cli.ipynb #f7392f40
 commands = Registry('command')
@@ -411,6 +412,10 @@ def help_text() -> str:
     for title, names in _groups.items():
         parts += ['', f'{title}:', *(f'  {n:13} {commands[n].__doc__}' for n in names.split())]
     return '\n'.join(parts)
+
+# %% ../nbs/98_cli.ipynb #fe61deda
+for answers_one in (best, suspects): command(answers_one)
+_groups['Your own photographs'] += ' best suspects'
 
 # %% ../nbs/98_cli.ipynb #eeff1186
 def answer(words):
