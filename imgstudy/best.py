@@ -220,7 +220,7 @@ def do_training(search, unit) -> dict:
     last = record.history.valid_accuracy.tolist()
     return dict(id=record.id, history=last) | _scored(p['pred'] == p['target'], record.metrics['log_loss'])
 
-# %% ../nbs/78a_best.ipynb #173358eb
+# %% ../nbs/78a_best.ipynb #cdfec9d4
 _do = dict(probe=do_probe, labels=do_labels, scratch=do_training, tune=do_training)
 
 def do_unit(
@@ -231,8 +231,9 @@ def do_unit(
     "Do `unit` and keep what came out."
     start = time.perf_counter()
     try:
-        with within(f'{max(20, round(left))}s'): found = _do[unit['kind']](search, unit)
-    except Paused: found = dict(error='it did not fit into the budget')
+        limit = min(left, 10 + 2*unit['estimate']) if 'estimate' in unit else left
+        with within(f'{max(10, round(limit))}s'): found = _do[unit['kind']](search, unit)
+    except Paused: found = dict(error='stopped, it took too long')
     except (StudyError, MemoryError) as e: found = dict(error=str(e)[:300])
     search.keep(unit | found | dict(seconds=round(time.perf_counter() - start, 2)))
 
@@ -251,7 +252,8 @@ def go_on(
 ):
     "Do units until none fits."
     while (unit := next_unit(search.units, search.facts, budget)) is not None:
-        do_unit(search, unit, budget - sum(u['seconds'] for u in search.units))
+        spent = sum(u['seconds'] for u in search.units)
+        do_unit(search, unit, budget - spent - reserve(search.units, search.facts))
         _say(search)
 
 # %% ../nbs/78a_best.ipynb #2966cfea
@@ -284,7 +286,7 @@ def test_best(search) -> Record:
     if run.recipe.tune == 'probe': return train_once(run, root=search.root)
     return _tested(run, search.folder/'tries', search.root)
 
-# %% ../nbs/78a_best.ipynb #402a4ccb
+# %% ../nbs/78a_best.ipynb #835b008f
 def _take(search, record):
     unit, m = choose_unit(search.units), record.metrics
     low, high = m['accuracy_interval']
@@ -294,14 +296,14 @@ def _take(search, record):
 def _paid(search):
     done = judged(search.units)
     clock = sum(u['seconds'] for u in search.units)
-    said = (f'{len(done)} ways were tried in {say_duration(clock)} and judged by at most '
+    said = (f'{len(done)} way{"s were" if len(done) > 1 else " was"} tried in {say_duration(clock)} and judged by at most '
             f'{max(u["valid"] for u in done):,} validation images')
     stop = stopped_paying(search.units)
     if not stop: return f'{said}; the last improvement is larger than chance, so that more time may still pay.'
     return (f'{said}; after {say_duration(stop[0])} ({unit_name(stop[1])}, {stop[1]["accuracy"]:.1%}) none was better by '
             'more than these can tell.')
 
-# %% ../nbs/78a_best.ipynb #63451632
+# %% ../nbs/78a_best.ipynb #0a0efe6c
 def training_change(units) -> tuple|None: # change in accuracy, low, high
     "What training all layers of a network changed against its probe on the same images; None: it was not tried."
     for u in units:
@@ -325,7 +327,7 @@ def _more(labels, change) -> str:
     if not labels: return 'Whether more labels would help is not known'
     if change and change[1] > labels['gain_high']: return 'More training helps more than more labels'
     if change and labels['gain_low'] > max(change[2], 0): return 'More labels would help more than more training'
-    if labels['gain_high'] < .01: return 'Twice as many labels would not give a point'
+    if labels['gain_high'] < .01: return 'More labels would hardly help'
     if not change and labels['gain_low'] > .005: return 'More labels would help'
     return 'Whether more labels or more training would help more cannot be told'
 

@@ -86,3 +86,12 @@ def test_suspects_of_a_folder(weights, own):
 def test_suspects_need_two_networks(own, monkeypatch):
     monkeypatch.setattr('imgstudy.models.at_hand.networks_here', lambda: ['resnet18'])
     with pytest.raises(StudyError, match='2 pretrained networks are needed, and there is 1: resnet18'): suspects('digits')
+
+
+@pytest.mark.parametrize('words, says', {'best folder:none': 'There is no folder', 'best digits --budget soon': 'is no time',
+                                         'best digits --networks lenet5': 'no published ImageNet weights', 'suspects digitz': "Did you mean 'digits'",
+                                         'suspects digits --networks resnet18': '2 networks are needed', 'suspects digits --picture x.doc': 'end in .png',
+                                         'suspects digits --layout class': 'folder:PATH', 'best': 'required: DATASET'}.items())
+def test_mistakes_are_answered_at_once(words, says):
+    from imgstudy import cli
+    with pytest.raises(StudyError, match=says): cli.answer(words.split())

@@ -77,7 +77,11 @@ def _seen(done, model): # images of which the features of `model` are kept
 def _factor(done, kind): # by which trainings took longer than was estimated
     return next((u['seconds']/u['estimate'] for u in done[::-1] if u['kind'] == kind and u.get('estimate')), 1.)
 
-# %% ../../nbs/66a_ladder.ipynb #f904f4ce
+# %% ../../nbs/66a_ladder.ipynb #bd76f8d2
+def _slower(done, facts): # than our guess, as far as features tell: the machine may be busy with other work
+    rates = [u['per_image']/facts.networks[u['model']] for u in done if u.get('per_image')]
+    return max(1., float(np.median(rates))/3e-11) if rates else 1.
+
 def _probe_seconds(done, facts, u):
     new = max(0, u['train'] + u['valid'] - _seen(done, u['model']))
     fits = [d['fit']/d['train'] for d in done if d['kind'] == 'probe' and d.get('fit')]
@@ -96,7 +100,7 @@ def unit_seconds(
     "About how long `u` takes, before what trainings before it took is taken into account."
     if u['kind'] == 'probe': return _probe_seconds(done, facts, u)
     if u['kind'] == 'tune': return _tune_seconds(done, facts, u)
-    if u['kind'] == 'scratch': return 3 + u['epochs']*facts.small[u['model']][0]
+    if u['kind'] == 'scratch': return 3 + u['epochs']*facts.small[u['model']][0]*_slower(done, facts)
     fits = [d['fit'] for d in done if d['kind'] == 'probe' and d['model'] == u['model'] and d.get('fit')]
     return 1 + 3*max(fits, default=1.) # of kind labels: its parts together are about three times the whole
 

@@ -226,7 +226,7 @@ def plot_suspects(
     "The first `n` images of `table` with their label and the likely one."
     shown, cols = table[:n], 8
     rows = max(1, -(-len(shown)//cols))
-    fig, axs = plt.subplots(rows, cols, figsize=(10, 1.65*rows), dpi=60, layout='constrained', squeeze=False)
+    fig, axs = plt.subplots(rows, cols, figsize=(10, 1.65*rows), dpi=45, layout='constrained', squeeze=False)
     for ax in axs.flat: ax.axis('off')
     for ax, row in zip(axs.flat, shown.itertuples()):
         ax.imshow(StudyImage.create(f'{root}/{row.path}').resize((96, 96)))
