@@ -35,7 +35,7 @@ def own(tmp_path, monkeypatch):
 
 def started(weights):
     "A search in a process of its own."
-    code = f"from imgstudy.best import best\nbest('digits', '90s', {weights!r}, ['lenet5'], 64)"
+    code = f"from imgstudy.best import best\nbest('digits', '45s', {weights!r}, ['lenet5'], 64)"
     return subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
@@ -56,13 +56,13 @@ def test_killed_three_times_nothing_is_lost(weights, own):
         now = kept(own)
         assert now[:n] == before # what was done stays, word for word
         before = now
-    found = best('digits', '90s', weights, ['lenet5'], 64)
+    found = best('digits', '45s', weights, ['lenet5'], 64)
     assert found.units[:len(before)] == before and is_finished(found.record.path)
     facts, units = read_units(found.folder)
     for i, u in enumerate(units[1:], 1):
-        again = next_unit(units[:i], facts, 90)
+        again = next_unit(units[:i], facts, 45)
         assert [again[k] for k in ('kind', 'model')] == [u[k] for k in ('kind', 'model')]
-    assert next_unit(units, facts, 90) is None
+    assert next_unit(units, facts, 45) is None
     verify_record(found.record)
     assert len(found.sentences) == 4 and 'test images' in found.sentences[0] and found.record.id in found.sentences[3]
     assert (found.folder/'best.png').stat().st_size > 5000 and 'Known least' in (found.folder/'card.md').read_text()

@@ -126,7 +126,9 @@ def reserve(
     return 5 + (facts.test + unseen)*image_seconds(done, facts, best['model'])
 
 # %% ../../nbs/66a_ladder.ipynb #ce745d55
-def _probe(facts, model, k): return dict(zip(('train', 'valid'), probe_rungs(facts)[k])) | dict(kind='probe', model=model)
+def _probe(facts, model, k):
+    train, valid = probe_rungs(facts)[k]
+    return dict(kind='probe', model=model, train=train, valid=valid)
 
 def _ranked(done) -> list: # of networks, the best first
     "The networks by their best probe, those that were judged by more images first."
@@ -208,7 +210,8 @@ def doubling_range(
     hits, rng = np.asarray(hits, bool), np.random.default_rng(0)
     draws, _, images = hits.shape
     some = lambda: hits[rng.integers(0, draws, draws)][:, :, rng.integers(0, images, images)]
-    return doubling_gain(hits, ns), *map(float, np.percentile([doubling_gain(some(), ns) for _ in range(n)], [2.5, 97.5]))
+    ends = np.percentile([doubling_gain(some(), ns) for _ in range(n)], [2.5, 97.5])
+    return doubling_gain(hits, ns), *map(float, ends)
 
 # %% ../../nbs/66a_ladder.ipynb #35d0d24e
 def paired_change(

@@ -31,8 +31,8 @@ def _check_counts(y, classes):
     "Raise `StudyError` if a class has one image only: whatever is learnt without it does not know the class."
     counts = np.bincount(y, minlength=len(classes))
     if counts.min() < 2: raise StudyError(
-        f'The class {classes[counts.argmin()]!r} has {counts.min()} images here; at least 2 are needed, as each image is '
-        'judged by the others. Add images, remove the class, or take a larger subset.')
+        f'The class {classes[counts.argmin()]!r} has {counts.min()} images here; at least 2 are needed, as each '
+        'image is judged by the others. Add images, remove the class, or take a larger subset.')
 
 def deal_images(
     items:pd.DataFrame, # label, digest, perhaps group
