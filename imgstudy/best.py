@@ -8,7 +8,7 @@ __all__ = ['small_networks', 'Search', 'read_units', 'candidate', 'find_facts', 
            'test_best', 'training_change', 'best_sentences', 'plot_best', 'units_table', 'write_best', 'Best', 'best',
            'find_best']
 
-# %% ../nbs/78a_best.ipynb #3370b864
+# %% ../nbs/78a_best.ipynb #ab0f33a5
 import hashlib, json, re, time
 import matplotlib.pyplot as plt, numpy as np, pandas as pd
 from dataclasses import asdict, dataclass, field, replace
@@ -287,7 +287,7 @@ def test_best(search) -> Record:
     if run.recipe.tune == 'probe': return train_once(run, root=search.root)
     return _tested(run, search.folder/'tries', search.root)
 
-# %% ../nbs/78a_best.ipynb #835b008f
+# %% ../nbs/78a_best.ipynb #0230c6e8
 def _take(search, record):
     unit, m = choose_unit(search.units), record.metrics
     low, high = m['accuracy_interval']
@@ -305,7 +305,7 @@ def _paid(search):
     return (f'{said}; after {say_duration(stop[0])} ({unit_name(stop[1])}, {stop[1]["accuracy"]:.1%}) none was better '
             'by more than these can tell.')
 
-# %% ../nbs/78a_best.ipynb #0a0efe6c
+# %% ../nbs/78a_best.ipynb #25a961f3
 def training_change(units) -> tuple|None: # change in accuracy, low, high
     "What training all layers of a network changed against its probe on the same images; None: it was not tried."
     for u in units:
@@ -324,11 +324,13 @@ def _advice(search):
         said.append(f"twice as many labels would give a probe of {labels['model']} about {gain}, if its curve goes on")
     said.append(f'training all layers gave {_points(*change)} over the probe on the same images' if change else
                 'training all layers was not tried in this time')
-    return f"{_more(labels, change)}: {'; '.join(said)}."
+    return f"{_more(labels, change, search.facts.train)}: {'; '.join(said)}."
 
-def _more(labels, change) -> str:
+def _more(labels, change, n) -> str: # n: training labels that there are
     "Whether labels or training would help more, as far as the ranges tell."
     if not labels: return 'Whether more labels would help is not known'
+    used = labels['labels'][-1]
+    if used < n: return f'Of the {n:,} training labels that there are, {used:,} were tried in this time: use them first'
     if change and change[1] > labels['gain_high']: return 'More training helps more than more labels'
     if change and labels['gain_low'] > max(change[2], 0): return 'More labels would help more than more training'
     if labels['gain_high'] < .01: return 'More labels would hardly help'
@@ -342,7 +344,7 @@ def best_sentences(search, record) -> list: # of four str
     return [_take(search, record), _paid(search), _advice(search),
             f'Next: imgstudy predict {record.id} photo.jpg{root}; a larger --budget goes on from here.']
 
-# %% ../nbs/78a_best.ipynb #7913a998
+# %% ../nbs/78a_best.ipynb #51f7c3f5
 def _plot_frontier(ax, units):
     clock = np.cumsum([u['seconds'] for u in units])
     for t, u in zip(clock, units):
