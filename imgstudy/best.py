@@ -317,7 +317,7 @@ def training_change(units) -> tuple|None: # change in accuracy, low, high
 def _points(gain, low, high): return f'{100*gain:+.1f} points ({100*low:+.1f} to {100*high:+.1f})'
 
 def _advice(search):
-    labels = next((u for u in search.units if 'gain' in u), None)
+    labels = next((u for u in search.units[::-1] if 'gain' in u), None)
     change, said = training_change(search.units), []
     if labels:
         gain = _points(*(labels[k] for k in ('gain', 'gain_low', 'gain_high')))
@@ -364,7 +364,7 @@ def plot_best(
     units, # of a search
 ): # Figure
     "Accuracy against seconds, and against labels where that is known."
-    labels = next((u for u in units if 'gain' in u), None)
+    labels = next((u for u in units[::-1] if 'gain' in u), None)
     n, width = (2, 10) if labels else (1, 6)
     fig, axs = plt.subplots(1, n, figsize=(width, 3.2), dpi=70, layout='constrained', squeeze=False)
     _plot_frontier(axs[0, 0], units)

@@ -152,16 +152,21 @@ def _trainings(done, facts, left, budget):
         u = dict(kind='tune', model=m) | everything
         if e := _epochs(done, facts, u, left, facts.epochs): yield u | dict(epochs=e)
 
+def _probes(done, facts, seconds):
+    "The probes that fit into `seconds`, rung by rung; the very first always does."
+    for k in range(len(probe_rungs(facts))):
+        for m in promoted(done, facts, k):
+            if not judged(done) or unit_seconds(done, facts, _probe(facts, m, k)) <= seconds: yield _probe(facts, m, k)
+
 def _wanted(done, facts, budget):
     "Units in the order in which they are worth trying, with those that do not fit left out."
     left, half = budget - _spent(done) - reserve(done, facts), budget/2 - _spent(done)
-    for k in range(len(probe_rungs(facts))):
-        for m in promoted(done, facts, k):
-            u = _probe(facts, m, k)
-            if not judged(done) or unit_seconds(done, facts, u) <= min(left, half): yield u
-    for m in _ranked(done)[:1]:
-        if unit_seconds(done, facts, u := dict(kind='labels', model=m)) <= left: yield u
-    yield from _trainings(done, facts, left, budget)
+    labels = [dict(kind='labels', model=m) for m in _ranked(done)[:1]]
+    free = left - sum(unit_seconds(done, facts, u) for u in labels)
+    yield from _probes(done, facts, min(free, half))
+    yield from _trainings(done, facts, free, budget)
+    yield from _probes(done, facts, free)
+    yield from (u for u in labels if unit_seconds(done, facts, u) <= left)
 
 # %% ../../nbs/66a_ladder.ipynb #da671c79
 def next_unit(
