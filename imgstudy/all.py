@@ -91,6 +91,12 @@ from .report.sections import *
 from .report.general import *
 from .report.collect import *
 
+# %% ../nbs/99_all.ipynb #d9c5f92e
+from .models.at_hand import *
+from .training.suspects import *
+from .study.ladder import *
+from .best import *
+
 # %% ../nbs/99_all.ipynb #7f11eaa9
 from fastai.learner import load_model as _fill_model
 from .records.record import load_model as _model_of
