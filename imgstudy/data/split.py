@@ -41,6 +41,10 @@ def _refuse_damaged(bad, n, max_bad, root):
                      f'Repair or remove them, or leave them out with max_bad={len(bad)}.')
 
 # %% ../../nbs/13_split.ipynb #128f0145
+def _with_kind(path, error): # 'a/page.png (EPS)'
+    kind = error.removeprefix(no_image).lstrip(': ')
+    return f'{path} ({kind})' if kind else path
+
 def _tell_skipped(other, bad, root):
     "Name the files that are no images, and the damaged images."
     count = lambda n, one, more: f'1 {one}' if n == 1 else f'{n} {more}'
@@ -55,9 +59,10 @@ def drop_unreadable(
 ) -> tuple: # readable items with the columns of `checks`; list of dicts (path, error) of the skipped files
     "Separate images from what is none and from damaged ones; too many of these raise `StudyError`."
     items = items.merge(checks, on='path')
-    skipped, other = items[items.error.notna()], items.error == no_image
+    skipped, other = items[items.error.notna()], items.error.fillna('').str.startswith(no_image)
     _refuse_damaged(bad := skipped[~other[skipped.index]], (~other).sum(), max_bad, root)
-    _tell_skipped(items.path[other].tolist(), [f'{r.path} ({r.error})' for r in bad.itertuples()], root)
+    none = [_with_kind(r.path, r.error) for r in items[other].itertuples()]
+    _tell_skipped(none, [f'{r.path} ({r.error})' for r in bad.itertuples()], root)
     good = items[items.error.isna()].drop(columns='error').reset_index(drop=True)
     return good, skipped[['path', 'error']].to_dict('records')
 
