@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['commands', 'command', 'do', 'UsageError', 'whole', 'create_parser', 'hyphens', 'parse', 'studies_', 'models_',
            'datasets_', 'train', 'locate', 'predict', 'explain', 'compare', 'audit', 'features', 'run', 'status',
-           'coverage', 'verify', 'diagnose_', 'compare_runs', 'collect_', 'report_', 'gpu', 'clean', 'help_text',
-           'answer', 'main']
+           'coverage', 'verify', 'diagnose_', 'compare_runs', 'export_', 'certify_', 'collect_', 'report_', 'gpu',
+           'clean', 'help_text', 'answer', 'main']
 
 # %% ../nbs/98_cli.ipynb #a3b88d62
 import argparse, inspect, os, re, sys
@@ -352,6 +352,28 @@ def compare_runs(
     "Compare two runs image by image: which is right where, costs."
     do('commands.compare_two', dict(a=record_folder(a, root), b=record_folder(b, root), root=root))
 
+# %% ../nbs/98_cli.ipynb #eb825eb1
+@command
+def export_(
+    record:str, # id or folder of a record that has weights
+    out:str,    # file to write: .onnx or .pt2
+    root='',    # folder of the records; default: IMGSTUDY_RUNS, else runs/, and the committed ones
+):
+    "Export a model with its preprocessing, if it predicts as recorded."
+    check_out(out, '.onnx .pt2')
+    do('certificate.export_file', dict(record=record_folder(record, root), out=out))
+
+@command
+def certify_(
+    file:str,   # exported file: .onnx or .pt2
+    record:str, # id or folder of the record that it was exported from
+    root='',    # folder of the records; default: IMGSTUDY_RUNS, else runs/, and the committed ones
+):
+    "Replay a record's test images through an exported file."
+    check_files([file])
+    do('certificate.certify_file', dict(file=file, record=record_folder(record, root)))
+
+
 # %% ../nbs/98_cli.ipynb #d6bc9e10
 @command
 def collect_(
@@ -403,6 +425,7 @@ _groups = {
     'Your own photographs': 'train predict explain compare audit features locate',
     'Studies': 'studies models datasets run status coverage',
     'Records': 'verify diagnose compare-runs collect report',
+    'Deployment': 'export certify',
     'This machine': 'clean gpu'}
 
 def help_text() -> str:
