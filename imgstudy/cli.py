@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['commands', 'command', 'do', 'UsageError', 'whole', 'create_parser', 'hyphens', 'parse', 'studies_', 'models_',
-           'datasets_', 'train', 'locate', 'predict', 'explain', 'compare', 'audit', 'features', 'run', 'status',
-           'coverage', 'verify', 'diagnose_', 'compare_runs', 'export_', 'certify_', 'collect_', 'report_', 'gpu',
-           'clean', 'help_text', 'answer', 'main']
+           'datasets_', 'train', 'locate', 'predict', 'explain', 'compare', 'audit', 'features', 'leak', 'run',
+           'status', 'coverage', 'verify', 'diagnose_', 'compare_runs', 'export_', 'certify_', 'collect_', 'report_',
+           'gpu', 'clean', 'help_text', 'answer', 'main']
 
 # %% ../nbs/98_cli.ipynb #a3b88d62
 import argparse, inspect, os, re, sys
@@ -272,6 +272,21 @@ def features(
     check_out(out, '.csv .csv.gz')
     do('commands.write_features', a)
 
+# %% ../nbs/98_cli.ipynb #d0cb7480
+@command
+def leak(
+    name:str,    # a data set, or the id or folder of a record
+    train=False, # also train the first record again where no twin of a test image is trained on
+    root='',     # folder of the records; default: IMGSTUDY_RUNS, else runs/
+    json=False,  # print JSON
+):
+    "Say what test images with a twin in training were worth."
+    a = locals()
+    of_data = name in {row['name'] for row in light_table('datasets')} or ':' in name
+    if of_data: check_dataset(name)
+    do('leak.leak_of', a | dict(record=None if of_data else record_folder(name, root)))
+
+
 # %% ../nbs/98_cli.ipynb #d7755ad0
 @command
 def run(
@@ -422,7 +437,7 @@ def clean(
 
 # %% ../nbs/98_cli.ipynb #b7b2389a
 _groups = {
-    'Your own photographs': 'train predict explain compare audit features locate',
+    'Your own photographs': 'train predict explain compare audit leak features locate',
     'Studies': 'studies models datasets run status coverage',
     'Records': 'verify diagnose compare-runs collect report',
     'Deployment': 'export certify',

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['drop_unreadable', 'group_folds', 'draw_groups', 'split_items', 'deal_folds', 'take_subset', 'StudyData',
-           'channel_stats', 'reading_of', 'part_of', 'states_before', 'say_reading', 'fingerprint_of', 'load_data',
-           'name_content']
+           'channel_stats', 'reading_of', 'part_of', 'states_before', 'without_twins', 'say_reading', 'fingerprint_of',
+           'load_data', 'name_content']
 
 # %% ../../nbs/13_split.ipynb #97857f80
 import numpy as np, pandas as pd, warnings
@@ -263,7 +263,19 @@ def _split(items, run):
         items = items.assign(split=items.split.replace('valid', 'train'))
     if states_before(run): items = split_grown(items, _before(run), run)
     elif run.folds: items = deal_folds(items, run.folds, run.fold, run.split_seed)
-    return take_subset(split_items(items, run.split_seed, valid=run.valid), run.subset, run.split_seed)
+    items = split_items(items, run.split_seed, valid=run.valid)
+    if run.groups == 'duplicates': items = without_twins(items) # where the split is given, groups may be divided
+    return take_subset(items, run.subset, run.split_seed)
+
+# %% ../../nbs/13_split.ipynb #ba937e01
+def without_twins(
+    items:pd.DataFrame, # label, split, group
+) -> pd.DataFrame:
+    "`items` without those to train or validate on whose group tests, and those to train on whose group validates."
+    for kept, left in (('test', ['train', 'valid']), ('valid', ['train'])):
+        items = items[~(items.split.isin(left) & items.group.isin({*items.group[items.split == kept]}))]
+    return items.reset_index(drop=True)
+
 
 # %% ../../nbs/13_split.ipynb #ed74442b
 def _drawn(found, split, run) -> list:
