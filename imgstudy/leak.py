@@ -23,7 +23,7 @@ from .training.train import train_once
 
 # %% ../nbs/78b_leak.ipynb #28a99713
 def _rest(right, leaked, target):
-    "Accuracy of the others, weighted by class as the leaked are, the images it is worth, and the leaked that can be compared."
+    "Accuracy of the others, weighted by class as the leaked are, how many images it is worth, and who can be compared."
     table = pd.DataFrame(dict(c=target, right=right, leaked=leaked))
     rest = table[~table.leaked].groupby('c').right.agg(['mean', 'size'])
     has = table.leaked & table.c.isin(rest.index) # a class may be leaked as a whole
@@ -34,11 +34,13 @@ def _rest(right, leaked, target):
     var = float((w**2*smooth*(1 - smooth)/rest['size']).sum())
     return p, p*(1 - p)/var if 0 < p < 1 else float(rest['size'].sum()), has.to_numpy()
 
+_effects = 'of_leaked of_rest gain low high worth worth_low worth_high'.split() # None if nothing can be compared
+
 def leak_effect(
     right,  # whether the prediction of each test image is right, [n]
     leaked, # whether it has a twin among the training images, [n]
     target, # its class, [n]
-) -> dict: # n, leaked, share, accuracy, of_leaked, of_rest, gain, low, high, worth, worth_low, worth_high; None: unknown
+) -> dict: # n, leaked, share, accuracy, and `_effects`
     "How much better leaked test images are predicted than others of their classes, with a 95 % interval."
     right, leaked = np.asarray(right, bool), np.asarray(leaked, bool)
     found = dict(n=len(right), leaked=int(leaked.sum()), share=leaked.mean(), accuracy=right.mean())
@@ -49,8 +51,6 @@ def leak_effect(
     d, low, high = p1 - p0, p1 - p0 - np.hypot(p1 - l1, u0 - p0), p1 - p0 + np.hypot(u1 - p1, p0 - l0)
     share = found['share']
     return found | dict(zip(_effects, map(float, (p1, p0, d, low, high, share*d, share*low, share*high))))
-
-_effects = 'of_leaked of_rest gain low high worth worth_low worth_high'.split()
 
 # %% ../nbs/78b_leak.ipynb #2784bb2a
 def leaked_images(record) -> pd.DataFrame: # path, right, leaked, target: one row per test image
@@ -75,11 +75,11 @@ def say_leak(e:dict) -> str:
     if not e['leaked']: return f"None of {e['n']:,} test images has a twin among the training images."
     head = f"{e['leaked']:,} of {e['n']:,} test images ({e['share']:.1%}) have a twin among the training images"
     if e['gain'] is None: return f'{head}; there are no others of their classes to compare with.'
-    span = lambda k: f"{100*e[f'{k}_low' if k == 'worth' else 'low']:+.2f} to {100*e[f'{k}_high' if k == 'worth' else 'high']:+.2f}"
+    span = lambda low, high: f'{100*e[low]:+.2f} to {100*e[high]:+.2f}'
     told = 'What the leak was worth cannot be told' if e['low'] <= 0 <= e['high'] else 'The leak was worth'
-    return (f"{head}: {e['of_leaked']:.1%} of those are right, and {e['of_rest']:.1%} of others of their classes ({100*e['gain']:+.1f} "
-            f"points, 95 % interval {span('gain')}). {told}: {100*e['worth']:+.2f} points of the accuracy of {e['accuracy']:.1%}, "
-            f"interval {span('worth')}.")
+    return (f"{head}: {e['of_leaked']:.1%} of those are right, and {e['of_rest']:.1%} of others of their classes "
+            f"({100*e['gain']:+.1f} points, 95 % interval {span('low', 'high')}). {told}: {100*e['worth']:+.2f} points "
+            f"of the accuracy of {e['accuracy']:.1%}, interval {span('worth_low', 'worth_high')}.")
 
 # %% ../nbs/78b_leak.ipynb #7e0658e5
 def _interval(d, var): return d, d - 1.96*var**.5, d + 1.96*var**.5
@@ -88,7 +88,8 @@ def compare_leakfree(
     record, clean, # records of the same training, `clean` with groups='duplicates'
 ) -> dict: # paired, gain, low, high, train, train_clean
     "How much higher the accuracy of `record` is than that of `clean`, with a 95 % interval over test images."
-    a, b = (pd.Series(r.predictions['pred'] == r.predictions['target'], r.predictions['path']).astype(float) for r in (record, clean))
+    right = lambda p: pd.Series(p['pred'] == p['target'], p['path']).astype(float)
+    a, b = right(record.predictions), right(clean.predictions)
     paired = {*a.index} == {*b.index}
     if paired: gain = _interval((a - b).mean(), (a - b[a.index]).var()/len(a))
     else: gain = _interval(a.mean() - b.mean(), a.var()/len(a) + b.var()/len(b))
@@ -104,21 +105,25 @@ def train_leakfree(record, root=None):
 def say_leakfree(c:dict) -> str:
     "The result of `compare_leakfree` in words."
     how = 'on the same test images' if c['paired'] else 'on another split, as the groups draw it'
-    told = 'a difference cannot be told' if c['low'] <= 0 <= c['high'] else 'the leak helped' if c['gain'] > 0 else 'it is better without'
-    return (f"Trained again on {c['train_clean']:,} images in place of {c['train']:,}, {how}: with the leak {100*c['gain']:+.2f} points, "
-            f"95 % interval {100*c['low']:+.2f} to {100*c['high']:+.2f} over test images, of one seed each: {told}.")
+    told = ('a difference cannot be told' if c['low'] <= 0 <= c['high'] else
+            'the leak helped' if c['gain'] > 0 else 'it is better without')
+    return (f"Trained again on {c['train_clean']:,} images in place of {c['train']:,}, {how}: with the leak "
+            f"{100*c['gain']:+.2f} points, 95 % interval {100*c['low']:+.2f} to {100*c['high']:+.2f} over test images, "
+            f"of one seed each: {told}.")
 
 # %% ../nbs/78b_leak.ipynb #20adf5e2
 def _records_of(name, root):
     "Finished records of a data set in the folder `root`."
     if is_own(name): name = name_content(make_run(dataset=name, model='lenet5')).dataset # as records call it
-    return [r for r in sound_records(Path(root) if root else runs_root())[0] if r.run.dataset == name and not r.run.groups]
+    sound, _ = sound_records(Path(root) if root else runs_root())
+    return [r for r in sound if r.run.dataset == name and not r.run.groups]
 
 def leak_of(a): # the options of `imgstudy leak`
     "Print what leaked images were worth for a record, or for each record of a data set."
     records = [read_record(a.record)] if a.record else _records_of(a.name, a.root)
-    if not records: raise StudyError(f'There are no records of {a.name} in {a.root or runs_root()}: train first, or name their '
-                                     'folder with --root. Twins alone are counted by imgstudy audit.')
+    if not records: raise StudyError(
+        f'There are no records of {a.name} in {a.root or runs_root()}: train first, or name their folder with --root. '
+        'Twins alone are counted by imgstudy audit.')
     if len(records) == 1: print(say_leak(record_leak(records[0])))
     else: show_table(pd.DataFrame([dict(record=r.id) | record_leak(r) for r in records]), a.json)
     if a.train: print(say_leakfree(compare_leakfree(records[0], train_leakfree(records[0], a.root))))

@@ -123,7 +123,8 @@ def _brands(head):
 # %% ../../nbs/10_images.ipynb #8ea62d2f
 no_image = 'no image' # the error of a file that is none
 _pages = {b'%PDF': 'PDF', b'%!': 'PostScript', b'\x04%!': 'PostScript', b'\xc5\xd0\xd3\xc6': 'EPS', # with a DOS header
-          b'\xd7\xcd\xc6\x9a': 'WMF', b'\x01\0\x09\0': 'WMF', b'<svg': 'SVG', b'<?xml': 'XML', b'<!DO': 'HTML', b'{\\rt': 'RTF'}
+          b'\xd7\xcd\xc6\x9a': 'WMF', b'\x01\0\x09\0': 'WMF', b'<svg': 'SVG', b'<?xml': 'XML', b'<!DO': 'HTML',
+          b'{\\rt': 'RTF'}
 _endings = set('.jpg .jpeg .jpe .jfif .png .apng .gif .bmp .dib .webp .tif .tiff .ppm .pgm .pbm .pnm .pfm .heic .heif '
                '.hif .avif .jp2 .j2k .jpx .tga .ico .psd .pcx .sgi .ras .dds .qoi'.split())
 _raw_endings = set('.cr2 .cr3 .nef .nrw .arw .dng .orf .raf .rw2 .pef .srw'.split())
@@ -214,7 +215,7 @@ def check_image(
     path, # a file
     image_range=None, # as in `to_rgb`
 ) -> dict: # digest, width, height, mode, channel means and mean squares in [0, 1], error (None if intact)
-    "Decode one file completely and describe it; for a broken file, `error` says why, for another it begins as `no_image`."
+    "Decode one file completely and describe it; `error` says what is broken, or begins with `no_image`."
     if Path(path).suffix.lower() in _raw_endings: return dict(error=no_image)
     try:
         data, im = Path(path).read_bytes(), open_upright(path)

@@ -57,7 +57,7 @@ def twin_groups(
     root,  # the folder that `paths` are relative to
     paths, # of images
 ) -> pd.Series: # path -> path of the first image of its group
-    "Groups of images that are copies, near duplicates (mirrored ones too) or of one burst; from the cache if nothing changed."
+    "Groups of copies, near duplicates (mirrored ones too) and bursts; from the cache if nothing changed."
     paths = sorted(paths)
     key = listing_key(root, paths, 'twins 1', near_distance, near_similar, burst_seconds)
     cached = writable(cache_root()/'hashes', 'IMGSTUDY_CACHE')/f'twins-{key}.csv'
