@@ -39,7 +39,7 @@ def export_(
     out:str,    # file to write: .onnx or .pt2
     root='',    # folder of the records; default: IMGSTUDY_RUNS, else runs/, and the committed ones
 ):
-    "Export a model with its preprocessing, if it predicts as recorded."
+    "Export a model and its preprocessing, checked on its record."
     check_out(out, '.onnx .pt2')
     do('certificate.export_file', dict(record=record_folder(record, root), out=out))
 
