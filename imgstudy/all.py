@@ -40,6 +40,7 @@ from .records.unsure import *
 from .records.find import *
 from .predict import *
 from .submission import *
+from .certificate import *
 from .apply import *
 from .training.learner import *
 from .training.schedule import *

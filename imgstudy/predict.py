@@ -320,10 +320,11 @@ def _without_files(program):
 
 def trace_model(
     model, # a module
-    x,     # float32 [n, 3, size, size], contiguous, n at least 2
+    x,     # float32 [n, 3, size, size], contiguous, n at least 2; or whatever it takes
+    dims=None, # axis of `x` -> torch.export.Dim; None: only the number of images may vary
 ) -> torch.export.ExportedProgram: # for any number of images
     "Trace `model` for images of this size."
-    shapes = {0: torch.export.Dim('n', min=1)},
+    shapes = dims or {0: torch.export.Dim('n', min=1)},
     for strict in (True, False):
         try: return _without_files(torch.export.export(model, (x,), dynamic_shapes=shapes, strict=strict))
         except Exception as e: reason = f'{type(e).__name__}: {e}'.splitlines()[0][:150] # of many types

@@ -163,7 +163,7 @@ def test_what_is_no_image_is_named_and_never_fatal(tmp_path, capsys):
     root = folder(tmp_path/'photos')
     for name, data in others.items(): (root/'a'/name).write_bytes(saved('tiff') if data is None else data)
     data = load_data(make_run(dataset=f'folder:{root}', model='lenet5'))
-    assert len(data.items) == 60 and {s['path']: s['error'] for s in data.skipped} == {f'a/{n}': no_image for n in others}
+    assert len(data.items) == 60 and {s['path']: s['error'] for s in data.skipped} == {f'a/{n}': no_image + ': PDF'*(n == 'page.pdf') for n in others}
     said = capsys.readouterr().out
     assert f'{len(others)} files are no images: ' in said and all(f'a/{n}' in said for n in others)
     load_data(make_run(dataset=f'folder:{root}', model='lenet5'))

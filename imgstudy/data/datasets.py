@@ -344,16 +344,24 @@ def _registered(name):
     return root, items.reset_index(drop=True)
 
 # %% ../../nbs/11_datasets.ipynb #b49c3947
+def _has_groups(name, *columns):
+    "Whether the table `name` itself has a column that is called duplicates."
+    try: return bool(read_table(_find_own(name), *columns, 'duplicates'))
+    except StudyError: return False
+
 def read_images(
     name:str,         # a registered name, folder:PATH or csv:PATH
     layout:str=None,  # what the levels of your folders are; None: decide
     image_col=None, label_col=None, split_col=None, # columns of a table; None: find them
-    groups:str=None,  # a column of a table, or name:REGEX: groups that stay on one side of every split
+    groups:str=None,  # a column of a table, name:REGEX, or duplicates: groups that stay on one side of every split
 ) -> Found:
     "The images of `name`, and how they were found."
     rule, table, _ = (groups or '').startswith('name:'), name.startswith('csv:'), get_dataset(name)
+    if groups == 'duplicates' and not (table and _has_groups(name, image_col, label_col, split_col)):
+        from imgstudy.data.twins import add_twins # reads images, which reading a list of them does not
+        return add_twins(read_images(name, layout, image_col, label_col, split_col))
     if groups and not (rule or table): raise StudyError(
-        '`groups` is a column of a table (csv:PATH), or a rule for names of files, as in name:^(p\\d+)_, '
+        '`groups` is `duplicates`, a column of a table (csv:PATH), or a rule for names of files, as in name:^(p\\d+)_, '
         f'not {groups!r}. '
         "If the groups are folders, say so with the layout, as in layout='class/group'.")
     if table: found = read_table(_find_own(name), image_col, label_col, split_col, None if rule else groups)

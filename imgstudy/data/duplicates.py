@@ -22,7 +22,7 @@ def hash_image(
     path, # a readable image file
 ) -> dict: # format, as named by Pillow; phash and mirror, 16 hex digits each
     "The format of a file, and the perceptual hashes of its image and of the mirror image."
-    with Image.open(path) as im: kind = im.format
+    with open_raster(path) as im: kind = im.format
     im = StudyImage.create(path)
     return dict(format=kind, phash=str(imagehash.phash(im)), mirror=str(imagehash.phash(ImageOps.mirror(im))))
 

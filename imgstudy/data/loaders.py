@@ -22,7 +22,7 @@ from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, IMAGENET_DPN_
 from timm.data import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 from ..core import StudyError
 from ..runs import Run
-from .images import StudyImage, to_rgb, upright
+from .images import StudyImage, open_raster, to_rgb, upright
 from .split import *
 from .augment import *
 from .pixels import *
@@ -50,7 +50,7 @@ class OpenAny(OpenImage):
     "An `OpenImage` that also takes what fastai's `PILImage.create` does, and Pillow images."
     def __call__(self, item):
         if isinstance(item, (str, Path)): return super().__call__(item)
-        if isinstance(item, bytes): item = Image.open(io.BytesIO(item))
+        if isinstance(item, bytes): item = open_raster(io.BytesIO(item))
         if not isinstance(item, Image.Image): item = self._drawn(np.asarray(item))
         im = StudyImage(to_rgb(upright(item), self.image_range))
         return StudyImage(im.resize((self.size, self.size), self.how, reducing_gap=3))

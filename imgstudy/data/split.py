@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['drop_unreadable', 'group_folds', 'draw_groups', 'split_items', 'deal_folds', 'take_subset', 'StudyData',
-           'channel_stats', 'reading_of', 'part_of', 'states_before', 'say_reading', 'fingerprint_of', 'load_data',
-           'name_content']
+           'channel_stats', 'reading_of', 'part_of', 'states_before', 'without_twins', 'say_reading', 'fingerprint_of',
+           'load_data', 'name_content']
 
 # %% ../../nbs/13_split.ipynb #97857f80
 import numpy as np, pandas as pd, warnings
@@ -41,6 +41,10 @@ def _refuse_damaged(bad, n, max_bad, root):
                      f'Repair or remove them, or leave them out with max_bad={len(bad)}.')
 
 # %% ../../nbs/13_split.ipynb #128f0145
+def _with_kind(path, error): # 'a/page.png (EPS)'
+    kind = error.removeprefix(no_image).lstrip(': ')
+    return f'{path} ({kind})' if kind else path
+
 def _tell_skipped(other, bad, root):
     "Name the files that are no images, and the damaged images."
     count = lambda n, one, more: f'1 {one}' if n == 1 else f'{n} {more}'
@@ -55,9 +59,10 @@ def drop_unreadable(
 ) -> tuple: # readable items with the columns of `checks`; list of dicts (path, error) of the skipped files
     "Separate images from what is none and from damaged ones; too many of these raise `StudyError`."
     items = items.merge(checks, on='path')
-    skipped, other = items[items.error.notna()], items.error == no_image
+    skipped, other = items[items.error.notna()], items.error.fillna('').str.startswith(no_image)
     _refuse_damaged(bad := skipped[~other[skipped.index]], (~other).sum(), max_bad, root)
-    _tell_skipped(items.path[other].tolist(), [f'{r.path} ({r.error})' for r in bad.itertuples()], root)
+    none = [_with_kind(r.path, r.error) for r in items[other].itertuples()]
+    _tell_skipped(none, [f'{r.path} ({r.error})' for r in bad.itertuples()], root)
     good = items[items.error.isna()].drop(columns='error').reset_index(drop=True)
     return good, skipped[['path', 'error']].to_dict('records')
 
@@ -258,7 +263,19 @@ def _split(items, run):
         items = items.assign(split=items.split.replace('valid', 'train'))
     if states_before(run): items = split_grown(items, _before(run), run)
     elif run.folds: items = deal_folds(items, run.folds, run.fold, run.split_seed)
-    return take_subset(split_items(items, run.split_seed, valid=run.valid), run.subset, run.split_seed)
+    items = split_items(items, run.split_seed, valid=run.valid)
+    if run.groups == 'duplicates': items = without_twins(items) # where the split is given, groups may be divided
+    return take_subset(items, run.subset, run.split_seed)
+
+# %% ../../nbs/13_split.ipynb #ba937e01
+def without_twins(
+    items:pd.DataFrame, # label, split, group
+) -> pd.DataFrame:
+    "`items` without those to train or validate on whose group tests, and those to train on whose group validates."
+    for kept, left in (('test', ['train', 'valid']), ('valid', ['train'])):
+        items = items[~(items.split.isin(left) & items.group.isin({*items.group[items.split == kept]}))]
+    return items.reset_index(drop=True)
+
 
 # %% ../../nbs/13_split.ipynb #ed74442b
 def _drawn(found, split, run) -> list:

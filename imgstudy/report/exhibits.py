@@ -17,6 +17,7 @@ from PIL import ExifTags, Image
 from ..core import StudyError, writable
 from ..runs import Run
 from ..data.datasets import get_dataset, is_own
+from ..data.images import open_raster
 from ..data.split import StudyData, load_data
 from ..data.pixels import OpenImage
 from ..data.audit import (Audit, audit_data, duplicates_table, formats_table, near_caution, open_small,
@@ -74,7 +75,7 @@ def read_sheet(
 ) -> tuple: # uint8 [n, side, side, 3], and a dict of metadata: n, side, and what was passed as `about`
     "The tiles and metadata of a sheet."
     try:
-        with Image.open(path) as im:
+        with open_raster(path) as im:
             meta = json.loads(im.getexif()[ExifTags.Base.ImageDescription])
             return _from_grid(np.asarray(im.convert('RGB')), meta['n'], meta['side']), meta
     except (OSError, KeyError, ValueError) as e:
