@@ -23,7 +23,7 @@ def check_studies(names:str):
     if is_own_study(names): return
     for n in [] if names == 'all' else map(str.strip, names.split(',')):
         if '/' in n or os.sep in n or Path(n).is_dir() and n not in light_names('study'): raise StudyError(
-            f'There is no study.ipynb in {n}: name the folder of one study, or make one with `imgstudy new-study NAME`.')
+            f'There is no study.ipynb in {n}: name the folder of one study, or make one: imgstudy new-study NAME')
         light_names('study')[n]
 
 def study_root(study:str, root:str='') -> str:

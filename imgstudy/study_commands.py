@@ -9,11 +9,11 @@ __all__ = ['new_study', 'hand_in', 'check_hand_in']
 from types import SimpleNamespace
 from .quick import check_files, check_out, check_studies
 
-# %% ../nbs/97a_study_commands.ipynb #80d9dc04
+# %% ../nbs/97a_study_commands.ipynb #4fe84c24
 def _do(name, given):
-    "Call `name` of 95a_hand_in, which imports torch, with the options as one object."
-    from imgstudy import hand_in as work
-    getattr(work, name)(SimpleNamespace(**given))
+    "Call `name` of 95a_hand_in or 95c_handed_in, which import torch, with the options as one object."
+    from imgstudy import hand_in, handed_in
+    getattr(hand_in if hasattr(hand_in, name) else handed_in, name)(SimpleNamespace(**given))
 
 # %% ../nbs/97a_study_commands.ipynb #6e07a355
 def new_study(

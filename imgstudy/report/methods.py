@@ -165,13 +165,14 @@ def _licences_answer(records) -> str:
     specs = {r.run.dataset: get_dataset(r.run.dataset) for r in records}
     return '; '.join(f'{s.title}: {s.licence or _unknown}' for s in specs.values())
 
-# %% ../../nbs/95b_methods.ipynb #0e5dd8f0
+# %% ../../nbs/95b_methods.ipynb #e62522cc
 def checklist(
     records, # finished ones of a study
     note='', # what the authors say that readers must keep in mind
 ) -> pd.DataFrame: # index question, column answer
     "Questions about reproducibility, answered from the records, or 'not recorded'."
-    leaked = sum(r.info['data'].get('leaked') or 0 for r in records[:1])
+    leaked = records[0].info['data'].get('leaked')
+    apart = {None: _unknown, 0: 'yes, byte for byte'}.get(leaked, f'{leaked} test images are among the others')
     answers = {
         'Do the main claims go no further than the results?': _unknown,
         'Are the limits of the work stated?': note or _unknown,
@@ -181,8 +182,7 @@ def checklist(
         'Are the data at hand?': _data_answer(records),
         'Are all settings of training and test given?': 'yes: every field of each run is in its record',
         'Was nothing chosen on test images?': f'the program scores them once; {_unknown} what the authors did',
-        'Are test images apart from training images?':
-            'yes, byte for byte' if not leaked else f'{leaked} test images are among the others, byte for byte',
+        'Are test images apart from training images?': apart,
         'Is the spread over repeats given?': _spread_answer(records),
         'Are machine and time given?': f'{_machines(records)}; {_hours(records)}. {_energy(records)}',
         'Is the work that led to failed or dropped trainings counted?': _unknown,
