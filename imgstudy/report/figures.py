@@ -28,7 +28,7 @@ def style(
     set_page_style()
     plt.rcParams.update(figure_styles[name])
 
-# %% ../../nbs/80a_figures.ipynb #dce4b244
+# %% ../../nbs/80a_figures.ipynb #f615e246
 def _metadata(kind, ids) -> dict:
     return dict(svg=dict(Description=ids, Date=None), pdf=dict(Subject=ids, CreationDate=None),
                 png=dict(Description=ids))[kind]
@@ -43,6 +43,6 @@ def save_figure(
     one, ids = np.ravel(fig)[0], 'imgstudy records: ' + ' '.join(r.id for r in records)
     fig = getattr(one, 'figure', one)
     for kind in kinds.split():
-        if kind not in (all_kinds := 'svg pdf png'.split()): raise StudyError(did_you_mean('kind of figure', kind, all_kinds))
+        if kind not in ('svg', 'pdf', 'png'): raise StudyError(did_you_mean('figure file', kind, ('svg', 'pdf', 'png')))
         fig.savefig(f'{path}.{kind}', metadata=_metadata(kind, ids), dpi=300, bbox_inches='tight')
     return [Path(f'{path}.{kind}') for kind in kinds.split()]
