@@ -32,7 +32,7 @@ def hand_in(
     authors='', # names, separated by commas; default: `authors` in study.ipynb
     date='',    # date of the report; default: `date` in study.ipynb
 ):
-    "Put report, notebooks, records, tables and figures into one archive."
+    "Put report, notebooks, records and tables into one archive."
     a = locals()
     check_studies(study)
     check_out(out, '.zip')
@@ -42,7 +42,7 @@ def check_hand_in(
     archive:str,    # what was handed in: .zip
     no_rerun=False, # leave out the training of the smallest row
 ):
-    "Recompute every number of an archive from its records, and train its smallest row again."
+    "Compute the numbers of an archive again, and its smallest row."
     a = locals()
     check_files([archive])
     _do('check_archive', a)
