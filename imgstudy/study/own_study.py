@@ -217,7 +217,7 @@ from IPython.display import HTML
 from imgstudy.references import references
 from imgstudy.records.find import find_records, records_in
 from imgstudy.report.methods import checklist, methods_text
-from imgstudy.report.page import *
+from imgstudy.report.page import as_list, as_table, say, set_page_style
 from imgstudy.report.sections import show, study_section
 from imgstudy.report.tables import comparisons_table, scale_runs
 from imgstudy.report.wording import gain_sentence, winner_words
