@@ -64,6 +64,7 @@ from .study.design import *
 from .study.reports import *
 from .study.ours import *
 from .study.studies import *
+from .study.own_study import *
 from .study.estimate import *
 from .sweep.claims import *
 from .sweep.needs import *
@@ -85,12 +86,16 @@ from .report.checks import *
 from .report.input_checks import *
 from .report.diagnose import *
 from .report.page import *
+from .report.figures import *
 from .report.findings import *
 from .report.conclusions import *
 from .report.cards import *
 from .report.sections import *
 from .report.general import *
 from .report.collect import *
+from .report.methods import *
+from .hand_in import *
+from .handed_in import *
 
 # %% ../nbs/99_all.ipynb #d9c5f92e
 from .models.at_hand import *

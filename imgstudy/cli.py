@@ -15,8 +15,9 @@ from .core import Registry, StudyError, did_you_mean
 from .light_tables import dataset_place, light_table
 from .cli_parts import certify_, do, export_, leak
 from .quick import (check_choice, check_dataset, check_files, check_out, check_reading, check_records, check_run,
-                            check_studies, check_sweep, reading_options, record_folder, run_options)
+                            check_studies, check_sweep, reading_options, record_folder, run_options, study_root)
 from .show import show_table
+from . import study_commands
 from .cli_more import decide, plan, work
 from .questions import best, suspects
 
@@ -69,13 +70,18 @@ def create_parser(
 
 def hyphens(words) -> list: return [re.sub(r'^--[\w-]+', lambda m: m[0].replace('_', '-'), w) for w in words]
 
+def _study_first(name, words) -> list: # --study FOLDER says what the first word of run and status says
+    if 'study' not in (k for k, p in inspect.signature(commands[name]).parameters.items() if p.default is p.empty):
+        return words
+    return [w.removeprefix('--study=') for w in words if w != '--study']
+
 def parse(
     name:str, # of a command
     words,    # what follows it
 ) -> dict: # parameter -> value
     "The arguments of a command; --help ends the program."
     parser = create_parser(name)
-    given, left = parser.parse_known_args(hyphens(words))
+    given, left = parser.parse_known_args(_study_first(name, hyphens(words)))
     if not left: return vars(given)
     options = [o for o in parser._option_string_actions if o.startswith('--')]
     if left[0].startswith('-'): raise UsageError(did_you_mean('option', left[0].split('=')[0], options))
@@ -269,7 +275,7 @@ def features(
 # %% ../nbs/98_cli.ipynb #d7755ad0
 @command
 def run(
-    study:str,          # name of a study, several separated by commas, or all
+    study:str,          # name of a study, several separated by commas, all, or --study FOLDER of your own
     scale='small',      # smoke, small or full
     jobs=1,             # number of parallel trainings
     time_limit='',      # stop cleanly before this time is up: 9m, 1h30m, 90s
@@ -284,7 +290,7 @@ def run(
     root='',            # folder for the records; default: IMGSTUDY_RUNS, else runs/
 ):
     "Train the runs of a study, or go on with them, and answer it."
-    a = locals()
+    a = locals() | dict(root=study_root(study, root))
     check_studies(study)
     check_choice('scale', scale, 'smoke small full')
     check_sweep(jobs, time_limit, backend, stack, gpu_memory, seeds)
@@ -292,13 +298,13 @@ def run(
 
 @command
 def status(
-    study:str,     # name of a study, several separated by commas, or all
+    study:str,     # name of a study, several separated by commas, all, or --study FOLDER of your own
     scale='small', # smoke, small or full
     seeds=0,       # trainings per row; 0: as the study defines
     root='',       # folder of the records; default: IMGSTUDY_RUNS, else runs/
 ):
     "Show which runs are done, running, failed or blocked, and why."
-    a = locals()
+    a = locals() | dict(root=study_root(study, root))
     check_studies(study)
     check_choice('scale', scale, 'smoke small full')
     check_sweep(seeds=seeds)
@@ -308,24 +314,26 @@ def status(
 @command
 def coverage(
     items=False, # a line per published table, figure or result, with the reason
-    study='',    # name of a study; default: all
+    study='',    # name of a study, or folder of your own; default: all
     root='',     # folder of the records; default: IMGSTUDY_RUNS, else runs/, and the committed ones
     json=False,  # print JSON
 ):
     "Count the published results that our records answer, by study."
-    a = locals()
+    a = locals() | dict(root=study_root(study, root))
     if study: check_studies(study)
-    if root: check_records(root)
+    if a['root']: check_records(a['root'])
     do('commands.show_coverage', a)
 
 # %% ../nbs/98_cli.ipynb #c095983c
 @command
 def verify(
-    root='', # folder of the records; default: IMGSTUDY_RUNS, else runs/
+    root='',  # folder of the records; default: IMGSTUDY_RUNS, else runs/
+    study='', # folder of a study of your own, instead
 ):
     "Recompute the metrics of every record from its predictions."
-    a = locals()
-    check_records(root)
+    if study: check_studies(study)
+    a = dict(root=study_root(study, root))
+    check_records(a['root'])
     do('commands.verify_records', a)
 
 @command
@@ -366,9 +374,11 @@ def report_(
     out='',   # HTML file to write; default: report/index.html, or report.html with --root
     root='',  # folder of the records; default: report/records
     cards='', # folder for model cards; default: report/cards, or no cards with --root
+    study='', # folder of a study of your own, whose notebook is the report
 ):
     "Make the HTML report of a folder of records, and model cards."
-    do('commands.make_report', locals())
+    if study: check_studies(study)
+    do('hand_in.report_study' if study else 'commands.make_report', locals())
 
 @command
 def gpu(
@@ -393,13 +403,15 @@ def clean(
     do('caches.clean_caches', locals())
 
 # %% ../nbs/98_cli.ipynb #899bc383
-for further in (decide, plan, work): command(further)
+for further in (best, suspects, decide, plan, work): command(further)
 
 # %% ../nbs/98_cli.ipynb #b7b2389a
+for f in (study_commands.new_study, study_commands.hand_in, study_commands.check_hand_in): command(f)
+
 _groups = {
     'Your own photographs': 'train best predict explain compare audit suspects leak features locate',
-    'Studies': 'studies models datasets run status coverage plan work',
-    'Records': 'verify diagnose compare-runs decide collect report',
+    'Studies': 'new-study studies models datasets run status coverage plan work',
+    'Records': 'verify diagnose compare-runs decide collect report hand-in check-hand-in',
     'Deployment': 'export certify',
     'This machine': 'clean gpu'}
 
@@ -407,12 +419,8 @@ def help_text() -> str:
     "What `imgstudy --help` prints."
     parts = [f'imgstudy COMMAND ..., version {__version__}. More with imgstudy COMMAND --help.']
     for title, names in _groups.items():
-        parts += ['', f'{title}:', *(f'  {n:13} {commands[n].__doc__}' for n in names.split())]
+        parts += ['', f'{title}:', *(f'  {n:14}{commands[n].__doc__}' for n in names.split())]
     return '\n'.join(parts)
-
-# %% ../nbs/98_cli.ipynb #fe61deda
-for answers_one in (best, suspects): command(answers_one)
-_groups['Your own photographs'] += ' best suspects'
 
 # %% ../nbs/98_cli.ipynb #eeff1186
 def answer(words):

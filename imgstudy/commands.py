@@ -27,7 +27,8 @@ from .training.features import features_table, get_features
 from .stats.seeds import with_intervals
 from .stats.configs import siblings_of
 from .study.create import create_run
-from .study.studies import compare_study, get_study, studies, study_runs, unique_runs
+from .study.studies import compare_study, studies, study_runs, unique_runs
+from .study.own_study import find_study
 from .study.estimate import Speed, plan_table
 from .sweep.needs import blocked_by, data_here, data_missing, source_id
 from .sweep.states import run_states
@@ -52,8 +53,8 @@ def list_weights(a): # json
 
 # %% ../nbs/77_commands.ipynb #4a920dba
 def _named(names:str) -> list: # of `Study`
-    "The studies in `names`: one name, several separated by commas, or all."
-    return list(studies.values()) if names == 'all' else [get_study(n.strip()) for n in names.split(',')]
+    "The studies in `names`: one name or folder, several separated by commas, or all."
+    return list(studies.values()) if names == 'all' else [find_study(n.strip()) for n in names.split(',')]
 
 def _planned(chosen, scale, seeds, only) -> list: # of Run
     "Runs of the studies `chosen`, without repetition; with `only`, those whose row or id matches, and their sources."
@@ -218,7 +219,7 @@ def verify_records(a): # root
 # %% ../nbs/77_commands.ipynb #d2cc216e
 def show_coverage(a): # the options of `imgstudy coverage`
     "Show how many published items are answered at full scale, by something smaller, not at all; or each of them."
-    with records_in(_root(a.root)): table = coverage(a.study or None)
+    with records_in(_root(a.root)): table = coverage(find_study(a.study) if a.study else None)
     if a.items: return show_table(table, a.json, only=['id', 'state', 'shown', 'reason'])
     show_table(coverage_tally(table), a.json)
 

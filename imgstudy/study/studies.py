@@ -87,7 +87,7 @@ def unique_runs(
     return list({run_id(r): r for rs in runs.values() for r in rs}.values())
 
 # %% ../../nbs/64_studies.ipynb #cdd027c4
-_exact = ('study', 'model', 'init', 'metric', 'split', 'dataset') # compared as a whole; the others match a pattern
+_exact = ('study', 'model', 'init', 'metric', 'split', 'dataset', 'row') # compared whole; others match a pattern
 
 def row_references(
     study, # a `Study` or its name
