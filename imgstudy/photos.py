@@ -17,7 +17,7 @@ from .show import say_bytes, show_table
 from .data.content import known_states
 from .data.datasets import get_dataset, is_own
 from .data.split import load_data, name_content, part_of
-from .models.own_weights import name_weights
+from .own_weights import name_weights
 from .models.register import count_params
 from .models.zoo import create_light
 from .records.record import is_finished, read_record, read_records

@@ -13,7 +13,7 @@ from pathlib import Path
 from .core import StudyError, checkout_path, did_you_mean, parse_duration, runs_root, writable
 from .runs import check_seeds, is_content, make_run, seed_runs
 from .light_tables import light_names, light_table
-from .models.own_weights import weights_place
+from .own_weights import weights_place
 from .study.bounds import check_bounds, check_limits
 
 # %% ../nbs/76_quick.ipynb #a85bb6ec

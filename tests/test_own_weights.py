@@ -2,7 +2,7 @@
 import re
 import pytest
 from imgstudy.core import StudyError
-from imgstudy.models.own_weights import weights_place
+from imgstudy.own_weights import weights_place
 from imgstudy.models.register import create_model
 from imgstudy.records.record import read_record
 from imgstudy.runs import Run, Recipe, run_id

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from timm.models import adapt_input_conv, get_pretrained_cfg
 from urllib.request import Request, urlopen
 from ..core import StudyError, data_root, did_you_mean, file_digest, runs_root
-from .own_weights import weights_place
+from ..own_weights import weights_place
 from .packages import *
 from .register import *
 

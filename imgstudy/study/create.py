@@ -20,7 +20,7 @@ from ..data.datasets import get_dataset, is_own, own_path
 from ..data.split import name_content, part_of
 from ..data.augment import augment_levels
 from ..data.loaders import norm_name
-from ..models.own_weights import name_weights, weights_place
+from ..own_weights import name_weights, weights_place
 from ..models.register import models
 from ..models.zoo import create_light
 from .bounds import check_bounds

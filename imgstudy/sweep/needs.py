@@ -16,7 +16,7 @@ from ..core import StudyError, cache_root, data_root
 from ..runs import Run, is_content
 from ..data.content import say_lost
 from ..data.datasets import get_dataset, is_own, own_path
-from ..models.own_weights import weights_place
+from ..own_weights import weights_place
 from ..models.register import models
 from ..models.weights import find_weights, is_on_hub, weights_to_get
 from ..records.find import record_at
