@@ -102,6 +102,8 @@ from .models.at_hand import *
 from .training.suspects import *
 from .study.ladder import *
 from .best import *
+from .data.twins import *
+from .leak import *
 
 # %% ../nbs/99_all.ipynb #7f11eaa9
 from fastai.learner import load_model as _fill_model

@@ -24,6 +24,11 @@ def test_every_page_is_linked():
     assert all(f'docs/{p.name}' in readme for p in pages[1:])
 
 
+def test_every_notebook_is_in_the_list():
+    listed = (top/'docs/notebooks.md').read_text(encoding='utf-8')
+    assert [p.stem for p in sorted((top/'nbs').glob('*.ipynb')) if f'/{p.stem}.ipynb)' not in listed] == []
+
+
 def best(study, row):
     "Mean test accuracy in percent of the records of a row."
     with records_in(top/'report/records'): groups = study_groups(study)
