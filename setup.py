@@ -7,11 +7,11 @@ here = Path(__file__).parent
 ini = ConfigParser(delimiters=['='])
 ini.read(here/'settings.ini', encoding='utf-8')
 cfg = ini['DEFAULT']
-names = 'weights', 'heic', 'onnx', 'dask', 'tensorboard', 'browser', 'energy'
+names = 'weights', 'share', 'heic', 'onnx', 'dask', 'tensorboard', 'browser', 'energy'
 extras = {name: cfg[f'{name}_requirements'].split() for name in names}
 # what notebooks and tables the program needs, without copies in the checkout
 data = {'imgstudy': ['tables/*.json'], 'imgstudy.published': ['references.csv', 'items.csv'],
-        'imgstudy.nbs': [f'{n}.ipynb' for n in ('run_study', 'transfer_study', 'audit_data', 'report')]}
+        'imgstudy.nbs': [f'{n}.ipynb' for n in ('run_study', 'transfer_study', 'audit_data', 'report', 'best_model')]}
 trackers = {name: cfg[f'{name}_requirements'].split() for name in ('wandb', 'trackio', 'mlflow')} # large: not for development
 bench = {'bench': cfg['bench_requirements'].split()} # the programs that the benchmark compares with
 

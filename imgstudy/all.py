@@ -104,6 +104,7 @@ from .study.ladder import *
 from .best import *
 from .data.twins import *
 from .leak import *
+from .share import *
 
 # %% ../nbs/99_all.ipynb #7f11eaa9
 from fastai.learner import load_model as _fill_model

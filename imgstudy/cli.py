@@ -18,7 +18,7 @@ from .quick import (check_choice, check_dataset, check_files, check_out, check_r
                             check_studies, check_sweep, reading_options, record_folder, run_options, study_root)
 from .show import show_table
 from . import study_commands
-from .cli_more import decide, plan, work
+from .cli_more import decide, plan, share, work
 from .questions import best, suspects
 
 # %% ../nbs/98_cli.ipynb #f7392f40
@@ -403,7 +403,7 @@ def clean(
     do('caches.clean_caches', locals())
 
 # %% ../nbs/98_cli.ipynb #899bc383
-for further in (best, suspects, decide, plan, work): command(further)
+for further in (best, suspects, decide, plan, share, work): command(further)
 
 # %% ../nbs/98_cli.ipynb #b7b2389a
 for f in (study_commands.new_study, study_commands.hand_in, study_commands.check_hand_in): command(f)
@@ -412,7 +412,7 @@ _groups = {
     'Your own photographs': 'train best predict explain compare audit suspects leak features locate',
     'Studies': 'new-study studies models datasets run status coverage plan work',
     'Records': 'verify diagnose compare-runs decide collect report hand-in check-hand-in',
-    'Deployment': 'export certify',
+    'Deployment': 'export certify share',
     'This machine': 'clean gpu'}
 
 def help_text() -> str:
