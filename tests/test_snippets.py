@@ -1,6 +1,7 @@
 "Commands and snippets of README and docs: each command is understood, and what is shown for one's own photographs runs in its order."
-import contextlib, io, re, shlex
+import contextlib, io, re, shlex, sys
 from pathlib import Path
+from types import SimpleNamespace
 import numpy as np, pytest
 from PIL import Image
 from imgstudy import cli
@@ -75,7 +76,7 @@ def test_own_photographs_from_training_to_report(photos, monkeypatch, tmp_path):
     assert Image.open(photos/'looks.png').width > 100 and (photos/'mine.html').stat().st_size > 10_000
 
 
-@pytest.mark.parametrize('page', [p for p in text if blocks(p, 'python')])
+@pytest.mark.parametrize('page', [p for p in text if blocks(p, 'python') and p != 'clusters.md'])
 def test_python_runs_and_reads_what_make_study_leaves(page, photos, tmp_path, monkeypatch):
     pytest.importorskip('onnxscript', reason="export needs pip install 'imgstudy[onnx]'")
     monkeypatch.chdir(tmp_path); monkeypatch.setenv('IMGSTUDY_RUNS', str(tmp_path/'runs'))
@@ -87,3 +88,25 @@ def test_python_runs_and_reads_what_make_study_leaves(page, photos, tmp_path, mo
         assert made in block, 'the record that make study leaves'
         exec(compile(block.replace(made, record.id), page, 'exec'), {})
     assert [*tmp_path.glob('*.onnx')]
+
+
+def test_the_script_for_a_cluster(tmp_path, monkeypatch):
+    "With a scheduler that does each job at once, since there is no cluster here."
+    class Executor:
+        def __init__(self, folder): self.n = 0
+        def update_parameters(self, **params): assert params['timeout_min'] > 10
+        def submit(self, job, *args):
+            self.n += 1
+            done.append(job(*args))
+            return SimpleNamespace(job_id=str(self.n))
+    done = []
+    fake = SimpleNamespace(AutoExecutor=Executor, helpers=SimpleNamespace(Checkpointable=object))
+    monkeypatch.setitem(sys.modules, 'submitit', fake)
+    monkeypatch.chdir(tmp_path); monkeypatch.setenv('PYTHONPATH', str(top))
+    (script,) = blocks('clusters.md', 'python')
+    for old, new in (("'cifar100_schedules', 'small'", "'cifar100_deeper', 'smoke'"), ('/shared/runs', str(tmp_path/'runs'))):
+        assert old in script
+        script = script.replace(old, new)
+    exec(compile(script, 'clusters.md', 'exec'), {})
+    assert done and set(done) == {0}
+    assert all(r.outcome == 'finished' for r in read_records(tmp_path/'runs')) and len(read_records(tmp_path/'runs')) >= 2
