@@ -33,6 +33,7 @@ def test_outputs_are_small_and_free_of_paths(path):
     assert not found, found and found[0]
     assert str(top.parent) + '/' not in outputs
     assert not re.search(r'"output_type": "error"', outputs)
+    assert r'\r' not in outputs and not re.search(r'\d%\|', outputs), 'a progress bar: run it with IMGSTUDY_PROGRESS=lines'
 
 
 def test_run_study_is_a_template():
