@@ -11,7 +11,7 @@ from imgstudy.records.find import records_in
 from imgstudy.references import references
 from imgstudy.report.coverage import coverage
 from imgstudy.report.tables import _compared, answer_table
-from imgstudy.study.own_study import change_notebook, find_study, new_study, open_study, reference_metrics
+from imgstudy.study.own_study import change_notebook, close_studies, find_study, new_study, open_study, reference_metrics
 from imgstudy.study.studies import studies, study_runs, unique_runs
 from imgstudy.sweep.workers import run_plain
 
@@ -34,10 +34,7 @@ def archive(folder): return hand_in_study(folder, folder.parent/'out.zip')
 def only_ours_after():
     "A study that was opened is unknown to other tests."
     yield
-    from imgstudy import references as module
-    from imgstudy.study import own_study
-    for name in [*own_study.own_folders]:
-        studies.pop(name, None); own_study.own_folders.pop(name); module._own.pop(name, None)
+    close_studies()
 
 
 def test_commands_take_the_folder(folder, capsys):

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['reference_metrics', 'reference_splits', 'own_folders', 'plain_values', 'is_study_folder', 'study_notebook_of',
-           'study_entries', 'own_references', 'open_study', 'find_study', 'pinned', 'new_study', 'change_notebook']
+           'study_entries', 'own_references', 'open_study', 'close_studies', 'find_study', 'pinned', 'new_study',
+           'change_notebook']
 
 # %% ../../nbs/64a_own_study.ipynb #7bd704fd
 import ast, csv, re
@@ -13,7 +14,7 @@ from datetime import date
 from importlib import metadata
 from pathlib import Path
 from ..core import StudyError, atomic_dir, did_you_mean, git_commit, version
-from ..references import add_references, references
+from ..references import add_references, drop_references, references
 from ..data.datasets import get_dataset
 from ..models.register import models
 from .create import *
@@ -186,6 +187,13 @@ def open_study(folder) -> Study:
     add_references(name, table, _items(table))
     own_folders[name] = folder
     return studies.add(_with_published(study, table))
+
+def close_studies():
+    "Forget the studies that were opened in this process; their folders stay."
+    for name in [*own_folders]:
+        del own_folders[name]
+        studies.pop(name, None)
+        drop_references(name)
 
 def find_study(
     name, # of a study, or its folder
