@@ -74,11 +74,12 @@ def best_references(
 # %% ../nbs/02_references.ipynb #0ffde2bd
 def plot_references(
     table, # rows of `references`
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Published accuracies by data set; filled points: pretrained weights."
     table = table[(table.metric == 'accuracy') & (table.split != 'train')]
     rows = {d: i for i, d in enumerate(table.groupby('dataset').value.median().sort_values().index)}
-    ax = plt.subplots(figsize=(6, .6 + .35*len(rows)), layout='constrained')[1]
+    ax = ax or plt.subplots(figsize=(6, .6 + .35*len(rows)), layout='constrained')[1]
     for init, of_init in table.groupby(table.init != 'scratch'):
         style = dict(c='C1', label='pretrained weights') if init else dict(c='none', label='from scratch')
         ax.scatter(of_init.value, of_init.dataset.map(rows), s=30, alpha=.8, ec='C1' if init else 'C0', **style)

@@ -164,19 +164,20 @@ def oddities_table(audit) -> pd.DataFrame: # path, label, split, width, height, 
     return pd.concat([audit.items[cols].assign(reason='')[:0], *rows], ignore_index=True)
 
 # %% ../../nbs/18_audit.ipynb #be0f8208
-def plot_class_counts(audit): # Axes
+def plot_class_counts(audit, ax=None): # Axes
     "Plot the number of readable images of each class, by split."
     counts = counts_table(audit).drop(columns=['images', 'unreadable'])
-    ax = counts.plot.bar(stacked=True, figsize=(min(3 + .35*len(counts), 12), 2.2), width=.8)
+    size = None if ax else (min(3 + .35*len(counts), 12), 2.2)
+    ax = counts.plot.bar(stacked=True, figsize=size, width=.8, ax=ax)
     ax.set(xlabel='', ylabel='images'); ax.legend(frameon=False, ncols=4, fontsize=8); ax.margins(y=.25)
     if len(counts) > 40: ax.set_xticks([])
     return ax
 
-def plot_sizes(audit): # Axes
+def plot_sizes(audit, ax=None): # Axes
     "Plot width and height of the images; the area of a dot is the number of images of that size."
     sizes = audit.items.groupby(['width', 'height']).size()
     w, h = (sizes.index.get_level_values(k) for k in ('width', 'height'))
-    ax = plt.subplots(figsize=(3.4, 2.6), layout='constrained')[1]
+    ax = ax or plt.subplots(figsize=(3.4, 2.6), layout='constrained')[1]
     ax.scatter(w, h, s=6 + 150*sizes/sizes.max() if len(sizes) else 6, alpha=.5, lw=0)
     top = [1.1*max(v, default=1) for v in (w, h)]
     ax.set(xlabel='width in pixels', ylabel='height in pixels', xlim=(0, top[0]), ylim=(0, top[1]))

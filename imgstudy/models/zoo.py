@@ -112,9 +112,10 @@ def name_points(
 # %% ../../nbs/29_zoo.ipynb #c95d1604
 def plot_models(
     table, # as returned by `models_table`
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Published accuracy against parameters, one colour per data set; models without one are left out."
-    ax = plt.subplots(figsize=(11, 7), dpi=60, layout='constrained')[1]
+    ax = ax or plt.subplots(figsize=(11, 7), dpi=60, layout='constrained')[1]
     known = table.dropna(subset='published')
     for dataset, rows in known.groupby('published_on'): ax.scatter(rows.parameters, rows.published, s=30, label=dataset)
     ax.set(xscale='log', xlabel='parameters', ylabel='published accuracy'); ax.margins(.12)

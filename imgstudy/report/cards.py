@@ -103,11 +103,12 @@ def published_best(dataset, start):
 
 def plot_starts(
     records, # finished ones
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Test accuracy of the best way to train each data set, from scratch and transferred; published ones are hollow."
     best, ink = best_configs([r for r in records if not is_demonstration(r)]), '#7d8590'
     names = [*dict.fromkeys(dataset for dataset, _ in best)][::-1]
-    ax = plt.subplots(figsize=(7, .6 + .5*len(names)), layout='constrained')[1]
+    ax = ax or plt.subplots(figsize=(7, .6 + .5*len(names)), layout='constrained')[1]
     for (start, color), shift in zip(dict(scratch='#e36209', transferred='#0969da').items(), (.1, -.1)):
         for y, name in enumerate(names):
             hollow = dict(mfc='none', mec=color, label=f'{start}, published' if not y else None)

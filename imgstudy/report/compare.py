@@ -155,12 +155,13 @@ def plot_confusion_change(
     a, # a record
     b, # a record of the same test images
     most:int=15, # maximum number of bars, for more than 20 classes
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "The change of the confusion matrix from A to B: the whole matrix, or bars for more than 20 classes."
     change, classes = confusion_change(a, b), get_record(a).info['data']['classes']
     if len(classes) > 20: return _plot_cells(changed_cells_table(a, b, most))
     side, limit = min(2.4 + .3*len(classes), 7), max(np.abs(change).max(), 1)
-    ax = plt.subplots(figsize=(side + 1, side), layout='constrained')[1]
+    ax = ax or plt.subplots(figsize=(side + 1, side), layout='constrained')[1]
     text = np.vectorize(lambda v: f'{v:+d}' if v else '')(change)
     sns.heatmap(change, cmap='PuOr', vmin=-limit, vmax=limit, square=True, annot=text, fmt='', annot_kws=dict(size=7),
                 ax=ax, cbar_kws=dict(shrink=.7, label='images, B − A'), xticklabels=classes, yticklabels=classes)

@@ -42,9 +42,10 @@ def _rows(ax, names):
 
 def _legend(ax, names): # name -> keywords of `plot`
     marks = [ax.plot([], [], linestyle='', **k)[0] for k in names.values()]
-    columns = 4 if sum(map(len, names)) < 70 else 2
-    ax.figure.legend(marks, [*names], ncols=min(len(names), columns), frameon=False, loc='outside upper left',
-                     handletextpad=.2, columnspacing=1)
+    columns = min(len(names), 4 if sum(map(len, names)) < 70 else 2)
+    alone = len(ax.figure.axes) == 1 and ax.figure.get_layout_engine() # above a figure of ours there is room
+    place, where = (ax.figure, 'outside upper left') if alone else (ax, 'best')
+    place.legend(marks, [*names], loc=where, ncols=columns, frameon=False, handletextpad=.2, columnspacing=1)
 
 def _point(ax, y, mean, low, high, **mark):
     "A mark with its interval."
@@ -56,9 +57,10 @@ def _over(ax, text, x, y): ax.annotate(text, (x, y), (0, 7), textcoords='offset 
 def plot_dumbbells(
     pairs:dict,        # title -> (records from scratch, records transferred)
     published=None,    # (data set, start) -> accuracy
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Test accuracy from scratch and transferred, with the gain of each pair."
-    ax = _canvas(len(pairs))
+    ax = ax or _canvas(len(pairs))
     for y, (a, b) in enumerate(reversed(pairs.values())):
         gain = paired_gain(a, b)
         ax.plot([gain.base, gain.other], [y, y], color='.8', lw=3, zorder=1)
@@ -78,11 +80,12 @@ _coverage_words = dict(full='published size', smaller='smaller', none='not train
 
 def plot_coverage(
     table:pd.DataFrame, # columns study and state (full, smaller, none or cannot); one row per published item
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Tiles of the published items, one line per report."
     table = table.assign(report=[report_title(s) for s in table.study])
     names, order = [*dict.fromkeys(table.report)], [*coverage_colors]
-    ax = _canvas(len(names), each=.3)
+    ax = ax or _canvas(len(names), each=.3)
     for y, name in enumerate(reversed(names)):
         states = sorted(table.state[table.report == name], key=order.index)
         colors = [coverage_colors[s] for s in states]
@@ -99,9 +102,10 @@ def _line_start(name): return 'scratch' if 'scratch' in name else 'transferred'
 def plot_label_lines(
     table:pd.DataFrame, # as returned by `labels_table`
     guess:float,        # accuracy by chance
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Test accuracy by number of labelled training images, with intervals."
-    ax = plt.subplots(figsize=(6.6, 3.4), layout='constrained')[1]
+    ax = ax or plt.subplots(figsize=(6.6, 3.4), layout='constrained')[1]
     ax.spines[['top', 'right']].set_visible(False); ax.grid(alpha=.25)
     for name, t in table.groupby('line', sort=False):
         ends = np.stack([t.accuracy - t.low, t.high - t.accuracy]).clip(0) # rounding can make them negative
@@ -127,9 +131,10 @@ _verdict_names = dict(zip(verdict_colors, (
 
 def plot_published(
     table:pd.DataFrame, # as returned by `published_beside_ours`
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Published accuracies (hollow) and ours with their intervals."
-    ax = _canvas(len(table), each=.34)
+    ax = ax or _canvas(len(table), each=.34)
     for y, r in enumerate(table[::-1].itertuples()):
         ax.plot([r.value, r.published], [y, y], color='.88', lw=2, zorder=1)
         _point(ax, y, r.value, r.low, r.high, fmt='o', color=verdict_colors[r.verdict], ms=6)
@@ -148,11 +153,12 @@ def _fold_marks(ax, y, values, mark):
 
 def plot_folds(
     table:pd.DataFrame, # as returned by `folds_table`
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Accuracy of each fold, ours and published."
     folds = 1 - table.drop(index='mean', errors='ignore').astype(float)
     names = [*dict.fromkeys(c.rsplit(', ', 1)[0] for c in folds)]
-    ax = _canvas(len(names), each=.6)
+    ax = ax or _canvas(len(names), each=.6)
     for y, name in enumerate(reversed(names)):
         for where, mark, shift in (('published', _hollow(), .15), ('here', _mark('scratch'), -.15)):
             values = folds.get(f'{name}, {where}', pd.Series(dtype=float)).dropna()
@@ -164,11 +170,12 @@ def plot_folds(
 # %% ../../nbs/57_front.ipynb #2ff94ecd
 def plot_network_marks(
     marks:pd.DataFrame, # as returned by `network_marks`
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Test accuracy by network, one line each."
     ours = marks[marks.low.notna()]
     names, shapes = [*dict.fromkeys(marks.name)], dict(zip(dict.fromkeys(ours.what), 'osDv^'))
-    ax = _canvas(len(names))
+    ax = ax or _canvas(len(names))
     for name, t in marks.groupby('name', sort=False):
         y = len(names) - 1 - names.index(name)
         ax.plot([t.accuracy.min(), t.accuracy.max()], [y, y], color='.88', lw=3, zorder=1)
@@ -201,9 +208,10 @@ def _end_labels(ax, ends): # of (x, y, text, color)
 
 def plot_labelled_curves(
     groups:dict, # name -> finished records
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Accuracy over epochs, each line named at its end."
-    ax, ends = plt.subplots(figsize=(6.6, 3.4), layout='constrained')[1], []
+    ax, ends = ax or plt.subplots(figsize=(6.6, 3.4), layout='constrained')[1], []
     ax.spines[['top', 'right']].set_visible(False); ax.grid(axis='y', alpha=.25)
     for i, (name, records) in enumerate(groups.items()):
         x, y, color = _curve(ax, records, f'C{i}'), tested_interval(records)[0], f'C{i}'
@@ -214,9 +222,10 @@ def plot_labelled_curves(
 # %% ../../nbs/57_front.ipynb #a470a88a
 def plot_ladder(
     groups:dict, # as returned by `rungs`
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Test accuracy rung by rung, with what each adds to the one below."
-    ax, values = _canvas(len(groups), each=.45), [tested_interval(rs)[:3] for rs in groups.values()]
+    ax, values = ax or _canvas(len(groups), each=.45), [tested_interval(rs)[:3] for rs in groups.values()]
     for y, (rs, (mean, low, high)) in enumerate(zip(groups.values(), values)):
         _point(ax, y, mean, low, high, **_mark(start_of(rs[0].run)))
         below = values[y - 1][0] if y else mean
@@ -227,9 +236,10 @@ def plot_ladder(
 
 def plot_cost(
     named:dict, # name -> records
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Test accuracy against operations per image; the line joins the networks that nothing cheaper beats."
-    ax, best, line = plt.subplots(figsize=(6.6, 3.2), layout='constrained')[1], -1, []
+    ax, best, line = ax or plt.subplots(figsize=(6.6, 3.2), layout='constrained')[1], -1, []
     ax.spines[['top', 'right']].set_visible(False); ax.grid(alpha=.25)
     order = sorted(named, key=lambda n: (named[n][0].info['model']['flops'], -tested_interval(named[n])[0]))
     for name in order:

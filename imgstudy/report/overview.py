@@ -56,8 +56,9 @@ def _band(ax, table, column, color, dash, label=None):
     if table.run.nunique() > 1: ax.fill_between(by.mean().index, by.min(), by.max(), color=color, alpha=.15, lw=0)
 
 def _legend_below(fig, ax, columns=2):
-    "One legend under all axes of `fig`."
-    fig.legend(*ax.get_legend_handles_labels(), loc='outside lower center', ncols=columns, frameon=False)
+    "One legend under all axes of `fig`, a figure, or within it, if it is `ax` among other axes."
+    where = 'best' if fig is ax else 'outside lower center'
+    fig.legend(*ax.get_legend_handles_labels(), loc=where, ncols=columns, frameon=False)
 
 # %% ../../nbs/82_overview.ipynb #1494daf8
 def plot_group_curves(
@@ -77,24 +78,26 @@ def plot_group_curves(
 # %% ../../nbs/82_overview.ipynb #e5652344
 def plot_rates(
     groups:dict, # name -> finished records
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Learning rate at the end of each epoch; a probe has none."
     groups = {name: records for name, records in groups.items() if not is_probe(records[0].run)}
-    fig, ax = plt.subplots(figsize=(5, 2.2 + .16*len(groups)), layout='constrained')
+    ax = ax or plt.subplots(figsize=(5, 2.2 + .16*len(groups)), layout='constrained')[1]
     for i, (name, records) in enumerate(groups.items()):
         h = records[0].history
         ax.plot(h.epoch, h.lr, color=f'C{i % 10}', linestyle=_dashes[i % len(_dashes)], marker='.', label=name)
     ax.set(xlabel='epoch', ylabel='learning rate', yscale='log')
-    _legend_below(fig, ax, 1)
+    _legend_below(ax.figure if len(ax.figure.axes) == 1 else ax, ax, 1)
     return plain_ticks(ax)
 
 # %% ../../nbs/82_overview.ipynb #43ccb221
 def plot_calibration(
     groups:dict, # name -> finished records
     least:int=20, # minimum number of predictions per point
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Accuracy against confidence of the predicted class, over all trainings of each row."
-    fig, ax = plt.subplots(figsize=(4.4, 3 + .16*len(groups)), layout='constrained')
+    ax = ax or plt.subplots(figsize=(4.4, 3 + .16*len(groups)), layout='constrained')[1]
     ax.plot([0, 1], [0, 1], color='.7', lw=1)
     for i, (name, records) in enumerate(groups.items()):
         target, pred = (np.concatenate([r.predictions[k] for r in records]) for k in ('target', 'pred'))
@@ -104,7 +107,7 @@ def plot_calibration(
         ax.plot(t.confidence, t.accuracy, color=f'C{i % 10}', linestyle=_dashes[i % len(_dashes)], marker='.',
                 label=f'{name} (error {error:.3f})')
     ax.set(xlabel='confidence', ylabel='accuracy', xlim=(0, 1), ylim=(0, 1))
-    _legend_below(fig, ax, 1)
+    _legend_below(ax.figure if len(ax.figure.axes) == 1 else ax, ax, 1)
     return ax
 
 # %% ../../nbs/82_overview.ipynb #ae4ca5d5
@@ -215,10 +218,11 @@ def _points(ax, table, factors, title, styles):
 # %% ../../nbs/82_overview.ipynb #f29ab5f2
 def plot_choice(
     table:pd.DataFrame, # columns validation, test (accuracies); one row per setting, in order
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Validation and test accuracy of each row."
     y = np.arange(len(table))
-    ax = plt.subplots(figsize=(7, .9 + .24*len(table)), layout='constrained')[1]
+    ax = ax or plt.subplots(figsize=(7, .9 + .24*len(table)), layout='constrained')[1]
     ax.hlines(y, table.validation, table.test, color='.7', lw=1)
     ax.plot(table.validation, y, 'o', mfc='white', color='C0', label='validation, which chooses')
     ax.plot(table.test, y, 's', color='C1', label='test')
@@ -228,10 +232,11 @@ def plot_choice(
 # %% ../../nbs/82_overview.ipynb #65d67745
 def plot_changes(
     groups:dict, # name -> finished records; the first is the baseline, as published
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes, or None if there is nothing to compare
     "Gain in test accuracy of each row over the first."
     if len(groups) < 2: return None
-    ax = plot_comparisons(compare_all(groups, next(iter(groups))))
+    ax = plot_comparisons(compare_all(groups, next(iter(groups))), ax=ax)
     ax.set_title('against ' + next(iter(groups)), loc='left')
     return ax
 
@@ -256,9 +261,10 @@ def labels_table(
 def plot_labels(
     table:pd.DataFrame, # as returned by `labels_table`
     guess:float=None,   # chance accuracy, drawn as a line
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Test accuracy against the number of labelled training images."
-    ax = plt.subplots(figsize=(5.5, 3), layout='constrained')[1]
+    ax = ax or plt.subplots(figsize=(5.5, 3), layout='constrained')[1]
     for i, (line, t) in enumerate(table.groupby('line', sort=False)):
         ax.errorbar(t.images, t.accuracy, _whiskers(t), marker='os^'[i % 3], linestyle=_dashes[i], label=line,
                     capsize=2)

@@ -33,11 +33,12 @@ def plain_ticks(ax):
 # %% ../../nbs/80_plots.ipynb #e291775c
 def plot_counts(
     data:StudyData,
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Number of images per class, stacked by split."
     counts = data.counts()
-    wide = min(3 + .35*len(counts), 12)
-    ax = counts.plot.bar(stacked=True, figsize=(wide, 2.4), width=.8, color=sns.color_palette('deep', 3))
+    size = None if ax else (min(3 + .35*len(counts), 12), 2.4)
+    ax = counts.plot.bar(stacked=True, figsize=size, width=.8, color=sns.color_palette('deep', 3), ax=ax)
     ax.set(xlabel='', ylabel='images', title=f'{data.spec.title}: {len(data.items):,} images, {len(counts)} classes')
     ax.legend(frameon=False, ncols=3, fontsize=8); ax.margins(y=.2)
     if len(counts) > 40: ax.set_xticks([])
@@ -69,9 +70,10 @@ def plot_pairs(
     base,  # records
     other, # records
     labels=('from scratch', 'transferred'), # of `base` and `other`
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Validation accuracy per epoch of two sets of records."
-    ax = plt.subplots(figsize=(6, 2.8), layout='constrained')[1]
+    ax = ax or plt.subplots(figsize=(6, 2.8), layout='constrained')[1]
     for color, label, records in zip(('C0', 'C1'), labels, (base, other)):
         for i, r in enumerate(records):
             ax.plot(r.history.epoch, r.history.valid_accuracy, color, marker='.', lw=1, label=None if i else label)
@@ -82,13 +84,14 @@ def plot_pairs(
 # %% ../../nbs/80_plots.ipynb #49a77418
 def plot_confusion(
     records, # finished ones that differ in seed only
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Mean confusion matrix in per cent of each true class (row); columns are predicted classes."
     classes, cm = records[0].info['data']['classes'], mean_confusion(records)
     percent = 100*cm/cm.sum(1, keepdims=True).clip(1)
     side, few = min(2 + .42*len(classes), 9), len(classes) <= 20
     ticks = classes if few else False
-    ax = plt.subplots(figsize=(side + .8, side))[1]
+    ax = ax or plt.subplots(figsize=(side + .8, side))[1]
     sns.heatmap(percent, cmap='rocket_r', vmin=0, vmax=100, square=True, annot=few, fmt='.0f', annot_kws=dict(size=7),
                 xticklabels=ticks, yticklabels=ticks, cbar_kws=dict(shrink=.7), ax=ax)
     ax.set(xlabel='predicted', ylabel='true', title='% of each true class')
@@ -99,11 +102,12 @@ def plot_classwise(
     record:Record, # with predictions
     most:int=25, # maximum number of bars
     best:bool=False, # of more classes, show those of highest accuracy instead of lowest
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Accuracy of each class with its 95 % Wilson interval, lowest first."
     table = classwise_table(record_confusion(record), record.info['data']['classes']).dropna().sort_values('accuracy')
     table = table[-most:] if best else table[:most]
-    ax = plt.subplots(figsize=(6, .6 + .2*len(table)))[1]
+    ax = ax or plt.subplots(figsize=(6, .6 + .2*len(table)))[1]
     err = np.stack([table.accuracy - table.low, table.high - table.accuracy]).clip(0)
     ax.barh(table.index, table.accuracy, xerr=err, color='C0', ecolor='.3', height=.7)
     ax.invert_yaxis(); ax.set(xlabel='test accuracy', xlim=(0, 1)); ax.tick_params(axis='y', labelsize=8)

@@ -314,10 +314,11 @@ def with_winner(
 # %% ../../nbs/51_pairs.ipynb #410f5c6d
 def plot_comparisons(
     table, # rows of `compare_all` or `compare_pairs`; the index labels them
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Each difference with its interval over seeds, folds or splits (thick) and over these and images (thin)."
     y = np.arange(len(table))
-    fig, ax = plt.subplots(figsize=(7, 1.1 + .3*len(table)), layout='constrained')
+    ax = ax or plt.subplots(figsize=(7, 1.1 + .3*len(table)), layout='constrained')[1]
     over = ' or '.join(dict.fromkeys(table.over))
     both = f'over {over} and images' if (table.n_pairs > 1).any() else 'over images (n=1)'
     ax.hlines(y + .12, table.bootstrap_low, table.bootstrap_high, color='C1', lw=1.5, label=both)
@@ -330,5 +331,6 @@ def plot_comparisons(
     pad = .15*max(high - low, .02)
     ax.set(yticks=y, yticklabels=table.index, xlabel='difference in accuracy', xlim=(low - pad, high + pad))
     ax.invert_yaxis()
-    fig.legend(*ax.get_legend_handles_labels(), frameon=False, fontsize=8, loc='outside lower center', ncols=2)
+    place, where = (ax.figure, 'outside lower center') if len(ax.figure.axes) == 1 else (ax, 'best')
+    place.legend(*ax.get_legend_handles_labels(), frameon=False, fontsize=8, loc=where, ncols=2)
     return ax

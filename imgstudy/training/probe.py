@@ -95,9 +95,10 @@ def fit_probe(
 # %% ../../nbs/46_probe.ipynb #19ff0ac2
 def plot_strengths(
     probe:Probe,
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Training and validation loss against the strength of regularisation; a line marks the chosen one."
-    ax = plt.subplots(figsize=(5, 2.6), dpi=60, layout='constrained')[1]
+    ax = ax or plt.subplots(figsize=(5, 2.6), dpi=60, layout='constrained')[1]
     for name, label in (('train_loss', 'training'), ('valid_loss', 'validation')):
         ax.plot(probe.tried.strength, probe.tried[name], '.-', label=label)
     ax.axvline(probe.strength, color='grey', linestyle=':')
