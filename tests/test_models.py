@@ -1,12 +1,12 @@
 "Every registered model: what it returns, what it learns from, how large it is, and that it learns."
-import pytest, torch
+import pytest, timm, torch
 from dataclasses import replace
 from imgstudy.core import StudyError, seed_everything
 from imgstudy.data.split import load_data
 from imgstudy.data.loaders import create_dls
 from imgstudy.training.fit import fit
-from imgstudy.training.learner import create_learner
-from imgstudy.models.register import count_params, create_model, layer_groups, models
+from imgstudy.training.learner import create_learner, param_groups, rate_scales
+from imgstudy.models.register import classifier_names, count_params, create_model, layer_groups, models, weightless
 from imgstudy.study.create import create_run
 from imgstudy.models.zoo import create_light
 
@@ -113,3 +113,30 @@ def test_learns(name):
     learn = create_learner(run, create_dls(run, few))
     losses = [r['train_loss'] for r in fit(learn, run.recipe).rows]
     assert losses[-1] < 0.9*losses[0] and max(losses) < 10, losses
+
+
+def check_groups(name):
+    with weightless(): net = timm.create_model(name, num_classes=7)
+    groups = layer_groups(net)
+    assert sorted(n for g in groups for n in g) == sorted(n for n, _ in net.named_parameters()) and all(groups)
+    assert len(groups) > 2 and set(groups[-1]) == set(classifier_names(net))
+
+
+@pytest.mark.parametrize('name', ['rdnet_tiny', 'pit_ti_224', 'pit_s_distilled_224', 'convnextv2_atto', 'swin_tiny_patch4_window7_224', 'tf_efficientnet_lite0'])
+def test_each_parameter_is_in_one_group(name): check_groups(name)
+
+
+@pytest.mark.slow
+def test_each_parameter_is_in_one_group_in_all_families_of_timm():
+    families = {}
+    for name in timm.list_models(): families.setdefault(timm.models._registry._model_to_module[name], name)
+    for name in families.values(): check_groups(name)
+
+
+@pytest.mark.parametrize('name,size', [('timm:rdnet_tiny', 64), ('timm:pit_ti_224', 224)])
+def test_freezing_and_rates_by_layer_for(name, size):
+    run = create_run(dataset='digits', model=name, size=size, tune='all', layer_decay=.7, frozen_epochs=1, epochs=2)
+    net = create_light(name, 10, size=size)
+    groups = param_groups(net, run.recipe)
+    scales = rate_scales(groups, run.recipe)
+    assert sum(len(g.params) for g in groups) == len([*net.parameters()]) and scales[0] < scales[-1] == 1

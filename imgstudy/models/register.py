@@ -113,23 +113,34 @@ def flops_by_module(
     return counts | {'': counter.get_total_flops()}
 
 # %% ../../nbs/20_register.ipynb #64880969
+def _matcher(model):
+    "timm's rules for groups of a stage each, or, where it has none, of a block each."
+    try: return model.group_matcher(coarse=True)
+    except (AssertionError, NotImplementedError): return model.group_matcher(coarse=False) # RDNet
+
+def _stages(model):
+    "Parameter names by timm's groups, or by the parts of `model`."
+    if not hasattr(model, 'group_matcher'):
+        return [[f'{c}.{n}' for n, _ in m.named_parameters()] for c, m in model.named_children()]
+    return [names for _, names in sorted(group_parameters(model, _matcher(model)).items())]
+
 def layer_groups(
     model, # ours, or one of timm's
 ) -> list: # lists of parameter names, from the input to the head
     "The parameters of `model` in groups by depth."
-    if hasattr(model, 'group_matcher'):
-        head = tuple(f'{h}.' for h in _tuple(model.pretrained_cfg.get('classifier') or ()))
-        groups = group_parameters(model, model.group_matcher(coarse=True)).items()
-        body = [[n for n in names if not n.startswith(head)] for _, names in sorted(groups)]
-        return [g for g in body if g] + [[n for n, _ in model.named_parameters() if n.startswith(head)]]
-    return [names for c, m in model.named_children() if (names := [f'{c}.{n}' for n, _ in m.named_parameters()])]
+    every, cfg = [n for n, _ in model.named_parameters()], getattr(model, 'pretrained_cfg', None) or {}
+    head = tuple(f'{h}.' for h in _tuple(cfg.get('classifier') or ()))
+    groups = [[n for n in g if not n.startswith(head)] for g in _stages(model)] if head else _stages(model)
+    groups = [g for g in groups + [[n for n in every if head and n.startswith(head)]] if g]
+    known = {n for g in groups for n in g}
+    return [[n for n in every if n not in known] + groups[0], *groups[1:]] # PiT's tokens are in none: with the stem
 
 def _tuple(x): return x if isinstance(x, (tuple, list)) else (x,)
 
 def classifier_names(model) -> list: # parameter names
     "Parameters of the final classification layer; a norm before it in the same group is not included."
     last = layer_groups(model)[-1]
-    if hasattr(model, 'group_matcher'): return last
+    if getattr(model, 'pretrained_cfg', None): return last
     return [n for n in last if n.rpartition('.')[0] == last[-1].rpartition('.')[0]]
 
 # %% ../../nbs/20_register.ipynb #9bbb8682
