@@ -142,13 +142,14 @@ def changed_cells_table(
     return pd.DataFrame(dict(true=classes[i], predicted=classes[j], change=change[i, j]))
 
 # %% ../../nbs/85_compare.ipynb #c32d172b
-def _plot_cells(table):
-    "The rows of `changed_cells_table` as bars; cells with fewer images in B point left."
-    ax = plt.subplots(figsize=(7, .9 + .24*len(table)), layout='constrained')[1]
+def _plot_cells(table, ax=None):
+    "The rows of `changed_cells_table` as bars, in blue where B is better: more right answers, or fewer confusions."
+    ax = ax or plt.subplots(figsize=(7, .9 + .24*len(table)), layout='constrained')[1]
+    better = (table.change > 0) == (table.true == table.predicted)
     names = [f'{t}, right' if t == p else f'{t} taken for {p}' for t, p in zip(table.true, table.predicted)]
-    ax.barh(range(len(table)), table.change, color=np.where(table.change > 0, 'C0', 'C1'), height=.7)
+    ax.barh(range(len(table)), table.change, color=np.where(better, 'C0', 'C1'), height=.7)
     ax.axvline(0, color='.3', lw=.8); ax.invert_yaxis(); ax.set_yticks(range(len(table)), names, fontsize=8)
-    ax.set(xlabel='images, B − A', title=f'The {len(table)} cells that changed most')
+    ax.set(xlabel='images, B − A', title=f'The {len(table)} cells that changed most; blue: B is better')
     return ax
 
 def plot_confusion_change(
@@ -159,7 +160,7 @@ def plot_confusion_change(
 ): # Axes
     "The change of the confusion matrix from A to B: the whole matrix, or bars for more than 20 classes."
     change, classes = confusion_change(a, b), get_record(a).info['data']['classes']
-    if len(classes) > 20: return _plot_cells(changed_cells_table(a, b, most))
+    if len(classes) > 20: return _plot_cells(changed_cells_table(a, b, most), ax)
     side, limit = min(2.4 + .3*len(classes), 7), max(np.abs(change).max(), 1)
     ax = ax or plt.subplots(figsize=(side + 1, side), layout='constrained')[1]
     text = np.vectorize(lambda v: f'{v:+d}' if v else '')(change)
@@ -212,10 +213,12 @@ def plot_run_curves(
 
 # %% ../../nbs/85_compare.ipynb #0644d15e
 def _machine(record) -> str:
-    "Device, threads, cores and precision of a run: what its duration depends on."
-    env, precision = record.info.get('environment', {}), record.info.get('model', {}).get('precision')
+    "Device, threads and cores of a run: what its duration depends on."
+    env = record.info.get('environment', {})
     device = device_name(dict(gpu=None, cpu=None) | env)
-    return ', '.join(filter(None, [device, f"threads {env.get('threads')}, cores {env.get('cores')}", precision]))
+    return ', '.join(filter(None, [device, f"threads {env.get('threads')}, cores {env.get('cores')}"]))
+
+def _precision(record) -> str: return record.info.get('model', {}).get('precision') or 'not recorded'
 
 def _costs(record) -> dict:
     "Numbers of the network, then of the time taken, then of the training."
@@ -231,13 +234,16 @@ _timed = ('seconds', 'seconds of training', 'images a second')
 def costs_table(
     a, # a record
     b, # another
-) -> pd.DataFrame: # index cost, and the machine; columns A, B, ratio (B over A, nan if not comparable), note
+) -> pd.DataFrame: # index cost, machine and precision; columns A, B, ratio (B over A, nan if not comparable), note
     "Size, operations, time and epochs of the records `a` and `b`."
-    (x, on_x), (y, on_y) = ((_costs(r), _machine(r)) for r in finished([get_record(a), get_record(b)]))
-    note = '' if on_x == on_y else 'machines differ: no comparison'
-    ratio = lambda k: y[k]/x[k] if x[k] and y[k] and k != 'epoch kept' and not (note and k in _timed) else np.nan
-    rows = {k: (_value_text(v), _value_text(y[k]), ratio(k), note if k in _timed else '') for k, v in x.items()}
-    table = pd.DataFrame(rows | dict(machine=(on_x, on_y, np.nan, note)), index=['A', 'B', 'ratio', 'note'])
+    both = finished([get_record(a), get_record(b)])
+    (x, y), (on_x, on_y), (how_x, how_y) = ([f(r) for r in both] for f in (_costs, _machine, _precision))
+    elsewhere = 'machines differ: no comparison'*(on_x != on_y)
+    other = 'in another precision'*(how_x != how_y) # which is part of what a configuration costs: still a comparison
+    ratio = lambda k: y[k]/x[k] if x[k] and y[k] and k != 'epoch kept' and not (elsewhere and k in _timed) else np.nan
+    rows = {k: (_value_text(v), _value_text(y[k]), ratio(k), (elsewhere or other)*(k in _timed)) for k, v in x.items()}
+    rows |= dict(machine=(on_x, on_y, np.nan, elsewhere), precision=(how_x, how_y, np.nan, other))
+    table = pd.DataFrame(rows, index=['A', 'B', 'ratio', 'note'])
     return table.T.rename_axis('cost').astype(dict(ratio=float))
 
 # %% ../../nbs/85_compare.ipynb #99803915
