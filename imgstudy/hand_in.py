@@ -17,6 +17,7 @@ from .html import execute_template, render_page
 from .data.sources import datasets # which registers all
 from .data.datasets import get_dataset, is_own
 from .records.record import copy_record, verify_record
+from .records.seals import seal_content
 from .records.find import find_records, records_in
 from .stats.pairs import plot_comparisons
 from .study.own_study import new_study, open_study, pinned, study_entries
@@ -194,14 +195,21 @@ def _copy_study(folder, dest, records, who):
     _clean_notebook(dest/'study.ipynb')
     for r in records: _without_names(copy_record(r, dest/'records', also=()), r)
 
+def _hashed(name): return hashlib.sha256(name.encode()).hexdigest()[:16]
+
 def _without_names(path, record):
     "Replace file names of one's own images in the copy of `record` at `path` by hashes: names may tell of persons."
     if not is_own(record.run.dataset): return
     stored = dict(np.load(path/'predictions.npz', allow_pickle=False))
-    stored['path'] = np.array([hashlib.sha256(p.encode()).hexdigest()[:16] for p in stored['path']])
+    stored['path'] = np.array([*map(_hashed, stored['path'])])
     np.savez_compressed(path/'predictions.npz', **stored)
+    if (file := path/'images.csv').exists():
+        table = pd.read_csv(file, dtype=str, keep_default_na=False)
+        personal = [c for c in ('path', 'group') if c in table]
+        table.assign(**{c: table[c].map(_hashed) for c in personal}).to_csv(file, index=False)
     content = json.loads((path/'record.json').read_text(encoding='utf-8'))
     content['data'].get('skipped', {}).update(files=[])
+    if 'seal' in content: content = seal_content(content, path) # the first seal is kept
     (path/'record.json').write_text(json.dumps(content, indent=1) + '\n', encoding='utf-8')
 
 def _keep_notebooks(records, dest):
