@@ -6,6 +6,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from imgstudy.core import StudyError, seed_everything
 from imgstudy.data.split import load_data
+from imgstudy.own_weights import weights_place
 from imgstudy.models.register import classifier_names, create_model
 from imgstudy.predict import export_model, load_predictor, predict
 from imgstudy.records.record import load_model, read_record, verify_record
@@ -49,7 +50,7 @@ def test_a_probe_is_a_record_like_any(model, runs_dir, cache, tmp_path):
     run = a_probe(tmp_path, model, subset=300)
     record = train(run)
     verify_record(read_record(record.path))
-    own, theirs = load_file(record.path/'weights.safetensors'), load_file(run.init[5:])
+    own, theirs = load_file(record.path/'weights.safetensors'), load_file(weights_place(run.init[5:]))
     last = classifier_names(load_model(record))
     assert {k for k in own if not torch.equal(own[k], theirs[k])} == set(last)
     assert len(record.history) == 1 and record.info['best_epoch'] == 1 and np.isnan(record.history.lr[0])
