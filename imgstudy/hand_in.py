@@ -246,11 +246,11 @@ def _fill(dest, folder, records, who):
     make_report_of(dest/name, dest/'notebooks', title)
     (dest/'notebooks/report.html').rename(dest/'report.html')
     _keep_notebooks(records, dest/'notebooks')
-    with records_in(dest/name/'records'):
+    with records_in(dest/name/'records'), plt.rc_context(): # the style of the caller stays
         _write_tables(study, dest/'tables')
         for k, (axes, drawn_from) in _figures(study).items():
             save_figure(axes, dest/'figures'/k, drawn_from, 'svg png')
-        plt.close('all')
+            plt.close(np.ravel(axes)[0].figure)
     _write_texts(dest, study, records, who)
 
 # %% ../nbs/95a_hand_in.ipynb #9bfcf907

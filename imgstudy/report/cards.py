@@ -129,7 +129,8 @@ def write_starts(
     path,    # an SVG file
 ):
     "Write `plot_starts` to `path`; equal records give equal bytes."
-    with plt.rc_context({'svg.hashsalt': 'imgstudy', 'svg.fonttype': 'path'}), atomic_file(path) as part:
+    fixed = {'svg.hashsalt': 'imgstudy', 'svg.fonttype': 'path'} # in matplotlib's own style, whichever is set
+    with plt.style.context('default'), plt.rc_context(fixed), atomic_file(path) as part:
         fig = plot_starts(records).figure
         fig.savefig(part, format='svg', transparent=True, metadata=dict(Date=None))
         plt.close(fig)
