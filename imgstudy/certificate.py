@@ -9,11 +9,10 @@ __all__ = ['least_share', 'resize_matrix', 'resize_as_pillow', 'FromImages', 'ru
 # %% ../nbs/33a_certificate.ipynb #2ecd0721
 import json, math, warnings
 import numpy as np, torch
-from hashlib import sha256
 from pathlib import Path
 from PIL import Image
 from torch import nn
-from .core import StudyError, atomic_file, version
+from .core import StudyError, atomic_file, file_digest, version
 from .data.images import StudyImage
 from .data.split import load_data
 from .records.record import Record, brief_predictions, finished, read_record
@@ -226,8 +225,6 @@ def _refusal(name, record, fault):
     return f'{name} is not what {record.id} measured: {fault}. {why}'
 
 # %% ../nbs/33a_certificate.ipynb #2012dfe5
-def _file_hash(path): return sha256(Path(path).read_bytes()).hexdigest()
-
 def _measured(path, record, name):
     "The certificate of the file `path`; `StudyError` if it does not deserve one."
     expect, (root, paths, image_range) = _expected(record), tested_images(record)
@@ -240,7 +237,7 @@ def _measured(path, record, name):
     if fault := _faults(found, sizes >= 6*record.run.size): raise StudyError(_refusal(name, record, fault))
     packages = ('imgstudy', 'torch', 'pillow', *['onnxruntime']*(Path(path).suffix == '.onnx'))
     return dict(record=record.id, fingerprint=record.info['data']['fingerprint'], **found,
-                precision=dict(record=record.info['model']['precision'], file='fp32'), sha256=_file_hash(path),
+                precision=dict(record=record.info['model']['precision'], file='fp32'), sha256=file_digest(path),
                 versions={p: v for p in packages if (v := version(p))})
 
 # %% ../nbs/33a_certificate.ipynb #d5c740a1
@@ -279,7 +276,7 @@ def _check_note(path, record):
     except ValueError: raise StudyError(f'{note.name} is damaged: delete it, or export the model again.') from None
     if said.get('classes') != record.info['data']['classes']:
         raise StudyError(f'{note.name} names other classes, or in another order, than {record.id}.')
-    if said.get('certificate', {}).get('sha256') != _file_hash(path):
+    if said.get('certificate', {}).get('sha256') != file_digest(path):
         raise StudyError(f'{path.name} is not the file that {note.name} was written for: one of them was changed.')
 
 def certify(

@@ -8,7 +8,7 @@ __all__ = ['decide', 'plan', 'work', 'share']
 # %% ../nbs/98a_more.ipynb #07e5a69d
 import re
 from pathlib import Path
-from types import SimpleNamespace
+from .cli_parts import do
 from .core import StudyError, parse_duration
 from .light_tables import light_names
 from .quick import check_choice, check_studies, check_sweep, record_folder
@@ -26,8 +26,7 @@ def decide(
     if not 0 < margin < 100:
         raise StudyError(f'`margin` is a number of points above 0, not {margin!r}. Try --margin 0.5.')
     given = dict(a=record_folder(a, root), b=record_folder(b, root), budget=budget, margin=margin, root=root)
-    from imgstudy.decide import decide_runs
-    decide_runs(SimpleNamespace(**given))
+    do('decide.decide_runs', given)
 
 # %% ../nbs/98a_more.ipynb #75742e93
 def plan(
@@ -39,12 +38,11 @@ def plan(
     json=False,    # print JSON
 ):
     "List the units of work of a study, with seconds and needs."
-    given = SimpleNamespace(**locals())
+    given = locals()
     light_names('study')[study]
     check_choice('scale', scale, 'smoke small full')
     check_sweep(stack=stack, seeds=seeds)
-    from imgstudy.sweep.units import plan_study
-    plan_study(given)
+    do('sweep.units.plan_study', given)
 
 def work(
     unit:str,          # STUDY/SCALE/ID, as `imgstudy plan` lists them
@@ -53,11 +51,10 @@ def work(
     root='',           # folder for the records; default: IMGSTUDY_RUNS, else runs/
 ):
     "Do one unit of work, or go on with it."
-    given = SimpleNamespace(**locals())
+    given = locals()
     check_studies(unit.split('/')[0])
     check_sweep(time_limit=time_limit)
-    from imgstudy.sweep.units import work_on
-    work_on(given)
+    do('sweep.units.work_on', given)
 
 # %% ../nbs/98a_more.ipynb #f6be463c
 def share(
@@ -67,9 +64,8 @@ def share(
     root='',       # folder of the records; default: IMGSTUDY_RUNS, else runs/
 ):
     "Write a record as a folder that others can use, for the Hub."
-    given = SimpleNamespace(record=record_folder(record, root), out=out, dataset_id=dataset_id)
+    given = dict(record=record_folder(record, root), out=out, dataset_id=dataset_id)
     if Path(out).expanduser().exists(): raise StudyError(f'{out} exists already: name a folder that does not.')
     if dataset_id and not re.fullmatch(r'[\w.-]+(/[\w.-]+)?', dataset_id):
         raise StudyError(f'{dataset_id} is no name of a data set on the Hub, such as cifar10 or owner/name.')
-    from imgstudy.share import share_record
-    share_record(given)
+    do('share.share_record', given)

@@ -13,11 +13,11 @@ from .quick import check_dataset, check_files, check_out, record_folder
 
 # %% ../nbs/97a_cli_parts.ipynb #d1d8cfc2
 def do(
-    work:str,   # module and function, such as 'commands.run_studies'
+    work:str,   # module and function, such as 'commands.run_studies' or 'sweep.units.work_on'
     given:dict, # the options
 ):
     "Import what does the work of a command, and call it with the options as one object."
-    module, name = work.split('.')
+    module, _, name = work.rpartition('.')
     return getattr(import_module(f'imgstudy.{module}'), name)(SimpleNamespace(**given))
 
 # %% ../nbs/97a_cli_parts.ipynb #233bcee6

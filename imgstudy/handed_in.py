@@ -9,13 +9,13 @@ __all__ = ['check_hand_in_of', 'check_archive']
 import html, json, re, tempfile, zipfile
 import numpy as np
 from pathlib import Path, PurePosixPath
-from .core import StudyError, version
+from .core import StudyError, file_digest, version
 from .records.record import read_record, read_records, verify_record
 from .records.find import records_in
 from .study.own_study import open_study
 from .sweep.needs import data_missing
 from .sweep.workers import run_plain
-from .hand_in import csv_text, file_hash, files_in, hand_in_format, latex_text, make_report_of, study_tables
+from .hand_in import csv_text, files_in, hand_in_format, latex_text, make_report_of, study_tables
 
 # %% ../nbs/95c_handed_in.ipynb #e68d74d9
 def _unpack(archive, dest) -> dict: # the manifest
@@ -40,7 +40,7 @@ def _check_files(folder, manifest) -> list: # of str, what does not hold
     "Files that are missing, changed or not listed."
     have, want = files_in(folder), manifest['files']
     return ([f'{n} is missing' for n in want if n not in have]
-            + [f'{n} was changed' for n in want if n in have and file_hash(have[n]) != want[n]]
+            + [f'{n} was changed' for n in want if n in have and file_digest(have[n]) != want[n]]
             + [f'{n} is not in the manifest' for n in have if n not in want and n != 'manifest.json'])
 
 def _check_records(folder, manifest) -> list:

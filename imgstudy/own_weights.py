@@ -6,7 +6,7 @@
 __all__ = ['is_weights_name', 'name_weights', 'weights_place']
 
 # %% ../nbs/03a_own_weights.ipynb #f70e15a4
-import json, os, re
+import json, re
 from pathlib import Path
 from .core import StudyError, atomic_file, cache_root, file_digest, writable
 

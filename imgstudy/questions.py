@@ -6,9 +6,8 @@
 __all__ = ['check_networks', 'best', 'suspects']
 
 # %% ../nbs/97b_questions.ipynb #37cfdc9b
-from importlib import import_module
-from types import SimpleNamespace
 from .core import StudyError
+from .cli_parts import do
 from .quick import check_dataset, check_model, check_out, check_reading, check_sweep, reading_options
 
 # %% ../nbs/97b_questions.ipynb #0dc4e6ad
@@ -22,12 +21,6 @@ def check_networks(
     for n in given: check_model(n, 'imagenet', size or None)
     if given and len(set(given)) < least: raise StudyError(
         f'{least} networks are needed, so that one checks the other: name another after {given[0]}, with a comma.')
-
-def _call(work, given):
-    "Import what does the work of a command, and call it with the options as one object."
-    module, _, name = work.rpartition('.')
-    options = given | dict(reading=reading_options(given))
-    return getattr(import_module(f'imgstudy.{module}'), name)(SimpleNamespace(**options))
 
 def _check_images(a):
     "Raise `StudyError` for what can be said of the images at once."
@@ -54,7 +47,7 @@ def best(
     check_sweep(time_limit=budget)
     _check_images(a)
     check_networks(networks, size)
-    _call('best.find_best', a)
+    do('best.find_best', a | dict(reading=reading_options(a)))
 
 # %% ../nbs/97b_questions.ipynb #dbfc7bc5
 def suspects(
@@ -79,4 +72,4 @@ def suspects(
     check_networks(networks, size, 2)
     check_out(out, '.csv .csv.gz')
     check_out(picture, '.png .jpg .jpeg .pdf .svg')
-    _call('training.suspects.list_suspects', a)
+    do('training.suspects.list_suspects', a | dict(reading=reading_options(a)))

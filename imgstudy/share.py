@@ -11,7 +11,6 @@ import hashlib, html, json, shutil
 import numpy as np, pandas as pd, timm, torch
 from pathlib import Path
 from .core import StudyError, atomic_dir, file_digest
-from .runs import run_to_dict
 from .data.datasets import get_dataset, is_own
 from .models.register import weightless
 from .models.zoo import create_light

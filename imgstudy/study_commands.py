@@ -6,14 +6,8 @@
 __all__ = ['new_study', 'hand_in', 'check_hand_in']
 
 # %% ../nbs/97c_study_commands.ipynb #52f64686
-from types import SimpleNamespace
+from .cli_parts import do
 from .quick import check_files, check_out, check_studies
-
-# %% ../nbs/97c_study_commands.ipynb #4fe84c24
-def _do(name, given):
-    "Call `name` of 95a_hand_in or 95c_handed_in, which import torch, with the options as one object."
-    from imgstudy import hand_in, handed_in
-    getattr(hand_in if hasattr(hand_in, name) else handed_in, name)(SimpleNamespace(**given))
 
 # %% ../nbs/97c_study_commands.ipynb #6e07a355
 def new_study(
@@ -22,7 +16,7 @@ def new_study(
     authors='', # names of the authors, separated by commas
 ):
     "Make a folder for a study of your own."
-    _do('make_study', locals())
+    do('hand_in.make_study', locals())
 
 # %% ../nbs/97c_study_commands.ipynb #57c78c3f
 def hand_in(
@@ -36,7 +30,7 @@ def hand_in(
     a = locals()
     check_studies(study)
     check_out(out, '.zip')
-    _do('write_hand_in', a)
+    do('hand_in.write_hand_in', a)
 
 def check_hand_in(
     archive:str,    # what was handed in: .zip
@@ -45,4 +39,4 @@ def check_hand_in(
     "Compute the numbers of an archive again, and its smallest row."
     a = locals()
     check_files([archive])
-    _do('check_archive', a)
+    do('handed_in.check_archive', a)
