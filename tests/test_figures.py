@@ -4,6 +4,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt, pytest
 from imgstudy.records.find import committed_records, records_in
 from imgstudy.report import front, overview, plots
+from imgstudy.report.compare import plot_run_curves
 from imgstudy.report.evidence import published_beside_ours, rungs
 from imgstudy.report.overview import labels_table, study_groups
 from imgstudy.report.tables import folds_table
@@ -42,11 +43,24 @@ def test_into_given_axes(name, groups):
     plt.close('all')
 
 
-def test_each_figure_of_one_pair_of_axes_takes_them():
-    "Figures of several, or of a table of pictures, make their own."
+def test_every_figure_takes_axes():
     for path in package.rglob('*.py'):
         for f in ast.walk(ast.parse(path.read_text())):
-            if not isinstance(f, ast.FunctionDef) or not f.name.startswith('plot_') or f.name.endswith('_kept'): continue
-            text, one = ast.unparse(f), 'Axes' in path.read_text().split(f'def {f.name}(')[1].split('"""')[0].split('"')[0].split('# ')[-1]
-            if 'subplots(figsize' in text and text.split('subplots(figsize')[1].split('\n')[0].rstrip().endswith('[1]') and one:
-                assert 'ax' in [a.arg for a in f.args.args], f'{path.name}: {f.name}'
+            if isinstance(f, ast.FunctionDef) and f.name.startswith('plot_'):
+                assert 'ax' in [a.arg for a in f.args.args + f.args.kwonlyargs], f'{path.name}: {f.name}'
+
+
+@pytest.mark.parametrize('name', 'group_curves bubbles curves run_curves'.split())
+def test_panels_take_the_place_of_given_axes(name, groups):
+    plt.close('all')
+    fig, (left, right) = plt.subplots(1, 2, figsize=(12, 4), layout='constrained')
+    with records_in(committed_records()):
+        some = [rs for rs in groups.values()]
+        drawn = dict(group_curves=lambda: overview.plot_group_curves(groups, ax=right), curves=lambda: plots.plot_curves(some[0], ax=right),
+                     bubbles=lambda: overview.plot_bubbles(overview.groups_table(groups), ax=right),
+                     run_curves=lambda: plot_run_curves(some[0][0], some[1][0], ax=right))[name]()
+    fig.draw_without_rendering()
+    assert drawn is right and plt.get_fignums() == [fig.number] and not left.has_data()
+    inner = [a for a in fig.axes if a.has_data()]
+    assert inner and all(a.get_position().x0 > left.get_position().x1 for a in inner)
+    plt.close('all')

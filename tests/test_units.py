@@ -26,6 +26,12 @@ def test_each_unit_is_done_once(runs_dir, capsys):
     assert [u['unit'] for u in again] == [u['unit'] for u in units] and [u['state'] for u in again] == ['left']*(len(units) - 1) + ['done']
 
 
+def test_lists_are_words_in_a_table(runs_dir, capsys):
+    cli.answer(['plan', 'cifar100_deeper', '--scale', 'smoke'])
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head.split('\t')[:3] == ['unit', 'runs', 'state'] and rows and not any(c in '\n'.join(rows) for c in '[]{}')
+
+
 def test_sigterm_leaves_a_checkpoint(runs_dir):
     unit = next(u for u in study_units('cifar100_deeper', 'smoke') if u.runs[0].model == 'lenet5_bn')
     code = ('import dataclasses, imgstudy.sweep.units as u; one = u.get_unit({name!r}); r = one.runs[0]; '

@@ -11,7 +11,7 @@ __all__ = ['BRIGHTNESS', 'CONTRAST', 'SATURATION', 'RAND_OPS', 'augment_levels',
            'augment_table', 'draw_augmented', 'plot_augment']
 
 # %% ../../nbs/14_augment.ipynb #ac4547bc
-import math, matplotlib.pyplot as plt, pandas as pd, torch
+import math, pandas as pd, torch
 from dataclasses import dataclass, field
 from fastai.data.all import Normalize, Pipeline, Transform
 from fastai.vision.augment import aug_transforms
@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from torchvision.utils import make_grid
 from typing import Callable
 from ..core import Registry
+from ..panels import panels
 
 # %% ../../nbs/14_augment.ipynb #2dca0aeb
 class PerImage(Transform):
@@ -359,11 +360,12 @@ def plot_augment(
     levels,     # names of augmentation levels, one row each
     images,     # float [k, 3, h, w] in [0, 1]
     n_draws=4,  # columns per image
-):
+    ax=None, # axes whose place the panels take; None: a figure of its own
+): # an array of Axes, or `ax`
     "Plot the same images after each of `levels`, several versions each."
-    fig, axs = plt.subplots(len(levels), 1, figsize=(0.55*len(images)*n_draws, 0.62*len(levels)), dpi=70, squeeze=False)
-    for ax, level in zip(axs[:, 0], levels):
-        ax.imshow(make_grid(draw_augmented(level, images, n_draws), nrow=999, padding=1, pad_value=1).permute(1, 2, 0))
-        ax.set(xticks=[], yticks=[], frame_on=False)
-        ax.set_ylabel(level, rotation=0, ha='right', va='center')
-    fig.subplots_adjust(0, 0, 1, 1, hspace=0.03)
+    axs = panels(len(levels), 1, ax, figsize=(0.55*len(images)*n_draws, 0.62*len(levels)), dpi=70)
+    for panel, level in zip(axs[:, 0], levels):
+        panel.imshow(make_grid(draw_augmented(level, images, n_draws), nrow=999, padding=1, pad_value=1).permute(1, 2, 0))
+        panel.set(xticks=[], yticks=[], frame_on=False)
+        panel.set_ylabel(level, rotation=0, ha='right', va='center')
+    return axs if ax is None else ax

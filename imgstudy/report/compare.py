@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from ..core import StudyError, device_name, say_duration
+from ..panels import panels
 from ..runs import run_to_dict
 from ..show import say_number
 from ..data.split import StudyData
@@ -196,20 +197,21 @@ def plot_run_curves(
     a, # a record
     b, # another
     labels=('A', 'B'), # for the legend
-): # three Axes
+    ax=None, # axes whose place the panels take; None: a figure of its own
+): # three Axes, or `ax`
     "Validation loss, validation accuracy and learning rate per epoch; a ring marks the epoch whose weights were kept."
-    fig, axs = plt.subplots(1, 3, figsize=(7.2, 2.5), layout='constrained')
+    axs = panels(1, 3, ax, figsize=(7.2, 2.5))[0]
     for r, label, style in zip(finished([get_record(a), get_record(b)]), labels, ('C0-', 'C1--')):
         kept = r.history[r.history.epoch == r.info.get('best_epoch')]
-        for ax, col in zip(axs, _panels):
-            ax.plot(r.history.epoch, r.history[col], style, marker='.', ms=4, label=label)
-            ax.plot(kept.epoch, kept[col], style[:2] + 'o', mfc='none', ms=8)
-    for ax, name in zip(axs, _panels.values()):
-        ax.set(xlabel='epoch', ylabel=name); ax.xaxis.set_major_locator(MaxNLocator('auto', integer=True))
+        for panel, col in zip(axs, _panels):
+            panel.plot(r.history.epoch, r.history[col], style, marker='.', ms=4, label=label)
+            panel.plot(kept.epoch, kept[col], style[:2] + 'o', mfc='none', ms=8)
+    for panel, name in zip(axs, _panels.values()):
+        panel.set(xlabel='epoch', ylabel=name); panel.xaxis.set_major_locator(MaxNLocator('auto', integer=True))
     axs[2].set_yscale('log')
     axs[2].yaxis.set_major_formatter('{x:g}'); axs[2].yaxis.set_minor_formatter(NullFormatter())
     axs[0].legend(frameon=False); axs[1].set_ylim(0, None)
-    return axs
+    return ax or axs
 
 # %% ../../nbs/85_compare.ipynb #0644d15e
 def _machine(record) -> str:

@@ -89,11 +89,12 @@ def plot_tiles(
     side:float=.8,  # side of a tile in inches
     lines:int=1,    # lines of text in the longest title
     rows=(),        # labels of the rows, at the left
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Pictures in a grid, each under its title."
     high, n = 1 + .13*lines/side + .03, max(math.ceil(len(cells)/cols), 1) # a line of 7-point text takes 0.13 inches
     wide, left = cols*1.04, .08*max(map(len, rows), default=0)/side # a letter of 8 points takes at most 0.08 inches
-    ax = plt.figure(figsize=(side*(wide + left), side*n*high), dpi=72).add_axes((0, 0, 1, 1))
+    ax = ax or plt.figure(figsize=(side*(wide + left), side*n*high), dpi=72).add_axes((0, 0, 1, 1))
     for i, (tile, title) in enumerate(cells):
         x, y = i%cols*1.04, i//cols*high
         if tile is not None: ax.imshow(tile, extent=(x, x + 1, y + high, y + high - 1))
@@ -191,14 +192,16 @@ def read_data_exhibit(
 # %% ../../nbs/84_exhibits.ipynb #56e7350e
 def plot_class_counts_kept(
     exhibit:dict, # as returned by `read_data_exhibit`
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Number of images per class, stacked by split: `plot_counts` without the images."
     counts = pd.DataFrame(exhibit['counts'], index=pd.Index(exhibit['classes'], name='label'))
     spec = SimpleNamespace(title=exhibit['title'])
-    return plot_counts(SimpleNamespace(counts=lambda: counts, spec=spec, items=range(exhibit['n'])))
+    return plot_counts(SimpleNamespace(counts=lambda: counts, spec=spec, items=range(exhibit['n'])), ax=ax)
 
 def plot_samples_kept(
     exhibit:dict, # as returned by `read_data_exhibit`
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Sample images under the names of their classes."
     tiles, meta = read_sheet(exhibit['path']/f"{exhibit['name']}.webp", 'data_exhibit')
@@ -207,18 +210,19 @@ def plot_samples_kept(
         own = [t for t, k in zip(tiles, meta['of']) if k == i]
         cells += zip(own + [None]*(per - len(own)), [name] + ['']*(per - 1))
     cols = 12 if len(exhibit['classes']) > 6 or per == 1 else per
-    return plot_tiles(cells, cols=cols, side=.55 if per > 1 else .7)
+    return plot_tiles(cells, cols=cols, side=.55 if per > 1 else .7, ax=ax)
 
 # %% ../../nbs/84_exhibits.ipynb #abeb67c2
 def plot_pairs_kept(
     exhibit:dict, # as returned by `read_data_exhibit`
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes, or None if no image is in two splits
     "Pairs of duplicates across splits, with class and split of each image and their similarity."
     path = exhibit['path']/f"{exhibit['name']}-pairs.webp"
     if not path.exists(): return None
     tiles, meta = read_sheet(path, 'data_exhibit')
     titles = [t for p in meta['pairs'] for t in (f"{_similarity(p)}\n{_label(p, 'a')}", _label(p, 'b'))]
-    return plot_tiles(list(zip(tiles, titles)), cols=8, lines=3)
+    return plot_tiles(list(zip(tiles, titles)), cols=8, lines=3, ax=ax)
 
 def _label(pair, k): return f"{pair[f'label_{k}'][:18]}\n({pair[f'split_{k}']})"
 
@@ -273,6 +277,7 @@ def confident_errors_exhibit(
 # %% ../../nbs/84_exhibits.ipynb #793d7be9
 def plot_confident_errors_kept(
     record:Record, # with mistakes.webp in its folder
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "The most confident errors as pictures: true class, predicted class, probability."
     tiles, meta = read_sheet(record.path/picture_files['confident_errors'], 'confident_errors_exhibit')
@@ -283,7 +288,7 @@ def plot_confident_errors_kept(
     rows = table.loc[meta['paths']].itertuples()
     titles = [f'{r.true[:16]}\nas {r.predicted[:14]}\n{r.probability:.0%}' for r in rows]
     cells = list(zip(tiles, titles)) or [(None, 'no mistakes')]
-    return plot_tiles(cells, cols=min(6, max(len(tiles), 1)), side=1.3, lines=3)
+    return plot_tiles(cells, cols=min(6, max(len(tiles), 1)), side=1.3, lines=3, ax=ax)
 
 # %% ../../nbs/84_exhibits.ipynb #36dcaf10
 def _inputs(predictor, data, paths):
@@ -332,6 +337,7 @@ def _read_heat(record):
 def plot_grad_cam_kept(
     records, # tested on the same images, with grad_cam.webp in their folders
     labels,  # one name per record
+    ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Test images with their class, and below them one row per record: its Grad-CAM and its prediction."
     kept = [_read_heat(r) for r in records]
@@ -344,4 +350,4 @@ def plot_grad_cam_kept(
         titles = [f"{t.predicted[:20]}\n({'right' if t.predicted == t.true else 'wrong'})"
                   for t in predicted_labels(r, paths).itertuples()]
         cells += zip(map(_blend, pics, heats), titles)
-    return plot_tiles(cells, len(paths), side=1.1, lines=2, rows=['image', *labels])
+    return plot_tiles(cells, len(paths), side=1.1, lines=2, rows=['image', *labels], ax=ax)

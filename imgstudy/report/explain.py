@@ -14,6 +14,7 @@ from fastai.basics import Learner
 from PIL import Image
 from torch import nn
 from ..core import StudyError, did_you_mean
+from ..panels import panels
 from ..records.find import get_record
 from ..predict import ImageItems, Predictor, list_folder, load_predictor
 
@@ -213,13 +214,14 @@ def plot_filters(
     model,         # with a convolution or a linear layer
     n:int=32,      # maximum number of filters
     cols:int=16,   # filters per row
-): # Figure
+    ax=None, # axes whose place the panels take; None: a figure of its own
+): # Figure, or `ax`
     "The first layer's filters as pictures; unless they have three channels, their mean over channels in grey."
     w = _first_weights(model)[:n]
     if w.shape[1] != 3: w = w.mean(1, keepdim=True)
     w = .5 + .5*w/w.abs().amax((1, 2, 3), keepdim=True).clamp(min=1e-30)   # [k, c, h, w], 0 becomes grey
     rows, cols = math.ceil(len(w)/cols), min(cols, len(w))
-    fig, axs = plt.subplots(rows, cols, figsize=(.5*cols, .5*rows), dpi=70, squeeze=False, layout='constrained')
-    for ax in axs.flat: ax.axis('off')
-    for ax, f in zip(axs.flat, w): ax.imshow(f.permute(1, 2, 0), cmap='gray', vmin=0, vmax=1)
-    return fig
+    axs = panels(rows, cols, ax, figsize=(.5*cols, .5*rows), dpi=70)
+    for panel in axs.flat: panel.axis('off')
+    for panel, f in zip(axs.flat, w): panel.imshow(f.permute(1, 2, 0), cmap='gray', vmin=0, vmax=1)
+    return ax or axs[0, 0].figure

@@ -10,6 +10,7 @@ __all__ = ['study_groups', 'best_rows', 'plot_group_curves', 'plot_rates', 'plot
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
 from ..core import device_name
 from ..light_tables import light_table
+from ..panels import panels, panels_legend
 from ..references import best_references
 from ..models.register import models
 from ..models.zoo import model_cost, name_points
@@ -63,17 +64,18 @@ def _legend_below(fig, ax, columns=2):
 # %% ../../nbs/82_overview.ipynb #1494daf8
 def plot_group_curves(
     groups:dict, # name -> finished records
-): # three Axes
+    ax=None, # axes whose place the panels take; None: a figure of its own
+): # three Axes, or `ax`
     "Training loss, validation loss and validation accuracy per epoch."
-    fig, axs = plt.subplots(1, 3, figsize=(9, 2.6 + .16*len(groups)), layout='constrained')
+    axs = panels(1, 3, ax, figsize=(9, 2.6 + .16*len(groups)))[0]
     for i, (name, records) in enumerate(groups.items()):
         color, dash, label = f'C{i % 10}', _dashes[i % len(_dashes)], f'{name} (n={len(records)})'
-        for ax, column in zip(axs, ('train_loss', 'valid_loss', 'valid_accuracy')):
-            _band(ax, _history(records), column, color, dash, label)
-    for ax, title in zip(axs, ('training loss', 'validation loss', 'validation accuracy')):
-        ax.set(xlabel='epoch', title=title)
-    _legend_below(fig, axs[0])
-    return axs
+        for panel, column in zip(axs, ('train_loss', 'valid_loss', 'valid_accuracy')):
+            _band(panel, _history(records), column, color, dash, label)
+    for panel, title in zip(axs, ('training loss', 'validation loss', 'validation accuracy')):
+        panel.set(xlabel='epoch', title=title)
+    panels_legend(axs, ax, *axs[0].get_legend_handles_labels(), 2)
+    return ax or axs
 
 # %% ../../nbs/82_overview.ipynb #e5652344
 def plot_rates(
@@ -131,7 +133,7 @@ def _whiskers(t): return np.stack([t.accuracy - t.low, t.high - t.accuracy]).cli
 def _bubble(flops): return 10 + 12*np.log10(np.maximum(flops, 1e5)/1e5)**1.5 # points squared, from 0.1 MFLOPs up
 
 # %% ../../nbs/82_overview.ipynb #551c20fa
-def _panels(table, most):
+def _parts(table, most):
     "Pairs of a title and rows of `table`: one panel of up to `most` rows, else one per data set with four or more."
     size = table.groupby('dataset').dataset.transform('size')
     key = table.dataset.where(size > 3, 'other data sets') if len(table) > most else pd.Series('', table.index)
@@ -141,18 +143,20 @@ def plot_bubbles(
     table:pd.DataFrame,  # as returned by `groups_table`
     x:str='parameters', # or seconds
     most:int=16,        # rows in one panel; with more, each data set with four or more rows has its own
-): # an array of Axes
+    ax=None, # axes whose place the panels take; None: a figure of its own
+): # an array of Axes, or `ax`
     "Accuracy against parameters or seconds; the area of a bubble grows with the operations per image."
-    panels = _panels(table, most)
-    cols = min(2, len(panels)); rows = -(-len(panels)//cols)
+    parts = _parts(table, most)
+    cols = min(2, len(parts)); rows = -(-len(parts)//cols)
     figsize = (8, 4.2) if cols == 1 else (5.2*cols, 3.4*rows)
-    fig, axs = plt.subplots(rows, cols, figsize=figsize, squeeze=False, layout='constrained')
-    for ax, (title, t) in zip(axs.flat, panels): _bubbles(ax, t, x, title); ax.set_title(title)
-    for ax in axs.flat[len(panels):]: ax.axis('off')
-    fig.draw_without_rendering()
+    axs = panels(rows, cols, ax, figsize=figsize)
+    for panel, (title, t) in zip(axs.flat, parts): _bubbles(panel, t, x, title); panel.set_title(title)
+    for panel in axs.flat[len(parts):]: panel.axis('off')
+    axs[0, 0].figure.draw_without_rendering()
     label = lambda r: r.model + (', transferred' if r.init != 'scratch' else '')
-    for ax, (_, t) in zip(axs.flat, panels): name_points(ax, [(label(r), r[x], r.accuracy) for _, r in t.iterrows()])
-    return axs
+    for panel, (_, t) in zip(axs.flat, parts):
+        name_points(panel, [(label(r), r[x], r.accuracy) for _, r in t.iterrows()])
+    return axs if ax is None else ax
 
 def _bubbles(ax, table, x, title):
     "One panel, with a legend unless its title names its only data set."
@@ -185,25 +189,25 @@ def _grid_title(row): return ', '.join(f'{k} {v}' for k, v in row.items())
 def plot_grid(
     records, # finished ones
     factors, # fields of `Run` or `Recipe`: first on the x axis, second as colour and marker, others as panels
-): # Axes
+    ax=None, # axes whose place the panels take; None: a figure of its own
+): # an array of Axes, or `ax`
     "Test accuracy of every training of a grid."
     values = [{k: str(factor_value(r, k)) for k in factors} | dict(accuracy=r.metrics['accuracy'])
               for r in finished(records)]
     f = pd.DataFrame(values)
     rest = f[[*factors[2:]]].agg(_grid_title, axis=1) if len(factors) > 2 else pd.Series('', f.index)
-    panels = list(dict.fromkeys(rest))
-    cols = min(4, len(panels)); rows = -(-len(panels)//cols)
-    figsize = (max(4, 2.4*cols), 2.3*rows + .4)
-    fig, axs = plt.subplots(rows, cols, figsize=figsize, sharey=True, squeeze=False, layout='constrained')
+    parts = list(dict.fromkeys(rest))
+    cols = min(4, len(parts)); rows = -(-len(parts)//cols)
+    axs = panels(rows, cols, ax, sharey=True, figsize=(max(4, 2.4*cols), 2.3*rows + .4))
     levels = dict.fromkeys(f[factors[1]]) if len(factors) > 1 else ['']
     styles = {v: (f'C{j}', 'os^D'[j % 4]) for j, v in enumerate(levels)}
-    for ax, panel in zip(axs.flat, panels): _points(ax, f[rest == panel], factors, panel, styles)
-    for ax in axs.flat[len(panels):]: ax.axis('off')
-    for ax in axs[:, 0]: ax.set_ylabel('test accuracy')
-    handles = {label: handle for ax in axs.flat # a panel may lack a level
-               for handle, label in zip(*ax.get_legend_handles_labels())}
-    if len(factors) > 1: fig.legend(handles.values(), handles, loc='outside lower center', ncols=4, frameon=False)
-    return axs
+    for panel, part in zip(axs.flat, parts): _points(panel, f[rest == part], factors, part, styles)
+    for panel in axs.flat[len(parts):]: panel.axis('off')
+    for panel in axs[:, 0]: panel.set_ylabel('test accuracy')
+    handles = {label: handle for panel in axs.flat # a panel may lack a level
+               for handle, label in zip(*panel.get_legend_handles_labels())}
+    if len(factors) > 1: panels_legend(axs, ax, handles.values(), handles, 4)
+    return axs if ax is None else ax
 
 def _points(ax, table, factors, title, styles):
     "One panel of a grid; `styles`: colour and marker of each level of the second factor."

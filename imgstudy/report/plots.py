@@ -10,6 +10,7 @@ __all__ = ['plain_ticks', 'plot_counts', 'plot_curves', 'plot_pairs', 'plot_conf
 import math
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
 from matplotlib.ticker import FuncFormatter, NullFormatter
+from ..panels import panels
 from ..data.split import StudyData
 from ..data.pixels import OpenImage
 from ..records.metrics import classwise_table
@@ -47,23 +48,24 @@ def plot_counts(
 # %% ../../nbs/80_plots.ipynb #2899069f
 def plot_curves(
     records, # finished ones that differ in seed, fold or split only
-): # two Axes
+    ax=None, # axes whose place the panels take; None: a figure of its own
+): # two Axes, or `ax`
     "Training and validation loss, and validation accuracy, per epoch; training accuracy where no images validate."
     rows = pd.concat([r.history.assign(run=r.id) for r in records])
     validated = rows.valid_loss.notna().any() # not with valid=0
-    panels = (['train_loss', 'valid_loss'], ['valid_accuracy']) if validated else (['train_loss'], ['train_accuracy'])
-    fig, axs = plt.subplots(1, 2, figsize=(9, 2.8), layout='constrained')
+    drawn = (['train_loss', 'valid_loss'], ['valid_accuracy']) if validated else (['train_loss'], ['train_accuracy'])
+    axs = panels(1, 2, ax, figsize=(9, 2.8))[0]
     marker = 'o' if rows.epoch.nunique() == 1 else None # a line needs two epochs
-    for ax, cols in zip(axs, panels):
+    for panel, cols in zip(axs, drawn):
         for i, col in enumerate(cols):
             if rows[col].isna().all(): continue # mixed images have no accuracy
-            look = dict(x='epoch', y=col, ax=ax, color=f'C{i}', marker=marker, markeredgewidth=0)
+            look = dict(x='epoch', y=col, ax=panel, color=f'C{i}', marker=marker, markeredgewidth=0)
             sns.lineplot(rows, units='run', estimator=None, alpha=.35, lw=.8, **look)
             sns.lineplot(rows, errorbar=None, lw=2, label=col.replace('_', ' '), **look)
-        ax.set(xlabel='epoch', ylabel=cols[-1].split('_')[1])
-        if marker: ax.set_xticks([*dict.fromkeys(rows.epoch)])
-        if ax.lines: ax.legend(frameon=False)
-    return axs
+        panel.set(xlabel='epoch', ylabel=cols[-1].split('_')[1])
+        if marker: panel.set_xticks([*dict.fromkeys(rows.epoch)])
+        if panel.lines: panel.legend(frameon=False)
+    return ax or axs
 
 # %% ../../nbs/80_plots.ipynb #01e63d30
 def plot_pairs(

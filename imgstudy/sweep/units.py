@@ -104,6 +104,11 @@ def work_unit(
     raise StudyError(f'{row.id}{more}: {row.state}{why}. The same command goes on.')
 
 # %% ../../nbs/75b_units.ipynb #5ddca0b0
+def _row(p): # an element of a plan: lists as words, for a table
+    needs = p['needs']
+    words = dict(runs=' '.join(p['runs']), after=' '.join(needs['after']), weights=needs['weights'] or '')
+    return {k: v for k, v in p.items() if k != 'needs'} | needs | words
+
 def plan_study(a): # study, scale, seeds, stack, json, root
     "Print the units of a study, for a scheduler or for a reader."
     import torch
@@ -114,8 +119,7 @@ def plan_study(a): # study, scale, seeds, stack, json, root
     stacked = a.stack == 'always' or a.stack == 'auto' and torch.cuda.is_available()
     units, speed = study_units(a.study, a.scale, a.seeds or None, stacked), Speed(read_records(root, damaged=[]))
     plan = plan_units(units, root, speed)
-    if not a.json: plan = [p | p.pop('needs') for p in plan]
-    show_table(plan, a.json, only=['unit', 'state', 'seconds', 'data'])
+    show_table(plan if a.json else [_row(p) for p in plan], a.json, only=['unit', 'state', 'seconds', 'data'])
 
 def work_on(a): # unit, time_limit, no_notebook, root
     "Do one unit of work."

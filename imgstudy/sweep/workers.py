@@ -69,7 +69,7 @@ def run_notebook(run:Run, root):
     part.parent.mkdir(parents=True, exist_ok=True)
     import papermill # here, as the import takes seconds
     logging.getLogger('papermill').setLevel(logging.ERROR) # it warns about parameters that the template leaves out
-    options = ['--log-level=ERROR', *_share_options()] # no warnings of the kernel itself
+    options = ['--log-level=CRITICAL', *_share_options()] # nothing of the kernel itself; papermill says what fails
     values = notebook_values(run)
     with plain_progress():
         papermill.execute_notebook(study_notebook(), part, values, progress_bar=False, extra_arguments=options)
