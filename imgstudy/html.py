@@ -107,6 +107,7 @@ figure img {
   display: block; max-width: 100%; min-width: min(100%, 34rem); height: auto; background: #fff;
   border-radius: 4px; padding: 4px;
 }
+.short figure img { width: 46rem; } /* as wide as the text */
 .scroll { overflow-x: auto; max-width: 100%; }"""
 
 # %% ../nbs/03_html.ipynb #3898b0d1

@@ -54,6 +54,12 @@ def _point(ax, y, mean, low, high, **mark):
 def _over(ax, text, x, y): ax.annotate(text, (x, y), (0, 7), textcoords='offset points', ha='center', fontsize=8)
 
 # %% ../../nbs/57_front.ipynb #2658e695
+def _gain_text(gain):
+    "The gain in points with its interval."
+    low, high = gain.both
+    span = f' ({100*low:+.1f} to {100*high:+.1f})' if low == low else ''
+    return f'{100*gain.difference:+.1f} points{span}' + ', no difference detected'*(not gain.sign)
+
 def plot_dumbbells(
     pairs:dict,        # title -> (records from scratch, records transferred)
     published=None,    # (data set, start) -> accuracy
@@ -68,14 +74,13 @@ def plot_dumbbells(
             ax.plot(x, y, zorder=3, **_mark(start))
             known = (published or {}).get((b[0].run.dataset, start), np.nan)
             ax.plot(known, y, **_hollow(start))
-        text = f'{100*gain.difference:+.1f} points' + ', within noise'*(not gain.sign)
-        _over(ax, text, (gain.base + gain.other)/2, y)
+        _over(ax, _gain_text(gain), (gain.base + gain.other)/2, y)
     _rows(ax, pairs); _in_percent(ax); ax.set(xlim=(0, 1.02))
     _legend(ax, {'from scratch': _mark('scratch'), 'transferred': _mark('transferred'), 'best published': _hollow()})
     return ax
 
 # %% ../../nbs/57_front.ipynb #dcd23cf7
-coverage_colors = dict(full='#0969da', smaller='#8cc2ff', none='#f2c9a8', cannot='#d8dee4')
+coverage_colors = dict(full='#1a7f37', smaller='#9fd6ab', none='#e8c872', cannot='#d8dee4') # no colours of a start
 _coverage_words = dict(full='published size', smaller='smaller', none='not trained', cannot='not ours to train')
 
 def plot_coverage(
@@ -113,7 +118,7 @@ def plot_label_lines(
         ax.errorbar(t.images, t.accuracy, ends, linestyle=dash, **_mark(_line_start(name)))
         ax.annotate(name, (t.images.iloc[-1], t.accuracy.iloc[-1]), (9, 0), textcoords='offset points', va='center',
                     color=start_colors[_line_start(name)], fontsize=8)
-    ax.axhline(guess, color='.6', lw=1); ax.annotate('guessing', (table.images.max(), guess), (9, -3),
+    ax.axhline(guess, color='.6', lw=1); ax.annotate('guessing', (table.images.max(), guess), (9, 3),
                                                      textcoords='offset points', fontsize=8, color=_soft)
     counts = sorted({*table.images})
     ax.set(xscale='log', xlabel='labelled training images', ylim=(0, 1), xticks=counts,
@@ -122,7 +127,7 @@ def plot_label_lines(
     return ax
 
 # %% ../../nbs/57_front.ipynb #d5abf3bb
-verdict_colors = {Verdict.within: '#1a7f37', Verdict.above: '#0969da', Verdict.below: '#cf222e',
+verdict_colors = {Verdict.within: '#1a7f37', Verdict.above: '#0b7a75', Verdict.below: '#cf222e',
                   Verdict.single: '#8250df', Verdict.undecided: '.35', Verdict.too_short: '.8',
                   Verdict.not_comparable: '.62'}
 _verdict_names = dict(zip(verdict_colors, (
@@ -206,6 +211,8 @@ def _end_labels(ax, ends): # of (x, y, text, color)
         last = max(y, last + gap)
         ax.annotate(text, (x, last), (8, 0), textcoords='offset points', va='center', color=color, fontsize=8)
 
+_line_colors = '#57606a', '#1a7f37', '#8250df', '#9a6700', '#bf3989' # not those of scratch and transferred
+
 def plot_labelled_curves(
     groups:dict, # name -> finished records
     ax=None, # axes to draw into; None: those of a figure of its own
@@ -214,7 +221,8 @@ def plot_labelled_curves(
     ax, ends = ax or plt.subplots(figsize=(6.6, 3.4), layout='constrained')[1], []
     ax.spines[['top', 'right']].set_visible(False); ax.grid(axis='y', alpha=.25)
     for i, (name, records) in enumerate(groups.items()):
-        x, y, color = _curve(ax, records, f'C{i}'), tested_interval(records)[0], f'C{i}'
+        color = _line_colors[i % len(_line_colors)]
+        x, y = _curve(ax, records, color), tested_interval(records)[0]
         ax.plot(x, y, 'D', color=color, ms=6); ends.append((x, y, f'{name}, {percent(y)}', color))
     _end_labels(ax, ends); ax.set(xlabel='epoch', xlim=(0, None)); _in_percent(ax, 'y', 'accuracy')
     return ax
@@ -230,8 +238,9 @@ def plot_ladder(
         _point(ax, y, mean, low, high, **_mark(start_of(rs[0].run)))
         below = values[y - 1][0] if y else mean
         ax.plot([below, below, mean], [y - 1, y, y], color='.8', lw=1, zorder=1) if y else None
-        _over(ax, percent(mean) + f'  ({100*(mean - below):+.1f})'*bool(y), mean, y)
-    _rows(ax, [*groups][::-1]); _in_percent(ax); ax.margins(x=.12)
+        ax.annotate(percent(mean) + f'  ({100*(mean - below):+.1f})'*bool(y), (high, y), (8, 0), fontsize=8,
+                    textcoords='offset points', va='center') # the next step rises at the mean
+    _rows(ax, [*groups][::-1]); _in_percent(ax); ax.margins(x=.2)
     return ax
 
 def plot_cost(
@@ -246,9 +255,9 @@ def plot_cost(
         rs, (mean, low, high) = named[name], tested_interval(named[name])[:3]
         x = rs[0].info['model']['flops']/1e6
         ax.errorbar(x, mean, [[max(0, mean - low)], [max(0, high - mean)]], **_mark(start_of(rs[0].run)))
-        ax.annotate(name, (x, mean), (8, -3), textcoords='offset points', fontsize=8)
+        ax.annotate(name, (x, mean), (6, -12), textcoords='offset points', fontsize=8) # below the line
         if mean > best: best = mean; line.append((x, mean))
     ax.step(*zip(*line), where='post', color='.7', zorder=1)
     ax.set(xscale='log', xlabel='million operations per image'); ax.xaxis.set_major_formatter(lambda v, _: f'{v:g}')
-    _in_percent(ax, 'y'); ax.margins(x=.15)
+    _in_percent(ax, 'y'); ax.margins(x=.15, y=.1)
     return ax
