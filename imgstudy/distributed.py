@@ -7,8 +7,9 @@ __all__ = ['check_launched', 'part_size', 'check_distributed', 'Team', 'one_firs
            'part_of_all', 'PartPixelDL', 'PartDL', 'split_dls', 'Together', 'joined_preds', 'check_same',
            'train_distributed', 'quiet', 'ends_all', 'train_together']
 
-# %% ../nbs/47a_distributed.ipynb #6183bcee
+# %% ../nbs/47a_distributed.ipynb #6a7647be
 import os, random, sys, time
+from .core import StudyError, runs_root, seed_everything, writable
 import numpy as np, torch
 import torch.distributed as dist
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
@@ -23,7 +24,6 @@ from pathlib import Path
 from timm.layers import convert_sync_batchnorm
 from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
-from .core import StudyError, runs_root, seed_everything, writable
 from .runs import Run, run_id
 from .data.loaders import PixelDL, create_dls
 from .data.split import StudyData, load_data
@@ -38,7 +38,7 @@ from .training.trackers import tracker_cbs, tracking
 from .training.train import check_data, in_time, make_record, say_uneven, test_share
 from .photos import check_blocked, confirm_long, planned_runs, say_plan, say_result, within
 
-# %% ../nbs/47a_distributed.ipynb #f7b1cf31
+# %% ../nbs/47a_distributed.ipynb #e1f41bcd
 def check_launched(dataset:str='folder:photos'):
     "Raise `StudyError` unless a launcher started this process."
     if {'RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT'} <= {*os.environ}: return
@@ -47,7 +47,7 @@ def check_launched(dataset:str='folder:photos'):
         f'imgstudy train {dataset} --distributed (or accelerate launch --multi_gpu --num_processes 2 --no_python ...). '
         'For one process leave it out.')
 
-# %% ../nbs/47a_distributed.ipynb #44df6fb3
+# %% ../nbs/47a_distributed.ipynb #059d7b29
 def part_size(
     bs:int, # images per batch of the run
     n:int,  # processes
@@ -61,7 +61,6 @@ def part_size(
 _whole = { # what stands against it -> what to do
     'a probe is one regression on features': lambda r: r.recipe.tune == 'probe',
     'the head trains on features that one process computes': lambda r: r.recipe.tune == 'head',
-    'class weights would count each part of a batch differently': lambda r: r.recipe.class_weights,
     'torch.compile was not tried with it': lambda r: r.torch_compile}
 
 def check_distributed(
@@ -77,7 +76,7 @@ def check_distributed(
         if holds(run): raise StudyError(f'This cannot be distributed ({why}): leave `--distributed` out.')
     part_size(run.recipe.bs, n)
 
-# %% ../nbs/47a_distributed.ipynb #44aa7a22
+# %% ../nbs/47a_distributed.ipynb #5b03d78b
 @dataclass(frozen=True)
 class Team:
     "The processes that train one model, seen from one of them."
@@ -104,7 +103,7 @@ class Team:
         dist.all_reduce(sums)
         return sums.tolist()
 
-# %% ../nbs/47a_distributed.ipynb #e52c5be5
+# %% ../nbs/47a_distributed.ipynb #4e15cd32
 def one_first(team:Team, make): # make: a function without arguments
     "What `make` returns, called first by one process of each machine."
     if team.local: team.wait()
@@ -118,7 +117,7 @@ def fails_first(team:Team) -> bool:
     try: return team.store.compare_set('failed', '', str(team.rank)).decode() == str(team.rank)
     except RuntimeError: return False # the process that held the store has ended
 
-# %% ../nbs/47a_distributed.ipynb #d959794f
+# %% ../nbs/47a_distributed.ipynb #aca41448
 def _own_gpu(local):
     "Give this process a GPU of its own."
     if local >= torch.cuda.device_count(): raise StudyError(
@@ -137,7 +136,7 @@ def joined():
     yield Team(rank, n, local, store)
     dist.destroy_process_group() # not after an error: the others may never come
 
-# %% ../nbs/47a_distributed.ipynb #73dfa7e2
+# %% ../nbs/47a_distributed.ipynb #bbd1b67c
 def part_of_batches(
     order, # of the images of an epoch
     bs:int, # images per batch of one process
@@ -152,7 +151,7 @@ def part_of_all(order, rank:int, n:int):
     "The stretch of `order` that process `rank` of `n` predicts."
     return order[rank*len(order)//n:(rank + 1)*len(order)//n]
 
-# %% ../nbs/47a_distributed.ipynb #c5427fcd
+# %% ../nbs/47a_distributed.ipynb #abca26a3
 class _Part: # of a fastai DataLoader; `bs` is that of one process
     rank, parts = 0, 1
     def get_idxs(self):
@@ -171,7 +170,7 @@ class _Part: # of a fastai DataLoader; `bs` is that of one process
 class PartPixelDL(_Part, PixelDL): "A part of a `PixelDL`."
 class PartDL(_Part, TfmdDL): "A part of a fastai DataLoader."
 
-# %% ../nbs/47a_distributed.ipynb #5463bc56
+# %% ../nbs/47a_distributed.ipynb #23225b96
 def _part(dl, team):
     "The part of `dl` that this process of `team` takes."
     own = dict(cls=PartPixelDL, pixels=dl.pixels) if isinstance(dl, PixelDL) else dict(cls=PartDL)
@@ -187,11 +186,17 @@ def split_dls(dls, team:Team):
     restore_random_states(states, dls)
     return dls
 
-# %% ../nbs/47a_distributed.ipynb #2e5ad96b
+# %% ../nbs/47a_distributed.ipynb #6d6f6abd
 def _draw_apart(*seed):
     "Seed what is drawn for the images of this process: augmentation, dropout."
     s = int(np.random.SeedSequence(seed).generate_state(1)[0])
     random.seed(s), np.random.seed(s), torch.manual_seed(s)
+
+def _all_reduced(x):
+    "The sum of the tensor `x` over all processes."
+    x = x.clone()
+    dist.all_reduce(x)
+    return x
 
 class Together(Callback):
     "Let the processes of `team` train one model, each on its part of every batch."
@@ -213,11 +218,16 @@ class Together(Callback):
         if self.training: self.learn.model = self.whole.module
     def after_loss(self):
         if not self.training: return
-        mean = self.loss.detach().clone()
-        dist.all_reduce(mean)
-        self.learn.loss = mean/self.team.n # `loss_grad` is still that of the part
+        share = self._share()
+        self.learn.loss_grad = self.loss_grad*share
+        self.learn.loss = _all_reduced((self.loss*share).detach())/self.team.n
+    def _share(self): # of this part in the mean of the batch, times the number of parts
+        weight = getattr(getattr(self.learn.loss_func, 'func', None), 'weight', None)
+        if weight is None: return 1.
+        own = weight[self.yb[0]].sum()
+        return own*self.team.n/_all_reduced(own)
 
-# %% ../nbs/47a_distributed.ipynb #0becde1f
+# %% ../nbs/47a_distributed.ipynb #a46632be
 def _summed(team, holder, names):
     "Replace the attributes `names` of `holder` by their sums over all processes."
     for k, v in zip(names, team.sum([getattr(holder, k) for k in names])): setattr(holder, k, v)
@@ -231,7 +241,7 @@ def after_train(self:Together):
 def after_validate(self:Together):
     for m in (self.recorder.loss, *self.recorder.metrics): _summed(self.team, m, ['total', 'count'])
 
-# %% ../nbs/47a_distributed.ipynb #cfbbf773
+# %% ../nbs/47a_distributed.ipynb #83da18c7
 def joined_preds(
     learn:Learner, # whose DataLoaders are parts
     team:Team,
@@ -241,7 +251,7 @@ def joined_preds(
     own = type(learn).get_preds(learn, *args, **kwargs)
     return tuple(torch.cat(parts) for parts in zip(*team.all([t.contiguous() for t in own])))
 
-# %% ../nbs/47a_distributed.ipynb #930d40a2
+# %% ../nbs/47a_distributed.ipynb #c8a72737
 def _learner(run, data, root, team):
     "The Learner of `run` for this process of `team`."
     seed_everything(run.seed)
@@ -264,7 +274,7 @@ def _keeper(run, data, root, learn, team, label):
     if not team.first: keep.save = lambda: setattr(keep, 'saved', keep.epoch + 1)
     return keep
 
-# %% ../nbs/47a_distributed.ipynb #0024aad6
+# %% ../nbs/47a_distributed.ipynb #3e622401
 def _deadline(run, data, team):
     "A `Deadline` that all processes keep at the same epoch."
     limit = Deadline(deadline(), test_share([run], [data]))
@@ -286,7 +296,7 @@ def _fitted_together(run, data, root, team):
         raise StudyError(f'{learn.dls.train.bs} images at once do not fit into the memory of process {team.rank}: '
                          'start more processes, or take a smaller bs, size or model.') from e
 
-# %% ../nbs/47a_distributed.ipynb #9d3ed54a
+# %% ../nbs/47a_distributed.ipynb #dfd630a0
 def check_same(run:Run, data:StudyData, team:Team):
     "Raise `StudyError` unless every process has the images of the first, and enough of them."
     if data.fingerprint != (first := team.told(data.fingerprint)): raise StudyError(
@@ -299,7 +309,7 @@ def _kept(run, root, team): # the first process knows
     whole = lambda: is_finished(root/run_id(run)) and (root/run_id(run)/'weights.safetensors').exists()
     return team.told(read_record(root/run_id(run)) if team.first and whole() else None)
 
-# %% ../nbs/47a_distributed.ipynb #c79b7501
+# %% ../nbs/47a_distributed.ipynb #3ad472ba
 def train_distributed(
     run:Run,             # complete, as returned by `create_run`
     team:Team,           # as `joined` gives it
@@ -320,7 +330,7 @@ def train_distributed(
     team.wait()
     return record
 
-# %% ../nbs/47a_distributed.ipynb #3800ce0b
+# %% ../nbs/47a_distributed.ipynb #731b6a90
 def _write(record, weights, root):
     with needs_space(root, 'IMGSTUDY_RUNS'): write_record(record, weights, root)
     drop_checkpoint(checkpoint_file(record.run, root))
@@ -332,7 +342,7 @@ def _failed(run, root, team, e):
     write_record(Record(run, 'failed', error=f'{type(e).__name__}: {e}'), root=root)
     return e
 
-# %% ../nbs/47a_distributed.ipynb #e02b7eb0
+# %% ../nbs/47a_distributed.ipynb #1dfe39fe
 @contextmanager
 def quiet(team:Team):
     "Only the first process prints."
@@ -358,7 +368,7 @@ def _leave(team):
     except RuntimeError: pass
     sys.exit(1)
 
-# %% ../nbs/47a_distributed.ipynb #601ddf3e
+# %% ../nbs/47a_distributed.ipynb #b4b0a8c2
 def train_together(a): # the options of `imgstudy train`
     "Train one model by all processes that a launcher started, and print the result."
     check_launched(a.dataset)

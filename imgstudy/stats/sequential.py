@@ -68,7 +68,7 @@ def sample_moments(
 ) -> tuple: # mean, variance, skewness
     "The moments that `interval_ends` needs."
     mean, var = np.mean(x), np.var(x) + step**2/12
-    return mean, var, np.mean((x - mean)**3)/max(var, np.finfo(float).tiny)**1.5
+    return mean, var, np.mean((x - mean)**3)/max(var, 1e-12)**1.5 # square points
 
 def pairs_interval(
     x,         # differences, [n]
