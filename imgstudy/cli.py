@@ -155,7 +155,7 @@ def train(
     "Train one model on your images, or go on with it."
     a = locals()
     check_sweep(time_limit=time_limit)
-    if distributed: return do('distributed.train_together', a)
+    if distributed or os.environ.get('WORLD_SIZE', '') not in ('', '0', '1'): return do('distributed.train_together', a)
     check_run(seeds, **run_options(a))
     do('photos.train_model', a)
 

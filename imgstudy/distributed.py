@@ -371,6 +371,8 @@ def _leave(team):
 # %% ../nbs/47a_distributed.ipynb #b4b0a8c2
 def train_together(a): # the options of `imgstudy train`
     "Train one model by all processes that a launcher started, and print the result."
+    if not a.distributed: raise StudyError(
+        f"A launcher started {os.environ['WORLD_SIZE']} processes, which would all train the same: add --distributed.")
     check_launched(a.dataset)
     with joined() as team, quiet(team), ends_all(team):
         runs, root = planned_runs(a), Path(a.root).expanduser().resolve() if a.root else runs_root()

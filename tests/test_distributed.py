@@ -41,6 +41,7 @@ def launch(tmp_path, run, root, broken='none'):
     return subprocess.run(words, capture_output=True, text=True, timeout=500, env=os.environ | dict(OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES=''))
 
 
+@pytest.mark.slow # two launches, about 40 s
 def test_two_processes_are_one_and_go_on_after_a_failure(tmp_path):
     one, done = train(run, root=tmp_path/'one'), launch(tmp_path, run, tmp_path/'two', broken='1')
     said = [line for line in done.stderr.splitlines() if line.startswith('imgstudy:')]
@@ -66,6 +67,12 @@ def test_without_a_launcher(monkeypatch):
     for k in ('RANK', 'WORLD_SIZE'): monkeypatch.delenv(k, raising=False)
     with pytest.raises(StudyError, match='torchrun --nproc_per_node 2 --no-python imgstudy train digits --distributed'):
         cli.answer(['train', 'digits', '--model', 'lenet5', '--distributed'])
+
+
+def test_a_launcher_without_the_option(monkeypatch):
+    monkeypatch.setenv('WORLD_SIZE', '2')
+    with pytest.raises(StudyError, match='2 processes, which would all train the same: add --distributed'):
+        cli.answer(['train', 'digits', '--model', 'lenet5'])
 
 
 cannot = {'is one regression': dict(init='run:x', tune='probe'), 'torch.compile': dict(torch_compile=True),
