@@ -325,6 +325,9 @@ def train_distributed(
     check_data(run, data, root)
     if record := _kept(run, root, team): return record
     try: record, weights = make_record(run, data, *_fitted_together(run, data, root, team))
+    except Paused: # the first process may still write the checkpoint
+        team.wait()
+        raise
     except Exception as e: raise _failed(run, root, team, e)
     if team.first: _write(record, weights, root)
     team.wait()
@@ -337,7 +340,7 @@ def _write(record, weights, root):
 
 def _failed(run, root, team, e):
     "`e`, of which the first process to fail has written a record unless the training can go on."
-    if isinstance(e, (Paused, DiskFull)) or not fails_first(team): return e
+    if isinstance(e, DiskFull) or not fails_first(team): return e
     if isinstance(e, Diverged): drop_checkpoint(checkpoint_file(run, root))
     write_record(Record(run, 'failed', error=f'{type(e).__name__}: {e}'), root=root)
     return e
@@ -357,7 +360,7 @@ def ends_all(team:Team):
     except Exception as e:
         if not fails_first(team): _leave(team)
         said = str(e) if isinstance(e, StudyError) else f'{type(e).__name__}: {e}'
-        where = f'process {team.rank} of {team.n}: ' if team.rank else ''
+        where = f'process {team.rank} of {team.n}: ' if team.rank and not isinstance(e, Paused) else ''
         print('imgstudy:', where + ' '.join(said.split()), file=sys.__stderr__, flush=True)
         if team.store: team.store.set('said', '1')
         sys.exit(1)
