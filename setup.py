@@ -7,7 +7,7 @@ here = Path(__file__).parent
 ini = ConfigParser(delimiters=['='])
 ini.read(here/'settings.ini', encoding='utf-8')
 cfg = ini['DEFAULT']
-names = 'weights', 'share', 'heic', 'onnx', 'dask', 'tensorboard', 'browser', 'energy'
+names = 'weights', 'share', 'heic', 'onnx', 'dask', 'distributed', 'tensorboard', 'browser', 'energy'
 extras = {name: cfg[f'{name}_requirements'].split() for name in names}
 # what notebooks and tables the program needs, without copies in the checkout
 data = {'imgstudy': ['tables/*.json'], 'imgstudy.published': ['references.csv', 'items.csv'],

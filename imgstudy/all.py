@@ -105,6 +105,7 @@ from .best import *
 from .data.twins import *
 from .leak import *
 from .share import *
+from .distributed import *
 
 # %% ../nbs/99_all.ipynb #7f11eaa9
 from fastai.learner import load_model as _fill_model

@@ -149,11 +149,13 @@ def train(
     time_limit='',   # stop cleanly before this time is up: 9m, 1h30m, 90s
     dry_run=False,   # only say what would be trained, and about how long it takes
     yes=False,       # train even if it takes more than a day
+    distributed=False, # one training by all processes that torchrun or accelerate launch started, see docs/clusters.md
     root='',         # folder for the records; default: IMGSTUDY_RUNS, else runs/
 ):
     "Train one model on your images, or go on with it."
     a = locals()
     check_sweep(time_limit=time_limit)
+    if distributed or os.environ.get('WORLD_SIZE', '') not in ('', '0', '1'): return do('distributed.train_together', a)
     check_run(seeds, **run_options(a))
     do('photos.train_model', a)
 
