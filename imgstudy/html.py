@@ -99,7 +99,7 @@ nav .level3 { padding-left: 1rem; }
 h1 { line-height: 1.2; }
 h2 { margin-top: 3rem; border-bottom: 1px solid var(--line); padding-bottom: .3rem; }
 h3 { margin-top: 2.2rem; }
-h1 + nav { margin-top: 1rem; } h1 ~ h1 { margin-top: 5rem; }
+h1 + nav, blockquote + nav { margin-top: 1rem; } h1 + blockquote { margin-left: 0; } h1 ~ h1 { margin-top: 5rem; }
 nav .level1 { font-weight: 600; }
 a { color: var(--link); } p, li, dd { max-width: 46rem; }
 figure { margin: 1.2rem 0; } figcaption { color: var(--soft); font-size: .9rem; max-width: 46rem; }
@@ -209,7 +209,8 @@ def render_page(
             f'<style>{_text_css}{_table_css}{_media_css}</style></head>\n'
             f'<body class="{kind}"><main>{body}\n</main>{_table_script*(kind == "table")}</body></html>\n')
     if '<li' not in listed: return page # one part without sections
-    return page.replace('</h1>', f'</h1>\n<nav aria-label="Contents">{listed}</nav>', 1)
+    head = r'</h1>(\s*<blockquote>.*?</blockquote>)?' # the line below the title stays there
+    return re.sub(head, lambda m: f'{m[0]}\n<nav aria-label="Contents">{listed}</nav>', page, count=1, flags=re.S)
 
 # %% ../nbs/03_html.ipynb #6e00e396
 def execute_template(
