@@ -24,6 +24,7 @@ from ..data.loaders import DeviceImages, as_planes
 from ..models.vit import Attention, plain_attention
 from .learner import *
 from .schedule import *
+from .loss_scale import *
 from .step import *
 from .capture import *
 
@@ -179,16 +180,20 @@ class StackedOptim(torch.optim.Optimizer):
         super().__init__(params, dict(lr=0., capturable=True)) # as PyTorch's: the count of steps stays on the device
         self.kind, self.wd, self.clip = opt, wd, clip
         self.lr = self.mom = None # set before each step: [members, 1]
+        self.bad = None # in float16, set before each step: the members that skip it, [members, 1]
     def state_of(self, p):
         if not self.state[p]: self.state[p].update({k: torch.zeros_like(p) for k in moments[self.kind]})
-        if 'exp_avg' in self.state[p]: self.state[p].setdefault('step', torch.zeros(1, device=p.device))
+        steps = (1,) if self.bad is None else (len(p), 1) # with skipped steps, each member has a count of its own
+        if 'exp_avg' in self.state[p]: self.state[p].setdefault('step', torch.zeros(steps, device=p.device))
         return self.state[p]
     @torch.no_grad()
     def step(self, closure=None):
         p, = self.param_groups[0]['params']
         scale = (self.clip/(p.grad.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1.) # as torch.nn.utils.clip_grad_norm_
-        grad = p.grad*torch.where(self.clip.isinf(), 1., scale)
-        updates[self.kind](p, grad, self.state_of(p), self.lr, self.mom, self.wd)
+        grad, state = p.grad*torch.where(self.clip.isinf(), 1., scale), self.state_of(p)
+        before = None if self.bad is None else [t.clone() for t in (p, *state.values())]
+        updates[self.kind](p, grad, state, self.lr, self.mom, self.wd)
+        if before: put_back(self.bad, before, [p, *state.values()])
 
 # %% ../../nbs/47_stacked.ipynb #97d534da
 class StackedSchedules(Callback):
@@ -371,7 +376,7 @@ class StackedStep(Step):
         table = next(cb.table for cb in self.learn.cbs if isinstance(cb, StackedSchedules))
         return table[:, None, :, 0], table[:, :, 1]
     def backward(self, pred, y):
-        self.learn.loss_func(pred, y).backward()
+        scaled_loss(self.learn, self.learn.loss_func(pred, y)).backward()
         return self.learn.loss_func.each.detach()
 
 # %% ../../nbs/47_stacked.ipynb #38702e2e
@@ -384,7 +389,7 @@ def fit_stacked(
     "Train all members of `learn`."
     recipes, history = [m.recipe for m in learn.members], StackedHistory(learn.members, label, lines)
     with learn.no_bar(), learn.no_logging(), keep_memory(), replaying(learn, StackedStep):
-        learn.fit(total_epochs(recipes[0]), cbs=[StackedSchedules(recipes), history, *cbs])
+        learn.fit(total_epochs(recipes[0]), cbs=[StackedSchedules(recipes), history, *scale_cbs(learn), *cbs])
     for cb in cbs:
         if error := getattr(cb, 'error', None): raise error
     for k, m in enumerate(learn.members):
