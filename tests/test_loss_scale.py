@@ -62,6 +62,7 @@ def test_fastais_loop_is_pytorchs(monkeypatch):
     ours, scale = fitted(run, '0', monkeypatch)
     learn = learner_of(run)
     learn.create_opt()
+    learn.opt.set_hypers(wd=learn.wd)
     scaler, opt, n = torch.amp.GradScaler('cpu', growth_interval=2), learn.opt.opt, 0
     rates = zip(ours.recorder.hps['lr'], ours.recorder.hps['mom'])
     learn.model.train()

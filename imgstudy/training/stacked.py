@@ -31,8 +31,10 @@ from .capture import *
 # %% ../../nbs/47_stacked.ipynb #efc47f61
 class Stack(nn.Module):
     "Networks of the same shape as one: images [members, n, 3, size, size] -> logits [members, n, n_out]."
-    def __init__(self, models):
+    apart = False # in evaluation, is each member computed by itself?
+    def __init__(self, models, channels_last=False):
         super().__init__()
+        self.channels_last = channels_last
         _check_alike(models)
         apart = _rates_differ(models)
         params, buffers = stack_module_state([_rated(m, apart) for m in models])
@@ -40,16 +42,24 @@ class Stack(nn.Module):
         for m in self.one[0].modules():
             if isinstance(m, Attention): m.attend = plain_attention # vmap has no rule for PyTorch's fused one
         self.shapes = {k: p.shape[1:] for k, p in params.items()}
-        self.flat = nn.Parameter(torch.cat([p.detach().flatten(1) for p in params.values()], 1)) # [members, parameters]
+        flat = [(p.movedim(2, -1) if self._turned(p[0]) else p).detach().flatten(1) for p in params.values()]
+        self.flat = nn.Parameter(torch.cat(flat, 1)) # [members, parameters]
         self.names = list(buffers)
         for i, b in enumerate(buffers.values()): self.register_buffer(f'buffer{i}', b)
     def params(self):
         pieces = self.flat.split([s.numel() for s in self.shapes.values()], 1)
-        return {k: p.unflatten(1, s) if len(s) else p[:, 0] for (k, s), p in zip(self.shapes.items(), pieces)}
+        return {k: self._shaped(p, s) for (k, s), p in zip(self.shapes.items(), pieces)}
+    def _turned(self, p): return self.channels_last and len(getattr(p, 'shape', p)) == 4
+    def _shaped(self, p, s): # [members, n] -> [members, *s]
+        if self._turned(s): return p.unflatten(1, (s[0], *s[2:], s[1])).movedim(-1, 2)
+        return p.unflatten(1, s) if len(s) else p[:, 0]
     def member_buffers(self): return {k: getattr(self, f'buffer{i}') for i, k in enumerate(self.names)}
     def forward(self, x):
         self.one[0].train(self.training)
-        return torch.vmap(self.call, randomness='different')(self.params(), self.member_buffers(), x)
+        params, buffers = self.params(), self.member_buffers()
+        if not self.apart or self.training: return torch.vmap(self.call, randomness='different')(params, buffers, x)
+        of = lambda state, k: {name: t[k] for name, t in state.items()}
+        return torch.stack([self.call(of(params, k), of(buffers, k), x[k]) for k in range(len(x))])
     def call(self, params, buffers, x): return functional_call(self.one[0], (params, buffers), (x,))
 
 # %% ../../nbs/47_stacked.ipynb #60634f6e
@@ -345,6 +355,8 @@ def _optimiser(members):
 def stack_learners(
     learners, # as returned by `create_learner`, of runs with the same `stack_key`
     recipes,  # one per learner
+    channels_last=False, # do the weights of convolutions have their channels last?
+    valid_apart=False,   # are the members validated one by one?
 ) -> Learner: # with a list of `Member` in `members`
     "One Learner that trains `learners` together."
     members = [Member(l, r) for l, r in zip(learners, recipes)]
@@ -357,10 +369,12 @@ def stack_learners(
         raise StudyError('The images are not kept as pixels, so trainings cannot be stacked: raise IMGSTUDY_CACHE_GB '
                          'or train them alone.')
     dls = DataLoaders(*(StackedDL([l.dls[i] for l in learners], tfm_keys) for i in (0, 1)), device=device)
-    stack, loss = Stack([l.model for l in learners]).to(device), StackedLoss(recipes[0].label_smoothing or 0.)
+    stack = Stack([l.model for l in learners], channels_last).to(device)
+    stack.apart, loss = valid_apart, StackedLoss(recipes[0].label_smoothing or 0.)
     learn = StudyLearner(dls, stack, loss_func=loss, opt_func=_optimiser(members), train_bn=False)
     learn.recorder.loss, learn.recorder.smooth_loss = learners[0].recorder.loss, learners[0].recorder.smooth_loss
-    learn.members, learn.layout = members, learners[0].layout | dict(stacked=len(members), channels_last=False)
+    own = dict(stacked=len(members), channels_last=channels_last) | (dict(valid_apart=True) if valid_apart else {})
+    learn.members, learn.layout = members, learners[0].layout | own
     return learn
 
 # %% ../../nbs/47_stacked.ipynb #04efb662
