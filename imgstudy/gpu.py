@@ -191,7 +191,8 @@ def on_streams(
     bs, n = bench.few(bs), min(n, 2) if bench.cpu else n
     run = quick_run(bench, model, bs, 4, **params)
     alone, together = (streams_rate(run, k) for k in (1, n))
-    return dict(model=model, streams=n, bs=bs, **params, images_per_s=round(together), gain=round(together/alone, 2))
+    rates = dict(images_per_s=round(together), gain=round(together/alone, 2))
+    return dict(model=model, streams=n, bs=bs, **params, **rates)
 
 # %% ../nbs/97_gpu.ipynb #1278cb16
 def images_of(bench, size, bs) -> Images:
@@ -271,7 +272,7 @@ def end_tests(bench) -> dict:
 @dataclass
 class Row:
     "One measurement."
-    group: int        # 1 machine, 2 ours, 3 stacks and streams, 4 peers, 5 capture, 6 large networks, 7 accuracy, 8 tests
+    group: int        # 1 machine, 2 ours, 3 together, 4 peers, 5 capture, 6 large networks, 7 accuracy, 8 tests
     name: str
     measure: Callable # bench -> dict
     needs: float = 3. # seconds that must be left

@@ -77,11 +77,11 @@ def trial(
     run,       # a function that does one step: `step`, or a replay
     start,     # where to start, as returned by `save`
     n:int=3,   # steps
-) -> list: # of tensors
+) -> list: # of tensors: those of `step` themselves, which the next trial changes
     "The state of `step` after `n` calls of `run` from `start`."
     step.restore(start)
     for _ in range(n): run()
-    return step.save()[0]
+    return [t.detach() for t in step.tensors()]
 
 # %% ../../nbs/43_capture.ipynb #f9b8cbbc
 class CaptureFailed(Exception): "A recording cannot be made, or does not do what the step does."
@@ -94,27 +94,27 @@ def record(self:Step, stream): # a CUDA stream
     return graph
 
 def _recorded(step, start, n):
-    "A function that replays `step`, and the states after `n` calls of it, twice."
+    "A function that replays `step`, the state after `n` calls of it, and by how much the same calls differ from it."
     here = torch.cuda.current_stream()
     own = here != torch.cuda.default_stream() # one of several trainings: cuBLAS keeps a workspace for each stream
     stream = here if own else torch.cuda.Stream()
     stream.wait_stream(here)
     with torch.cuda.stream(stream), step.gradients():
-        once, again = (trial(step, step, start, n) for _ in range(2)) # also warms up: cuBLAS and cuDNN choose kernels
+        once = [t.clone() for t in trial(step, step, start, n)] # also warms up: cuBLAS and cuDNN choose kernels
+        noise = largest_difference(once, trial(step, step, start, n))
         stream.synchronize()
         replay = step.record(stream).replay
     torch.cuda.current_stream().wait_stream(stream)
-    return replay, once, again
+    return replay, once, noise
 
 @patch
 def proven(self:Step) -> tuple: # a function that replays the step; the largest difference to the step itself
     "Record this step and compare; `CaptureFailed` if the recording does something else."
     start, n = self.save(), min(3, self.n)
     try:
-        replay, once, again = _recorded(self, start, n)
-        replayed = trial(self, replay, start, n)
+        replay, once, noise = _recorded(self, start, n)
+        gap = largest_difference(once, trial(self, replay, start, n))
     finally: self.restore(start) # also after an error
-    noise, gap = largest_difference(once, again), largest_difference(once, replayed)
     if gap > noise: raise CaptureFailed(f'the replayed steps differ by {gap:.2g}, repeated ones by {noise:.2g}')
     return replay, gap
 
