@@ -219,7 +219,7 @@ def compare(
     budget='',          # start no training after this time: 10m, 2h; cheap networks come first, what has begun goes on
     jobs=1,             # number of parallel trainings
     time_limit='',      # stop cleanly before this time is up: 9m, 1h30m, 90s
-    backend='loky',     # loky for this machine, dask for several
+    backend='loky',     # loky for this machine, streams for runs side by side on its GPU, dask for several
     scheduler='',       # address of a Dask scheduler; default: workers on this machine
     no_notebook=False,  # train without executing nbs/run_study.ipynb
     stack='auto',       # train similar runs as one: always, never; auto: on a GPU if it is faster
@@ -281,7 +281,7 @@ def run(
     scale='small',      # smoke, small or full
     jobs=1,             # number of parallel trainings
     time_limit='',      # stop cleanly before this time is up: 9m, 1h30m, 90s
-    backend='loky',     # loky for this machine, dask for several
+    backend='loky',     # loky for this machine, streams for runs side by side on its GPU, dask for several
     scheduler='',       # address of a Dask scheduler; default: workers on this machine
     only='',            # only rows or ids that contain this; * and ? are wildcards, | separates several
     seeds=0,            # trainings per row; 0: as the study defines

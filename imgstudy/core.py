@@ -216,19 +216,23 @@ def has_native_bf16(device) -> bool:
     flags = Path('/proc/cpuinfo')
     return device.type == 'cpu' and flags.exists() and 'avx512_bf16' in flags.read_text()
 
+def _fp16_pays(device): # a GPU with matrix units for float16 (Volta, Turing), and none for bfloat16
+    import torch
+    return device.type == 'cuda' and not torch.version.hip and torch.cuda.get_device_capability(device) >= (7, 0)
+
 def choose_precision(
-    precision:str='auto',  # 'auto', 'bf16', 'tf32' or 'fp32'
+    precision:str='auto',  # 'auto', 'bf16', 'fp16', 'tf32' or 'fp32'
     device=None,           # a torch device; None: fastai's default
     depthwise:bool=False,  # does the model spend most of its time in depthwise convolutions?
-) -> str: # 'bf16', 'tf32' or 'fp32'
-    "The precision to train in; 'auto': bfloat16 autocast where it is faster, else float32."
+) -> str: # 'bf16', 'fp16', 'tf32' or 'fp32'
+    "The precision to train in; 'auto': bfloat16 autocast where it is faster, or float16 on a GPU that has no other."
     import torch
     from fastai.torch_core import default_device
     device = torch.device(device or default_device())
     if precision == 'tf32' and device.type != 'cuda': return 'fp32' # TF32 exists only on NVIDIA GPUs
     if precision != 'auto': return precision
     pays = has_native_bf16(device) and (device.type == 'cuda' or not depthwise)
-    return 'bf16' if pays else 'fp32'
+    return 'bf16' if pays else 'fp16' if _fp16_pays(device) else 'fp32'
 
 # %% ../nbs/00_core.ipynb #459e83ca
 def set_float32(

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['NoGPU', 'Bench', 'some_images', 'open_images', 'matmul_rate', 'matrix_peaks', 'peak', 'capture_off', 'steady_rate',
-           'quick_run', 'trained', 'told', 'ours', 'stacked', 'images_of', 'beside', 'proven', 'large', 'accuracy',
-           'start_tests', 'ended_tests', 'end_tests', 'Row', 'gpu_rows', 'measure_row', 'gpu_file', 'measure_gpu']
+           'quick_run', 'trained', 'told', 'ours', 'stacked', 'on_streams', 'images_of', 'beside', 'proven', 'large',
+           'accuracy', 'start_tests', 'ended_tests', 'end_tests', 'Row', 'gpu_rows', 'measure_row', 'gpu_file',
+           'measure_gpu']
 
 # %% ../nbs/97_gpu.ipynb #e4abee27
 import io, json, os, re, subprocess, sys, tempfile, time
@@ -29,6 +30,7 @@ from .training.learner import create_learner
 from .training.fit import fit
 from .training.stacked import fit_stacked, stack_learners
 from .training.train import free_memory, train
+from .training.train_stacked import streams_rate
 from .study.create import create_run
 from .sweep.needs import data_here
 from .peers import Images, link_images, peer_rate, peers
@@ -177,6 +179,21 @@ def stacked(
     rate = round(steady_rate(learn.members[0]))
     return dict(model=model, members=members, bs=bs, images=bs*steps, images_per_s=rate, **told(learn))
 
+# %% ../nbs/97_gpu.ipynb #83e0f0ed
+def on_streams(
+    bench,
+    model:str,   # a registered one
+    n:int,       # trainings at once, each on a stream of its own
+    bs:int=64,   # images per batch of each
+    **params,    # of the run
+) -> dict:
+    "Rate of training `n` of `model` side by side, and how many times as fast that is as one alone."
+    bs, n = bench.few(bs), min(n, 2) if bench.cpu else n
+    run = quick_run(bench, model, bs, 4, **params)
+    alone, together = (streams_rate(run, k) for k in (1, n))
+    rates = dict(images_per_s=round(together), gain=round(together/alone, 2))
+    return dict(model=model, streams=n, bs=bs, **params, **rates)
+
 # %% ../nbs/97_gpu.ipynb #1278cb16
 def images_of(bench, size, bs) -> Images:
     "The folder that the peers read."
@@ -255,7 +272,7 @@ def end_tests(bench) -> dict:
 @dataclass
 class Row:
     "One measurement."
-    group: int        # 1 machine, 2 ours, 3 stacks, 4 peers, 5 capture, 6 large networks, 7 accuracy, 8 tests
+    group: int        # 1 machine, 2 ours, 3 together, 4 peers, 5 capture, 6 large networks, 7 accuracy, 8 tests
     name: str
     measure: Callable # bench -> dict
     needs: float = 3. # seconds that must be left
@@ -264,6 +281,7 @@ _ours = [('lenet5', 64, {}), ('cnn3', 64, {}), ('vit', 64, {}), ('convnext', 32,
          ('resnet9', 128, dict(augment='standard')), ('cnn_custom', 64, {}), ('mlp_l', 128, {})]
 _first_peers = 'fastai', 'fastai_fp16', 'pytorch' # the others follow if there is time
 _stacks = [('lenet5', 16), ('lenet5', 128), ('cnn3', 8), ('cnn3', 36), ('vit', 8)]
+_streams = [('lenet5', 16), ('cnn3', 8), ('vit', 8)]
 
 # %% ../nbs/97_gpu.ipynb #9758155e
 def _first_rows():
@@ -273,6 +291,7 @@ def _first_rows():
         name = f"{model}, batches of {bs}{', ' + params['augment'] if params else ''}"
         yield Row(2, name, partial(ours, model=model, bs=bs, eager=i < 3, **params))
     for model, k in _stacks: yield Row(3, f'{k} {model} as one', partial(stacked, model=model, members=k), 6)
+    for model, k in _streams: yield Row(3, f'{k} {model}, a stream each', partial(on_streams, model=model, n=k), 5)
     for model, bs in (('lenet5', 64), ('cnn3', 64)): yield from (_peer_row(name, model, bs) for name in peers)
     yield from (_peer_row(name, 'resnet9', 128) for name in _first_peers)
 

@@ -201,7 +201,7 @@ def check_out(
 def check_sweep(
     jobs:int=1,         # parallel trainings
     time_limit:str='',  # such as 9m
-    backend:str='loky', # loky or dask
+    backend:str='loky', # loky, streams or dask
     stack:str='auto',   # auto, always or never
     gpu_memory:float=0., # share of a GPU's memory
     seeds:int=0,        # trainings per row; 0: as the study defines
@@ -212,7 +212,7 @@ def check_sweep(
     if not 0 <= gpu_memory <= 1:
         raise StudyError(f'`gpu_memory` must be above 0 and at most 1, not {gpu_memory!r}. Try gpu_memory=0.5.')
     parse_duration(time_limit or None)
-    check_choice('backend', backend, 'loky dask')
+    check_choice('backend', backend, 'loky streams dask')
     check_choice('way to stack', stack, 'auto always never')
 
 # %% ../nbs/76_quick.ipynb #69cf794b

@@ -162,7 +162,7 @@ class Run:
     grown_from: str|None = Field(None, min_length=1)         # earlier states whose split is kept; fresh: of none
     split_seed: int = Field(0, ge=0, lt=2**32)               # seed of the split
     seed: int = Field(0, ge=0, lt=2**32)                     # seed of weights, batches and augmentation
-    precision: Literal['auto', 'bf16', 'tf32', 'fp32'] = 'auto' # 'auto': bf16 where it is faster
+    precision: Literal['auto', 'bf16', 'fp16', 'tf32', 'fp32'] = 'auto' # 'auto': bf16 where it is faster
     torch_compile: bool|None = None                          # True: compile the model with `torch.compile`
     __repr__ = _repr_given
     def __post_init__(self):

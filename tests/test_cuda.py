@@ -116,9 +116,9 @@ def test_no_replay_waits_for_the_gpu(monkeypatch):
     from imgstudy.training.fit import fit
     from imgstudy.training.learner import create_learner
     launch = Engine._launch
-    def watched(self):
+    def watched(self): # a generator
         torch.cuda.set_sync_debug_mode('error')
-        try: launch(self)
+        try: yield from launch(self)
         finally: torch.cuda.set_sync_debug_mode('default')
     monkeypatch.setattr(Engine, '_launch', watched)
     run = create_run(dataset='digits', model='lenet5', epochs=2, augment='basic', bs=8)
@@ -149,3 +149,96 @@ def test_a_worker_takes_at_most_its_share(tmp_path, monkeypatch):
     try:
         with on_gpu(), pytest.raises(torch.OutOfMemoryError): torch.empty(int(.2*total), dtype=torch.uint8, device='cuda')
     finally: torch.cuda.set_per_process_memory_fraction(1.)
+
+
+def _beside(runs, root):
+    from imgstudy.training.streams import side_by_side
+    from imgstudy.training.train import train_turns
+    begins = [lambda lane, r=r: train_turns(r, root=root, way=lane.fit) for r in runs]
+    return {i: lane for i, lane in side_by_side(begins)}
+
+
+kinds = [dict(model='cnn3', dropout=.3, augment='standard'), dict(model='vit', opt='sgd', lr=.01, bs=20), dict(ema=.9, epochs=2, size=28), dict(mixup=.4),
+         dict(model='convnext', frozen_epochs=1), dict(model='resnet9', precision='fp32', augment='erasing'), dict(precision='fp16', dropout=.1, model='cnn3')]
+
+
+@pytest.mark.cuda
+def test_on_streams_each_is_captured_and_ends_with_the_bits_that_it_has_alone(tmp_path, monkeypatch):
+    "With dropout and augmentation: graphs that shared a generator would race on its offset; with shared workspaces cuBLAS would mix them up."
+    from imgstudy.training.capture import Engine
+    monkeypatch.setattr(Engine, 'portion', 3)
+    runs = [_run(**kind, seed=s) for s, kind in enumerate(kinds)]
+    alone = [train(r, root=tmp_path/'alone') for r in runs]
+    for again in range(2): # the trainings meet at other moments
+        ends = _beside(runs[again:] + runs[:again], tmp_path/f'beside{again}')
+        for i, r in enumerate(runs[again:] + runs[:again]):
+            record, single = ends[i].result, alone[runs.index(r)]
+            assert record is not None, ends[i].error
+            assert all(torch.equal(a, b) for a, b in zip(_weights(record).values(), _weights(single).values())), r
+            assert record.info['model'].pop('streams') == len(runs) and record.info['model'] == single.info['model']
+            assert record.info['model']['captured'] is (r.recipe.mixup is None)
+
+
+@pytest.mark.cuda
+def test_killed_on_a_stream_it_goes_on_alone(tmp_path, monkeypatch):
+    "The checkpoint has the offset of the training's own generator."
+    from imgstudy.training.checkpoint import has_checkpoint
+    runs = [_run(**kind, seed=s) for s, kind in enumerate(kinds[:3])]
+    kill_after(1, monkeypatch, lambda: _beside(runs, tmp_path/'cut'))
+    run = next(r for r in runs if has_checkpoint(r, tmp_path/'cut')) # whichever was the first
+    whole, cut = (train(run, root=tmp_path/name) for name in ('whole', 'cut'))
+    assert cut.info['cost']['resumed'] == [1] and cut.info['model']['captured'] is True
+    assert all(torch.equal(a, b) for a, b in zip(_weights(whole).values(), _weights(cut).values()))
+
+
+@pytest.mark.cuda
+def test_streams_leave_the_generator_and_the_stream_as_they_were(tmp_path):
+    torch.manual_seed(7)
+    state = torch.cuda.get_rng_state()
+    _beside([_run(**kind) for kind in kinds[:2]], tmp_path)
+    assert torch.equal(torch.cuda.get_rng_state(), state) and torch.cuda.current_stream() == torch.cuda.default_stream()
+
+
+@pytest.mark.cuda
+def test_what_streams_gain_is_measured_once_and_kept(tmp_path, monkeypatch):
+    import json
+    from imgstudy.training import train_stacked
+    monkeypatch.setenv('IMGSTUDY_CACHE', str(tmp_path))
+    run = create_run(dataset='digits', model='lenet5', bs=32)
+    n = train_stacked.best_streams(run)
+    kept = json.loads((tmp_path/'streams.json').read_text())
+    assert 1 <= n <= 16 and kept and all(torch.cuda.get_device_name() in k for k in kept)
+    monkeypatch.setattr(train_stacked, 'streams_gain', lambda run, n: 1/0)
+    assert train_stacked.best_streams(run) == n
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize('options', [dict(), dict(model='cnn3', dropout=.3), dict(opt='sgd', lr=.01, ema=.9, clip=.5)], ids=str)
+def test_in_float16_a_captured_step_skips_as_a_called_one(options, tmp_path, monkeypatch):
+    "The factor begins so high that the first steps have infinite gradients."
+    from imgstudy.training.loss_scale import Scale
+    init = Scale.__init__
+    monkeypatch.setattr(Scale, '__init__', lambda self, device, members=None: init(self, device, members, 2.**28))
+    run, ends = _run(**options, precision='fp16'), {}
+    for how in ('call', ''):
+        monkeypatch.setenv('IMGSTUDY_CAPTURE', how)
+        ends[how] = train(run, root=tmp_path/(how or 'captured'))
+    assert ends[''].info['model']['captured'] is True and ends[''].info['model']['precision'] == 'fp16'
+    assert all(torch.equal(a, b) for a, b in zip(*(_weights(r).values() for r in ends.values())))
+    kill_after(1, monkeypatch, lambda: train(run, root=tmp_path/'cut'))
+    assert all(torch.equal(a, b) for a, b in zip(_weights(ends['']).values(), _weights(train(run, root=tmp_path/'cut')).values()))
+
+
+@pytest.mark.cuda
+def test_a_stack_in_float16_is_captured(tmp_path):
+    from imgstudy.training.train_stacked import train_stacked
+    records = train_stacked([_run(model=m, precision='fp16', seed=s) for m in ['vit'] for s in range(3)], root=tmp_path)
+    assert all(r.outcome == 'finished' and r.info['model']['captured'] is True for r in records)
+
+
+@pytest.mark.cuda
+def test_a_sweep_without_notebooks_trains_side_by_side(tmp_path):
+    from imgstudy.sweep.sweep import sweep
+    runs = [_run(**kind, seed=s) for s, kind in enumerate(kinds[:3])]
+    states = sweep(runs, tmp_path, notebook=False)
+    assert set(states.state) == {'done'}

@@ -27,7 +27,7 @@ from .claims import *
 from .needs import *
 from .states import *
 from .workers import *
-from . import workers_dask # registers its backend
+from . import beside, workers_dask # register their backends
 
 # %% ../../nbs/75_sweep.ipynb #ac8b5950
 class Progress:
@@ -251,9 +251,9 @@ def _together(stack, workers, backend):
     "`as_one` for `passes`; None if each run is trained alone."
     values = ['auto', 'always', 'never']
     if stack not in values: raise StudyError(did_you_mean('way to stack', stack, values))
-    if stack == 'always' and backend != 'loky':
+    if stack == 'always' and backend == 'dask':
         raise StudyError('On workers of Dask each run is trained alone: leave `stack` at auto, or `backend` at loky.')
-    useful = torch.cuda.is_available() and backend == 'loky'
+    useful = torch.cuda.is_available() and backend != 'dask'
     return partial(as_one, workers=workers, when=stack) if stack == 'always' or (stack == 'auto' and useful) else None
 
 # %% ../../nbs/75_sweep.ipynb #1f73c0e2
@@ -300,6 +300,13 @@ def summary(
     unfinished = set(counts.index) & {'paused', 'left', 'running'}
     return '\n'.join([f'{total} {_again}' if unfinished else total, *lines])
 
+def _shares(backend, stack, runner):
+    "`backend`, or 'streams' where a worker trains several runs at once: on a GPU, unless each has a notebook."
+    if backend == 'streams' and runner is not run_plain:
+        raise StudyError('Side by side, no run has a notebook of its own: add `--no-notebook` (notebook=False).')
+    on_one_gpu = backend == 'loky' and torch.cuda.is_available()
+    return 'streams' if on_one_gpu and stack != 'never' and runner is run_plain else backend
+
 def _check_options(jobs, gpu_memory):
     "Raise `StudyError` if an option of a sweep has no meaning."
     if not isinstance(jobs, int) or isinstance(jobs, bool) or jobs < 1:
@@ -313,7 +320,7 @@ def sweep(
     root=None,        # the folder of all records; None: `runs_root()`
     jobs:int=1,       # runs at a time on this machine
     time_limit=None,  # as for `parse_duration`; None: no limit
-    backend='loky',   # 'loky': processes on this machine; 'dask': Dask workers
+    backend='loky',   # 'loky': processes on this machine; 'streams': side by side in each; 'dask': Dask workers
     scheduler=None,   # address of a Dask scheduler; None: `jobs` worker processes on this machine
     notebook:bool=True, # execute run_study.ipynb for each run, or train without it?
     speed=None,       # a `Speed`; None: what the records of `runs` tell
@@ -325,9 +332,10 @@ def sweep(
     budget=None,      # as `time_limit`, but runs that have begun go on to their end
 ) -> pd.DataFrame: # as returned by `run_states`
     "Train each of `runs` that is not finished."
-    offer, stacked = backends[backend], 'never' if runner and stack == 'auto' else stack
+    stacked = 'never' if runner and stack == 'auto' else stack
     _check_options(jobs, gpu_memory)
     runner = runner or (run_notebook if notebook else run_plain)
+    offer = backends[_shares(backend, stacked, runner)]
     plan, outcomes = _make_plan(root, runner, time_limit, lease, gpu_memory, budget), []
     workers, speed = create_workers(plan, jobs), speed or Speed(threads=worker_threads(jobs))
     order, states = sources_first(runs), run_states(runs, plan.root)

@@ -93,7 +93,7 @@ def fold_norms(
 def features_precision(
     precision:str, # as in `Run`
     device,        # a torch device
-) -> str: # 'bf16', 'tf32' or 'fp32'
+) -> str: # 'bf16', 'fp16', 'tf32' or 'fp32'
     "The precision in which features are computed; 'auto': float32 on a CPU."
     if precision == 'auto' and torch.device(device).type == 'cpu': return 'fp32'
     return choose_precision(precision, device)
@@ -141,7 +141,8 @@ class Extractor:
         n, x = len(images), torch.from_numpy(np.ascontiguousarray(images)).to(self.device).permute(0, 3, 1, 2)
         x = torch.cat([x, x[-1:].expand(self.bs - n, -1, -1, -1)]) if n < self.bs else x # one shape for all batches
         x = ((x/255. - self.mean)/self.std).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == 'bf16', cache_enabled=False):
+        dtype = dict(bf16=torch.bfloat16, fp16=torch.float16).get(self.precision)
+        with torch.autocast(self.device.type, dtype or torch.bfloat16, enabled=bool(dtype), cache_enabled=False):
             return self.body(x).float()[:n].cpu().numpy()
 
 # %% ../../nbs/38_features.ipynb #3405ecf8

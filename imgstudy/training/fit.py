@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['epoch_line', 'History', 'Diverged', 'StopOnNaN', 'EarlyStop', 'EMA', 'first_trained', 'Freeze', 'FreezeNorm',
-           'freeze_cbs', 'recipe_cbs', 'fit', 'split_batches', 'is_out_of_memory', 'EventFiles', 'event_cbs', 'find_lr']
+           'freeze_cbs', 'recipe_cbs', 'fit', 'fit_turns', 'split_batches', 'is_out_of_memory', 'EventFiles',
+           'event_cbs', 'find_lr']
 
 # %% ../../nbs/45_fit.ipynb #0ce7d2bf
 import math, os, sys, tempfile, time
@@ -18,13 +19,16 @@ from fastai.callback.core import TrainEvalCallback
 from fastai.callback.mixup import CutMix, MixHandler, MixUp
 from fastai.callback.schedule import ParamScheduler, lr_find # lr_find patches Learner
 from fastai.callback.training import BnFreeze, GradientClip
-from fastai.basics import Callback, CancelBackwardException, CancelFitException, CancelStepException, Learner, noop
+from fastai.basics import (Callback, CancelBackwardException, CancelEpochException, CancelFitException,
+                           CancelStepException, CancelTrainException, Learner, noop)
+from fastcore.basics import patch
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn import functional as F
 from ..core import StudyError, keep_memory, track_progress, runs_root
 from ..runs import Recipe, total_epochs
 from .learner import *
+from .loss_scale import *
 from .schedule import *
 from .trackers import *
 from .capture import *
@@ -208,24 +212,17 @@ def _batch_of_one():
         raise StudyError('Batch norm needs more than one value per channel, but a batch here is one image of one pixel '
                          'at that layer: raise bs, size or the number of training images.') from e
 
-def fit(
-    learn:Learner, # as returned by `create_learner`
-    recipe:Recipe, # epochs, schedule and options
-    label='',      # printed before every line
-    lines:int=10,  # epochs to print
-    cbs=(),        # further callbacks; one that ends the training sets its `error`
-) -> History: # `rows`: one per epoch; `best_epoch`: that of the weights kept
-    "Train `learn` by `recipe`."
-    history, stop, extra = History(label, lines), StopOnNaN(), recipe_cbs(recipe)
+@contextmanager
+def _fitting(learn, recipe, label, lines, cbs): # yields the `History`, and the arguments of `learn.fit`
+    history, stop, extra = History(label, lines), StopOnNaN(), recipe_cbs(recipe) + scale_cbs(learn)
     sched = ParamScheduler(create_schedule(recipe, rate_scales(learn.groups, recipe)))
     with learn.no_bar(), learn.no_logging(), _batch_of_one(), keep_memory(), replaying(learn):
-        learn.fit(total_epochs(recipe), lr=recipe.lr, cbs=[sched, stop, history, *extra, *cbs])
+        yield history, dict(n_epoch=total_epochs(recipe), lr=recipe.lr, cbs=[sched, stop, history, *extra, *cbs])
     for cb in (stop, *cbs):
         if error := getattr(cb, 'error', None): raise error
     if len(learn.dls.valid_ds) and not math.isfinite(history.rows[-1]['valid_loss']):
         raise Diverged(f'The final validation loss was NaN or infinite. Lower the peak rate, now lr={recipe.lr:g}.')
     history.best_epoch = _keep_best(learn, extra) or len(history.rows)
-    return history
 
 def _keep_best(learn, cbs):
     "Restore the weights of the best epoch if there was an `EarlyStop`, and return that epoch."
@@ -234,11 +231,82 @@ def _keep_best(learn, cbs):
     learn.model.load_state_dict(stopper.weights)
     return stopper.best_epoch
 
+# %% ../../nbs/45_fit.ipynb #9065fbd7
+def fit(
+    learn:Learner, # as returned by `create_learner`
+    recipe:Recipe, # epochs, schedule and options
+    label='',      # printed before every line
+    lines:int=10,  # epochs to print
+    cbs=(),        # further callbacks; one that ends the training sets its `error`
+) -> History: # `rows`: one per epoch; `best_epoch`: that of the weights kept
+    "Train `learn` by `recipe`."
+    with _fitting(learn, recipe, label, lines, cbs) as (history, options): learn.fit(**options)
+    return history
+
+# %% ../../nbs/45_fit.ipynb #30979ec7
+@patch
+def _heard(self:StudyLearner, turns, event, ex, final=noop): # fastai's `_with_events`, of a generator
+    try:
+        self(f'before_{event}')
+        yield from turns()
+    except ex: self(f'after_cancel_{event}')
+    self(f'after_{event}')
+    final()
+
+@patch
+def _batch_turns(self:StudyLearner): # as `all_batches` of the training images
+    if self.engine.ready(): return (yield from self.engine.turns())
+    self.n_iter = len(self.dl)
+    for i, b in enumerate(self.dl):
+        self.one_batch(i, b)
+        if (i + 1) % self.engine.portion == 0: yield
+
+# %% ../../nbs/45_fit.ipynb #cf979061
+@patch
+def _epoch_turns(self:StudyLearner): # as `_do_epoch`
+    self.dl = self.dls.train
+    yield from self._heard(self._batch_turns, 'train', CancelTrainException)
+    self._do_epoch_validate()
+
+@patch
+def _all_turns(self:StudyLearner): # as `_do_fit` of `44_checkpoint`
+    first, self.epochs_done = getattr(self, 'epochs_done', 0), 0
+    for epoch in range(first, self.n_epoch):
+        self.epoch = epoch
+        yield from self._heard(self._epoch_turns, 'epoch', CancelEpochException)
+        yield
+
+@patch
+def turns(self:StudyLearner,
+    n_epoch:int, # until which to train, as for `fit`
+    lr:float,    # peak learning rate
+    cbs,         # callbacks of this training
+):
+    "As `fit` with an engine, in turns: a generator for `finish`."
+    with self.added_cbs(cbs):
+        if not self.opt: self.create_opt()
+        if self.wd is not None: self.opt.set_hypers(wd=self.wd)
+        self.opt.set_hypers(lr=lr)
+        self.n_epoch = n_epoch
+        yield from self._heard(self._all_turns, 'fit', CancelFitException, self._end_cleanup)
+
+# %% ../../nbs/45_fit.ipynb #f9afa852
+def fit_turns(
+    learn:Learner, # as for `fit`
+    recipe:Recipe, # as for `fit`
+    label='',      # printed before every line
+    lines:int=10,  # epochs to print
+    cbs=(),        # as for `fit`
+) -> History: # as returned by `fit`
+    "As `fit`, in turns: a generator for `finish`."
+    with _fitting(learn, recipe, label, lines, cbs) as (history, options): yield from learn.turns(**options)
+    return history
+
 # %% ../../nbs/45_fit.ipynb #db2b2303
 def _backward_part(learn, pred, start):
     "Backpropagate the batch's loss through `pred`, the predictions of the rows from `start` on."
     rows = F.pad(pred, (0, 0, start, len(learn.xb[0]) - start - len(pred))) # zeros for the other images: constants
-    learn.loss_func(rows, *learn.yb).backward()
+    scaled_loss(learn, learn.loss_func(rows, *learn.yb)).backward()
 
 def _forward_parts(learn, most):
     "Predictions [n, n_out] of the batch in even parts of at most `most` images; in training also their gradients."

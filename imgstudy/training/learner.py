@@ -80,11 +80,11 @@ def decay_of(groups, recipe:Recipe) -> list: # one float per group
 # %% ../../nbs/40_learner.ipynb #a7869f95
 class _Autocast:
     "The two hooks and the contexts that they enter and exit; a class, so that a model with hooks can be pickled."
-    def __init__(self, device): self.device, self.entered = device, []
+    def __init__(self, device, dtype): self.device, self.dtype, self.entered = device, dtype, []
     def enter(self, *_):
         self.entered.append(ExitStack())
         # a recorded step must not read weights cast by an earlier one, and no weight is cast twice in a forward pass
-        cast = torch.autocast(self.device, torch.bfloat16, cache_enabled=self.device == 'cpu')
+        cast = torch.autocast(self.device, self.dtype, cache_enabled=self.device == 'cpu')
         self.entered[-1].enter_context(cast)
         # on a CPU, the backward pass of fused attention takes three quarters of a small ViT's step in bfloat16;
         # plain matrix products take little
@@ -97,9 +97,10 @@ class _Autocast:
 def use_autocast(
     model:nn.Module,
     device:str='cpu', # device type
+    dtype=torch.bfloat16, # or float16, whose gradients need a `LossScale` of `41a_loss_scale`
 ) -> nn.Module: # the same model
-    "Run the forward pass of `model` under bfloat16 autocast; it returns float32."
-    cast = _Autocast(device)
+    "Run the forward pass of `model` under autocast; it returns float32."
+    cast = _Autocast(device, dtype)
     model.register_forward_pre_hook(cast.enter)
     model.register_forward_hook(cast.leave, always_call=True)
     return model
@@ -111,7 +112,7 @@ def _on_device(model, run, kind): # kind: a device type
     channels_last = kind in ('cpu', 'cuda')
     if kind == 'cuda': set_float32(precision)
     if channels_last: model = model.to(memory_format=torch.channels_last)
-    if precision == 'bf16': use_autocast(model, kind)
+    if dtype := dict(bf16=torch.bfloat16, fp16=torch.float16).get(precision): use_autocast(model, kind, dtype)
     if run.torch_compile: model.compile() # in place: parameter names are unchanged
     layout = dict(precision=precision, channels_last=channels_last)
     return model, layout | (dict(compiled=True) if run.torch_compile else {})

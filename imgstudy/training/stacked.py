@@ -24,14 +24,17 @@ from ..data.loaders import DeviceImages, as_planes
 from ..models.vit import Attention, plain_attention
 from .learner import *
 from .schedule import *
+from .loss_scale import *
 from .step import *
 from .capture import *
 
 # %% ../../nbs/47_stacked.ipynb #efc47f61
 class Stack(nn.Module):
     "Networks of the same shape as one: images [members, n, 3, size, size] -> logits [members, n, n_out]."
-    def __init__(self, models):
+    apart = False # in evaluation, is each member computed by itself?
+    def __init__(self, models, channels_last=False):
         super().__init__()
+        self.channels_last = channels_last
         _check_alike(models)
         apart = _rates_differ(models)
         params, buffers = stack_module_state([_rated(m, apart) for m in models])
@@ -39,16 +42,24 @@ class Stack(nn.Module):
         for m in self.one[0].modules():
             if isinstance(m, Attention): m.attend = plain_attention # vmap has no rule for PyTorch's fused one
         self.shapes = {k: p.shape[1:] for k, p in params.items()}
-        self.flat = nn.Parameter(torch.cat([p.detach().flatten(1) for p in params.values()], 1)) # [members, parameters]
+        flat = [(p.movedim(2, -1) if self._turned(p[0]) else p).detach().flatten(1) for p in params.values()]
+        self.flat = nn.Parameter(torch.cat(flat, 1)) # [members, parameters]
         self.names = list(buffers)
         for i, b in enumerate(buffers.values()): self.register_buffer(f'buffer{i}', b)
     def params(self):
         pieces = self.flat.split([s.numel() for s in self.shapes.values()], 1)
-        return {k: p.unflatten(1, s) if len(s) else p[:, 0] for (k, s), p in zip(self.shapes.items(), pieces)}
+        return {k: self._shaped(p, s) for (k, s), p in zip(self.shapes.items(), pieces)}
+    def _turned(self, p): return self.channels_last and len(getattr(p, 'shape', p)) == 4
+    def _shaped(self, p, s): # [members, n] -> [members, *s]
+        if self._turned(s): return p.unflatten(1, (s[0], *s[2:], s[1])).movedim(-1, 2)
+        return p.unflatten(1, s) if len(s) else p[:, 0]
     def member_buffers(self): return {k: getattr(self, f'buffer{i}') for i, k in enumerate(self.names)}
     def forward(self, x):
         self.one[0].train(self.training)
-        return torch.vmap(self.call, randomness='different')(self.params(), self.member_buffers(), x)
+        params, buffers = self.params(), self.member_buffers()
+        if not self.apart or self.training: return torch.vmap(self.call, randomness='different')(params, buffers, x)
+        of = lambda state, k: {name: t[k] for name, t in state.items()}
+        return torch.stack([self.call(of(params, k), of(buffers, k), x[k]) for k in range(len(x))])
     def call(self, params, buffers, x): return functional_call(self.one[0], (params, buffers), (x,))
 
 # %% ../../nbs/47_stacked.ipynb #60634f6e
@@ -179,16 +190,20 @@ class StackedOptim(torch.optim.Optimizer):
         super().__init__(params, dict(lr=0., capturable=True)) # as PyTorch's: the count of steps stays on the device
         self.kind, self.wd, self.clip = opt, wd, clip
         self.lr = self.mom = None # set before each step: [members, 1]
+        self.bad = None # in float16, set before each step: the members that skip it, [members, 1]
     def state_of(self, p):
         if not self.state[p]: self.state[p].update({k: torch.zeros_like(p) for k in moments[self.kind]})
-        if 'exp_avg' in self.state[p]: self.state[p].setdefault('step', torch.zeros(1, device=p.device))
+        steps = (1,) if self.bad is None else (len(p), 1) # with skipped steps, each member has a count of its own
+        if 'exp_avg' in self.state[p]: self.state[p].setdefault('step', torch.zeros(steps, device=p.device))
         return self.state[p]
     @torch.no_grad()
     def step(self, closure=None):
         p, = self.param_groups[0]['params']
         scale = (self.clip/(p.grad.norm(dim=1, keepdim=True) + 1e-6)).clamp(max=1.) # as torch.nn.utils.clip_grad_norm_
-        grad = p.grad*torch.where(self.clip.isinf(), 1., scale)
-        updates[self.kind](p, grad, self.state_of(p), self.lr, self.mom, self.wd)
+        grad, state = p.grad*torch.where(self.clip.isinf(), 1., scale), self.state_of(p)
+        before = None if self.bad is None else [t.clone() for t in (p, *state.values())]
+        updates[self.kind](p, grad, state, self.lr, self.mom, self.wd)
+        if before: put_back(self.bad, before, [p, *state.values()])
 
 # %% ../../nbs/47_stacked.ipynb #97d534da
 class StackedSchedules(Callback):
@@ -340,6 +355,8 @@ def _optimiser(members):
 def stack_learners(
     learners, # as returned by `create_learner`, of runs with the same `stack_key`
     recipes,  # one per learner
+    channels_last=False, # do the weights of convolutions have their channels last?
+    valid_apart=False,   # are the members validated one by one?
 ) -> Learner: # with a list of `Member` in `members`
     "One Learner that trains `learners` together."
     members = [Member(l, r) for l, r in zip(learners, recipes)]
@@ -352,10 +369,12 @@ def stack_learners(
         raise StudyError('The images are not kept as pixels, so trainings cannot be stacked: raise IMGSTUDY_CACHE_GB '
                          'or train them alone.')
     dls = DataLoaders(*(StackedDL([l.dls[i] for l in learners], tfm_keys) for i in (0, 1)), device=device)
-    stack, loss = Stack([l.model for l in learners]).to(device), StackedLoss(recipes[0].label_smoothing or 0.)
+    stack = Stack([l.model for l in learners], channels_last).to(device)
+    stack.apart, loss = valid_apart, StackedLoss(recipes[0].label_smoothing or 0.)
     learn = StudyLearner(dls, stack, loss_func=loss, opt_func=_optimiser(members), train_bn=False)
     learn.recorder.loss, learn.recorder.smooth_loss = learners[0].recorder.loss, learners[0].recorder.smooth_loss
-    learn.members, learn.layout = members, learners[0].layout | dict(stacked=len(members), channels_last=False)
+    own = dict(stacked=len(members), channels_last=channels_last) | (dict(valid_apart=True) if valid_apart else {})
+    learn.members, learn.layout = members, learners[0].layout | own
     return learn
 
 # %% ../../nbs/47_stacked.ipynb #04efb662
@@ -371,7 +390,7 @@ class StackedStep(Step):
         table = next(cb.table for cb in self.learn.cbs if isinstance(cb, StackedSchedules))
         return table[:, None, :, 0], table[:, :, 1]
     def backward(self, pred, y):
-        self.learn.loss_func(pred, y).backward()
+        scaled_loss(self.learn, self.learn.loss_func(pred, y)).backward()
         return self.learn.loss_func.each.detach()
 
 # %% ../../nbs/47_stacked.ipynb #38702e2e
@@ -384,7 +403,7 @@ def fit_stacked(
     "Train all members of `learn`."
     recipes, history = [m.recipe for m in learn.members], StackedHistory(learn.members, label, lines)
     with learn.no_bar(), learn.no_logging(), keep_memory(), replaying(learn, StackedStep):
-        learn.fit(total_epochs(recipes[0]), cbs=[StackedSchedules(recipes), history, *cbs])
+        learn.fit(total_epochs(recipes[0]), cbs=[StackedSchedules(recipes), history, *scale_cbs(learn), *cbs])
     for cb in cbs:
         if error := getattr(cb, 'error', None): raise error
     for k, m in enumerate(learn.members):

@@ -16,6 +16,7 @@ from fastai.basics import Learner
 from fastcore.basics import patch
 from ..data.loaders import as_planes
 from .learner import *
+from .loss_scale import *
 
 # %% ../../nbs/42_step.ipynb #55a8c4f4
 def _is_dense(t): # do its values fill a block of memory?
@@ -89,7 +90,8 @@ def adopt_state(
 def _adam_move(p, grad, state, lr, mom, beta2=.999, eps=1e-8): # both as PyTorch's defaults
     state['step'].add_(1)
     mean, square = state['exp_avg'], state['exp_avg_sq']
-    count = state['step'].view(-1)[0].double() # 1 - 0.999 in float32 has four digits
+    count = state['step'] if state['step'].ndim == 2 else state['step'].view(-1)[0] # of each member; of all
+    count = count.double() # 1 - 0.999 in float32 has four digits
     mean.lerp_(grad, 1 - mom)
     square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
     denom = square.sqrt().div_((1 - beta2**count).sqrt()).add_(eps)
@@ -165,6 +167,7 @@ class Step:
         self.order = None
         self.chunks, self.kind = self._chunks(), self._kind()
         self.average = self._average()
+        self.scale = next((cb.scale for cb in learn.cbs if isinstance(cb, LossScale)), None) # of the loss, in float16
     def _clip(self): # the largest norm of the gradient; None: not clipped
         return next((cb.max_norm for cb in self.learn.cbs if isinstance(cb, GradientClip)), None)
     def _kind(self): return optimiser_kind(self.learn.opt.opt)
@@ -235,7 +238,7 @@ def batch(self:Step) -> tuple: # images float32, [..., n, 3, size, size]; classe
 def backward(self:Step, pred, y) -> torch.Tensor: # the loss of each member, [members]
     "Compute the loss, and its gradients."
     loss = self.learn.loss_func(pred, y)
-    loss.backward()
+    scaled_loss(self.learn, loss).backward()
     return loss.detach()[None]
 
 # %% ../../nbs/42_step.ipynb #465ecc73
@@ -253,10 +256,22 @@ def _clipped(self:Step):
 @torch.no_grad()
 def update(self:Step):
     "Change the weights."
+    bad = self.scale and self.scale.unscale([c.grad for c in self.active])
+    before = self.scale and [t.clone() for t in self._updated()]
     lr, mom = _at(self.lr, self.pos), _at(self.mom, self.pos)
     for c, grad in zip(self.active, self._clipped()):
         updates[self.kind](c.weights, grad, c.state, lr[c.column], mom, c.wd)
+    if self.scale: self._skip(bad, before)
     if self.average: self.average.update(_at(self.weight, self.pos))
+
+@patch
+def _updated(self:Step): return [t for c in self.active for t in (c.weights, *c.state.values())]
+
+@patch
+def _skip(self:Step, bad, before):
+    "Undo the step where `bad`, and let the factor of the loss change."
+    put_back(bad, before, self._updated())
+    self.scale.update(bad)
 
 @patch
 @torch.no_grad()
@@ -299,7 +314,7 @@ def end(self:Step) -> Epoch:
 @patch
 def tensors(self:Step) -> list:
     "Every tensor that a step changes."
-    average = self.average.tensors() if self.average else []
+    average = [t for own in (self.average, self.scale) if own for t in own.tensors()]
     return [t for c in self.active for t in c.tensors()] + [
         *self.learn.model.buffers(), *average, self.pos, self.losses, self.hits]
 

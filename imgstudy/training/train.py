@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['predict_test', 'describe_data', 'describe_cost', 'describe_model', 'check_data', 'say_uneven', 'test_share',
-           'OutOfMemory', 'free_memory', 'in_time', 'make_record', 'train', 'train_once', 'train_all']
+           'OutOfMemory', 'Crowded', 'at_once', 'free_memory', 'in_time', 'make_record', 'train_turns', 'train',
+           'train_once', 'train_all']
 
 # %% ../../nbs/48_train.ipynb #9f365d98
 import gc, math, time
@@ -21,6 +22,7 @@ from ..models.weights import describe_init
 from ..records.metrics import compute_metrics
 from ..records.record import Record, is_finished, pack_predictions, read_record, write_record
 from .learner import *
+from .capture import finish
 from .checkpoint import *
 from .fit import *
 from .probe import *
@@ -127,7 +129,15 @@ def test_share(runs, datas) -> float:
 class OutOfMemory(StudyError):
     "`images` at once do not fit into memory."
 
-def _attempt(run, data, root, start, most): # most: images through the model at once; None: all of a batch
+class Crowded(StudyError):
+    "Memory does not suffice for a training beside others."
+
+def at_once(*args, **kwargs):
+    "`fit`, as a generator that yields nothing."
+    return fit(*args, **kwargs)
+    yield
+
+def _attempt(run, data, root, start, way, most): # most: images through the model at once; None: all of a batch
     "The fitted Learner of `run`, its History and its Checkpoint."
     seed_everything(run.seed)
     learn = create_learner(run, create_dls(run, data), root)
@@ -137,7 +147,7 @@ def _attempt(run, data, root, start, most): # most: images through the model at 
     if most: split_batches(learn, most)
     try:
         if run.recipe.tune == 'probe_then_all': start_from_probe(learn, run, data, in_time)
-        return learn, fit(learn, run.recipe, _label(data, run), cbs=[keep, *cbs]), keep
+        return learn, (yield from way(learn, run.recipe, _label(data, run), cbs=[keep, *cbs])), keep
     except RuntimeError as e:
         if not is_out_of_memory(e): raise
     error = OutOfMemory('Memory does not do even for one image at a time: take a smaller model or a smaller `size`.')
@@ -145,12 +155,13 @@ def _attempt(run, data, root, start, most): # most: images through the model at 
     raise error # outside the except clause, so that nothing keeps a reference to what filled the memory
 
 # %% ../../nbs/48_train.ipynb #1c4f533b
-def _fitted(run, data, root, start):
+def _fitted(run, data, root, start, way):
     "As `_attempt`, with as many images at once as memory allows."
     most = None
     while True:
-        try: return _attempt(run, data, root, start, most)
+        try: return (yield from _attempt(run, data, root, start, way, most))
         except OutOfMemory as e:
+            if way is not at_once: raise Crowded('memory does not suffice for it beside the others')
             if (images := e.images) == 1: raise
         most = math.ceil(images/2)
         label = _label(data, run)
@@ -169,7 +180,7 @@ def in_time():
     if time.time() > deadline(): raise Paused('Paused while features were computed: those that are done are kept, and '
                                               'the same command goes on.')
 
-def _probed(run, data, root, start):
+def _probed(run, data, root, start, way): # `way` is not used: there are no epochs
     "The Learner of `run` with a fitted head, its History, and a Checkpoint that counts the time and is not written."
     seed_everything(run.seed)
     learn = create_learner(run, create_dls(run, data), root)
@@ -180,9 +191,10 @@ def _probed(run, data, root, start):
     history.rows, history.images, history.best_epoch = [fit_head(learn, data)], len(data.of('train')), 1
     print(f'{_label(data, run)} {epoch_line(history.rows[0])}', flush=True)
     return learn, history, keep
+    yield
 
 # %% ../../nbs/48_train.ipynb #c40cb527
-def _train(run, data, root):
+def _train(run, data, root, way):
     "The record of `run`, and its weights."
     start = time.perf_counter()
     if run.size is None or run.augment is None:
@@ -191,7 +203,8 @@ def _train(run, data, root):
     data = data or load_data(run)
     check_data(run, data, root)
     say_uneven(data)
-    learn, history, keep = (_probed if run.recipe.tune == 'probe' else _fitted)(run, data, root, start)
+    do = _probed if run.recipe.tune == 'probe' else _fitted
+    learn, history, keep = yield from do(run, data, root, start, way)
     return make_record(run, data, learn, history, keep)
 
 def make_record(
@@ -213,18 +226,20 @@ def make_record(
     return record, network_of(learn).state_dict()
 
 # %% ../../nbs/48_train.ipynb #8619c3cc
-def train(
-    run:Run,             # complete, as returned by `create_run`
-    data:StudyData=None, # the images of `run`, if already loaded
-    root=None,           # where records go; None: `runs_root()`
-    track=None,          # trackers, as in `IMGSTUDY_TRACK`: 'wandb', 'mlflow'; None: as that is
+def train_turns(
+    run:Run,             # as for `train`
+    data:StudyData=None, # as for `train`
+    root=None,           # as for `train`
+    track=None,          # as for `train`
+    way=at_once,         # or another generator with the arguments of `fit`, such as `fit_turns`
 ) -> Record:
-    "Train `run` or continue its training, test once and write the record; a failure is recorded and raised."
+    "As `train`, in turns: a generator for `finish`; `Crowded` if memory does not suffice for it beside others."
     root = writable(root or runs_root(), 'IMGSTUDY_RUNS') # checked before the training, not after it
     try:
-        with tracking(track): record, weights = _train(run, data, root)
-    except (Paused, DiskFull): raise
+        with tracking(track): record, weights = yield from _train(run, data, root, way)
+    except (Paused, DiskFull, Crowded): raise
     except Exception as e:
+        if way is not at_once and is_out_of_memory(e): raise Crowded('memory does not suffice for it beside the others')
         if isinstance(e, Diverged): drop_checkpoint(checkpoint_file(run, root))
         failed = Record(run, 'failed', error=f'{type(e).__name__}: {e}', info=dict(environment=environment()))
         with needs_space(root, 'IMGSTUDY_RUNS'): write_record(failed, root=root)
@@ -232,6 +247,16 @@ def train(
     with needs_space(root, 'IMGSTUDY_RUNS'): write_record(record, weights, root)
     drop_checkpoint(checkpoint_file(run, root))
     return record
+
+# %% ../../nbs/48_train.ipynb #62c44da3
+def train(
+    run:Run,             # complete, as returned by `create_run`
+    data:StudyData=None, # the images of `run`, if already loaded
+    root=None,           # where records go; None: `runs_root()`
+    track=None,          # trackers, as in `IMGSTUDY_TRACK`: 'wandb', 'mlflow'; None: as that is
+) -> Record:
+    "Train `run` or continue its training, test once and write the record; a failure is recorded and raised."
+    return finish(train_turns(run, data, root, track))
 
 # %% ../../nbs/48_train.ipynb #7c5f2374
 def train_once(
