@@ -15,7 +15,8 @@ def _strips(ax):
     "The place of `ax` in three strips: title, panels, legend; `ax` keeps the first."
     box, heights = ax.get_position(), (_thin, 1, _thin)
     if spec := ax.get_subplotspec(): grid = spec.subgridspec(3, 1, height_ratios=heights)
-    else: grid = ax.figure.add_gridspec(3, 1, left=box.x0, right=box.x1, bottom=box.y0, top=box.y1, height_ratios=heights)
+    else: grid = ax.figure.add_gridspec(3, 1, left=box.x0, right=box.x1, bottom=box.y0, top=box.y1,
+                                        height_ratios=heights)
     ax.set_subplotspec(grid[0]); ax.axis('off')
     return grid
 

@@ -365,7 +365,8 @@ def plot_augment(
     "Plot the same images after each of `levels`, several versions each."
     axs = panels(len(levels), 1, ax, figsize=(0.55*len(images)*n_draws, 0.62*len(levels)), dpi=70)
     for panel, level in zip(axs[:, 0], levels):
-        panel.imshow(make_grid(draw_augmented(level, images, n_draws), nrow=999, padding=1, pad_value=1).permute(1, 2, 0))
+        row = draw_augmented(level, images, n_draws)
+        panel.imshow(make_grid(row, nrow=999, padding=1, pad_value=1).permute(1, 2, 0))
         panel.set(xticks=[], yticks=[], frame_on=False)
         panel.set_ylabel(level, rotation=0, ha='right', va='center')
     return axs if ax is None else ax
