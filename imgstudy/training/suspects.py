@@ -14,6 +14,7 @@ from dataclasses import replace
 from fastcore.basics import noop
 from pathlib import Path
 from ..core import StudyError, atomic_file
+from ..labels import class_label, use_fonts
 from ..runs import make_run
 from ..data.datasets import get_dataset
 from ..data.images import StudyImage
@@ -230,9 +231,9 @@ def plot_suspects(
     for ax in axs.flat: ax.axis('off')
     for ax, row in zip(axs.flat, shown.itertuples()):
         ax.imshow(StudyImage.create(f'{root}/{row.path}').resize((96, 96)))
-        ax.set_title(f'{row.label[:16]}\n→ {row.likely[:16]} {row.p_likely:.0%}', fontsize=9)
+        ax.set_title(f'{class_label(row.label, 16)}\n→ {class_label(row.likely, 10)} {row.p_likely:.0%}', fontsize=9)
     if not len(shown): axs[0, 0].set_title('no suspects', fontsize=9)
-    return fig
+    return use_fonts(fig)
 
 # %% ../../nbs/46a_suspects.ipynb #891e6c5f
 def suspects_text(
