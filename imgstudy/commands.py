@@ -15,7 +15,7 @@ from pathlib import Path
 from .core import *
 from .runs import *
 from .html import *
-from .quick import reading_options, run_options
+from .quick import network_options, reading_options, run_options
 from .show import say_bytes, show_table
 from .data.datasets import find_images, get_dataset
 from .data.split import load_data, reading_of
@@ -233,9 +233,7 @@ def _table_file(out) -> Path:
 
 def write_features(a): # the options of `imgstudy features`
     "Write the features that a frozen network gives for each image."
-    many = int(a.subset) if a.subset > 1 else a.subset
-    run = create_run(dataset=a.dataset, model=a.model, init=a.init, tune='probe', size=a.size or None,
-                     subset=many or None, **reading_options(vars(a)))
+    run = create_run(**network_options(vars(a)))
     path = _table_file(a.out or f"features-{get_dataset(a.dataset).title.replace(' ', '_')}.csv.gz")
     data = load_data(run)
     table = features_table(get_features(run, data), data)

@@ -19,16 +19,23 @@ _helpers = ['Noto Sans CJK SC', 'Noto Sans CJK JP', 'PingFang SC', 'Hiragino San
             'Noto Sans Devanagari', 'Segoe UI', 'Segoe UI Symbol', 'Noto Emoji', 'Arial Unicode MS']
 
 @lru_cache(None)
-def _has(path, char) -> bool:
-    "Whether the font file has `char`; one that cannot be read has none."
-    try: return get_font(path).get_char_index(ord(char)) > 0
-    except (OSError, RuntimeError, ValueError): return False
+def _letters(path) -> frozenset: # of code points
+    "What a font file has; one that cannot be read has nothing."
+    try: return frozenset(get_font(path).get_charmap())
+    except (OSError, RuntimeError, ValueError): return frozenset()
+
+def _has(path, char) -> bool: return ord(char) in _letters(path)
+
+@lru_cache(None)
+def _installed() -> dict: # family -> file, the helpers first
+    rank = {f: i for i, f in enumerate(_helpers)}
+    fonts = sorted(fontManager.ttflist, key=lambda f: (rank.get(f.name, 99), f.style != 'normal', f.weight != 400))
+    unfit = re.compile('Color|Last ?Resort|NonUni')
+    return {f.name: f.fname for f in fonts[::-1] if not unfit.search(f.name)}
 
 @lru_cache(None)
 def _helper(char): # a family, or None
-    rank = {f: i for i, f in enumerate(_helpers)}
-    fonts = [f for f in fontManager.ttflist if f.style == 'normal' and not re.search('Color|Last ?Resort|NonUni', f.name)]
-    return next((f.name for f in sorted(fonts, key=lambda f: rank.get(f.name, 99)) if _has(f.fname, char)), None)
+    return next((f for f, path in [*_installed().items()][::-1] if _has(path, char)), None)
 
 # %% ../nbs/03b_labels.ipynb #b9c8c176
 def _plain(char): # what all fonts have, or what draws nothing alone
@@ -83,7 +90,7 @@ def class_label(
     rows = textwrap.wrap(text, width, break_long_words=True)
     if len(rows) > lines: rows = textwrap.wrap(cut := _cut(text, width*lines), width)
     if len(rows) > lines: rows = [cut[i:i + width] for i in range(0, len(cut), width)] # blanks cost too much
-    return '\n'.join(_turned(r.strip()) for r in rows).replace('$', r'\$')
+    return '\n'.join(_turned(r.strip()) for r in rows)
 
 def class_labels(names, width:int=22, lines:int=1) -> list: return [class_label(n, width, lines) for n in names]
 
@@ -91,9 +98,10 @@ def class_labels(names, width:int=22, lines:int=1) -> list: return [class_label(
 def use_fonts(
     fig, # a Figure or Axes
 ): # `fig`
-    "Let each text in `fig` be drawn in fonts that have its letters."
-    for t in fig.findobj(Text):
-        if not t.get_text().isascii(): t.set_family([*dict.fromkeys([*t.get_family(), *font_families(t.get_text())])])
+    "Let each text in `fig` be drawn as it is, in fonts that have its letters."
+    for t, text in [(t, t.get_text()) for t in fig.findobj(Text)]:
+        if not text.isascii(): t.set_family([*dict.fromkeys([*t.get_family(), *font_families(text)])])
+        if r'\mathdefault' not in text: t.set_parse_math('$' not in text)
     if _in_browser(): warnings.filterwarnings('ignore', message=r'Glyph .* missing from')
     return fig
 

@@ -168,8 +168,8 @@ def oddities_table(audit) -> pd.DataFrame: # path, label, split, width, height, 
 def plot_class_counts(audit, ax=None): # Axes
     "Plot the number of readable images of each class, by split."
     counts = counts_table(audit).drop(columns=['images', 'unreadable'])
-    size = None if ax else (min(3 + .35*len(counts), 12), 2.2)
-    ax = counts.plot.bar(stacked=True, figsize=size, width=.8, ax=ax)
+    ax = ax or plt.subplots(figsize=(min(3 + .35*len(counts), 12), 2.2), layout='constrained')[1]
+    counts.plot.bar(stacked=True, width=.8, ax=ax)
     ax.set(xlabel='', ylabel='images'); ax.legend(frameon=False, ncols=4, fontsize=8); ax.margins(y=.25)
     ax.set_xticks([], []) if len(counts) > 40 else ax.set_xticklabels(class_labels(counts.index, 24))
     return use_fonts(ax)

@@ -38,8 +38,8 @@ def plot_counts(
 ): # Axes
     "Number of images per class, stacked by split."
     counts = data.counts()
-    size = None if ax else (min(3 + .35*len(counts), 12), 2.4)
-    ax = counts.plot.bar(stacked=True, figsize=size, width=.8, color=sns.color_palette('deep', 3), ax=ax)
+    ax = ax or plt.subplots(figsize=(min(3 + .35*len(counts), 12), 2.4), layout='constrained')[1]
+    counts.plot.bar(stacked=True, width=.8, color=sns.color_palette('deep', 3), ax=ax)
     title = f'{class_label(data.spec.title, 60)}: {len(data.items):,} images, {len(counts)} classes'
     ax.set(xlabel='', ylabel='images', title=title)
     ax.legend(frameon=False, ncols=3, fontsize=8); ax.margins(y=.2)
@@ -92,7 +92,7 @@ def plot_confusion(
     classes, cm = records[0].info['data']['classes'], mean_confusion(records)
     percent = 100*cm/cm.sum(1, keepdims=True).clip(1)
     side, few = min(2 + .42*len(classes), 9), len(classes) <= 20
-    ax = ax or plt.subplots(figsize=(side + .8, side))[1]
+    ax = ax or plt.subplots(figsize=(side + .8, side), layout='constrained')[1]
     sns.heatmap(percent, cmap='rocket_r', vmin=0, vmax=100, square=True, annot=few, fmt='.0f', annot_kws=dict(size=7),
                 xticklabels=False, yticklabels=False, cbar_kws=dict(shrink=.7), ax=ax)
     ax.set(xlabel='predicted', ylabel='true', title='% of each true class')
@@ -108,7 +108,7 @@ def plot_classwise(
     "Accuracy of each class with its 95 % Wilson interval, lowest first."
     table = classwise_table(record_confusion(record), record.info['data']['classes']).dropna().sort_values('accuracy')
     table = table[-most:] if best else table[:most]
-    ax = ax or plt.subplots(figsize=(6, .6 + .2*len(table)))[1]
+    ax = ax or plt.subplots(figsize=(6, .6 + .2*len(table)), layout='constrained')[1]
     err = np.stack([table.accuracy - table.low, table.high - table.accuracy]).clip(0)
     ax.barh(range(len(table)), table.accuracy, xerr=err, color='C0', ecolor='.3', height=.7)
     ax.set_yticks(range(len(table)), class_labels(table.index, 24), fontsize=8)
