@@ -202,7 +202,7 @@ def suspects_table(
                               likely=names[ranked.likely], split=data.items.given.to_numpy()))
     table = table.join(ranked[['p_label', 'p_likely', 'confidence']].round(4))[ranked.suspect.to_numpy()]
     table = table.sort_values('confidence', kind='stable').reset_index(drop=True)
-    table.attrs |= dict(root=str(data.root), images=len(y))
+    table.attrs |= dict(root=str(data.root), images=len(y), image_range=data.image_range)
     return table
 
 def suspects(
@@ -230,7 +230,7 @@ def plot_suspects(
     fig, axs = plt.subplots(rows, cols, figsize=(10, 1.65*rows), dpi=45, layout='constrained', squeeze=False)
     for ax in axs.flat: ax.axis('off')
     for ax, row in zip(axs.flat, shown.itertuples()):
-        ax.imshow(StudyImage.create(f'{root}/{row.path}').resize((96, 96)))
+        ax.imshow(StudyImage.create(f'{root}/{row.path}', table.attrs.get('image_range')).resize((96, 96)))
         ax.set_title(f'{class_label(row.label, 16)}\n→ {class_label(row.likely, 10)} {row.p_likely:.0%}', fontsize=9)
     if not len(shown): axs[0, 0].set_title('no suspects', fontsize=9)
     return use_fonts(fig)
