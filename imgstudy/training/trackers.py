@@ -118,7 +118,8 @@ class Tracker(Callback):
         self.over = True
     def _send(self):
         rows = self.rows() if self.rows else self.history.rows
-        if self.log is None: self.log, self.close = _begin[self.kind](tracked_name(self.run_), tracked_settings(self.run_))
+        told = tracked_name(self.run_), tracked_settings(self.run_)
+        if self.log is None: self.log, self.close = _begin[self.kind](*told)
         for row in rows[self.sent:]: self.log(tracked_values(row), row['epoch'])
         self.sent = len(rows)
     def _try(self, do):
