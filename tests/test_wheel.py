@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 top = Path(__file__).parent.parent
-needed = ['nbs/run_study.ipynb', 'nbs/transfer_study.ipynb', 'nbs/audit_data.ipynb', 'nbs/report.ipynb', 'nbs/best_model.ipynb', 'published/references.csv', 'published/items.csv',
+needed = ['nbs/run_study.ipynb', 'nbs/transfer_study.ipynb', 'nbs/audit_data.ipynb', 'nbs/report.ipynb', 'nbs/own_report.ipynb', 'nbs/best_model.ipynb', 'published/references.csv', 'published/items.csv',
           'tables/models.json', 'tables/datasets.json', 'tables/studies.json', 'tables/augment.json']
 
 
