@@ -67,8 +67,9 @@ def _drawable(text) -> str:
 def _clean(text): return re.sub(r'\s+', ' ', ''.join(' ' if category(c) == 'Cc' else c for c in text)).strip()
 
 def _turned(text) -> str:
-    "Text that runs from right to left in the order in which it is drawn."
-    if hasattr(ft2font, '__libraqm_version__') or not any(bidirectional(c) in ('R', 'AL') for c in text): return text
+    "Text that runs from right to left, closed by a mark; in the order in which it is drawn, where we have to turn it."
+    if not any(bidirectional(c) in ('R', 'AL') for c in text): return text
+    if hasattr(ft2font, '__libraqm_version__'): return text + '\u200e' # what follows, such as 97%, does not join in
     return re.sub(r'[\x21-\x7e]+', lambda m: m[0][::-1], text[::-1]) # Latin words and numbers keep theirs
 
 def _cut(text, most) -> str:

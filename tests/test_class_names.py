@@ -56,7 +56,7 @@ def suspects_of(trained):
 
 def networks(trained): return {f'{name} network': trained[1] for name in hard[:4]}
 
-def predicted(trained): return plot_predictions(some(trained), predict(load_predictor(trained[1][0]), some(trained), notes=False))
+def predicted(trained): return plot_predictions(some(trained), predict(some(trained), trained[1][0], notes=False))
 
 def tiles(trained):
     return plot_tiles([(np.zeros((9, 9, 3), np.uint8), f'{class_label(c, 18)}\n(wrong)') for c in hard], 6, side=1.1, lines=2)

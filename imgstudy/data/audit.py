@@ -168,10 +168,12 @@ def oddities_table(audit) -> pd.DataFrame: # path, label, split, width, height, 
 def plot_class_counts(audit, ax=None): # Axes
     "Plot the number of readable images of each class, by split."
     counts = counts_table(audit).drop(columns=['images', 'unreadable'])
-    ax = ax or plt.subplots(figsize=(min(3 + .35*len(counts), 12), 2.2), layout='constrained')[1]
+    names = class_labels(counts.index, 24)
+    high = 2 + .067*max(map(len, names), default=0) # inches: a letter of the labels, which stand upright, takes 0.067
+    ax = ax or plt.subplots(figsize=(min(3 + .35*len(counts), 12), high), layout='constrained')[1]
     counts.plot.bar(stacked=True, width=.8, ax=ax)
     ax.set(xlabel='', ylabel='images'); ax.legend(frameon=False, ncols=4, fontsize=8); ax.margins(y=.25)
-    ax.set_xticks([], []) if len(counts) > 40 else ax.set_xticklabels(class_labels(counts.index, 24))
+    ax.set_xticks([], []) if len(counts) > 40 else ax.set_xticklabels(names, fontsize=8)
     return use_fonts(ax)
 
 def plot_sizes(audit, ax=None): # Axes

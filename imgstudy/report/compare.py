@@ -148,7 +148,8 @@ def _plot_cells(table, ax=None):
     names = [f'{t}, right' if right else f'{t} taken for {p}' for t, p, right in pairs]
     ax.barh(range(len(table)), table.change, color=np.where(better, 'C0', 'C1'), height=.7)
     ax.axvline(0, color='.3', lw=.8); ax.invert_yaxis(); ax.set_yticks(range(len(table)), names, fontsize=8)
-    ax.set(xlabel='images, B − A', title=f'The {len(table)} cells that changed most; blue: B is better')
+    ax.set_xlabel('images, B − A')
+    ax.set_title(f'The {len(table)} cells that changed most; blue: B is better', loc='right', fontsize=10)
     return use_fonts(ax)
 
 def plot_confusion_change(

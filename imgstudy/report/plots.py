@@ -38,12 +38,14 @@ def plot_counts(
 ): # Axes
     "Number of images per class, stacked by split."
     counts = data.counts()
-    ax = ax or plt.subplots(figsize=(min(3 + .35*len(counts), 12), 2.4), layout='constrained')[1]
+    names = class_labels(counts.index, 24)
+    high = 2.2 + .067*max(map(len, names)) # inches: a letter of the labels, which stand upright, takes 0.067
+    ax = ax or plt.subplots(figsize=(min(3 + .35*len(counts), 12), high), layout='constrained')[1]
     counts.plot.bar(stacked=True, width=.8, color=sns.color_palette('deep', 3), ax=ax)
     title = f'{class_label(data.spec.title, 60)}: {len(data.items):,} images, {len(counts)} classes'
     ax.set(xlabel='', ylabel='images', title=title)
     ax.legend(frameon=False, ncols=3, fontsize=8); ax.margins(y=.2)
-    ax.set_xticks([], []) if len(counts) > 40 else ax.set_xticklabels(class_labels(counts.index, 24))
+    ax.set_xticks([], []) if len(counts) > 40 else ax.set_xticklabels(names, fontsize=8)
     return use_fonts(ax)
 
 # %% ../../nbs/80_plots.ipynb #2899069f
@@ -92,7 +94,7 @@ def plot_confusion(
     classes, cm = records[0].info['data']['classes'], mean_confusion(records)
     percent = 100*cm/cm.sum(1, keepdims=True).clip(1)
     side, few = min(2 + .42*len(classes), 9), len(classes) <= 20
-    ax = ax or plt.subplots(figsize=(side + .8, side), layout='constrained')[1]
+    ax = ax or plt.subplots(figsize=(side + 1.1, side), layout='constrained')[1]
     sns.heatmap(percent, cmap='rocket_r', vmin=0, vmax=100, square=True, annot=few, fmt='.0f', annot_kws=dict(size=7),
                 xticklabels=False, yticklabels=False, cbar_kws=dict(shrink=.7), ax=ax)
     ax.set(xlabel='predicted', ylabel='true', title='% of each true class')
@@ -139,7 +141,7 @@ def plot_confident_errors(
     for ax in axs.flat: ax.axis('off')
     for ax, (_, r) in zip(axs.flat, table.iterrows()):
         ax.imshow(opened(data.root/r.path))
-        said = f'{class_label(r.true, 24)}\nread as {class_label(r.predicted, 24)}\n{r.probability:.0%}'
+        said = f'{class_label(r.true, 22)}\nread as {class_label(r.predicted, 15)}\n{r.probability:.0%}'
         ax.set_title(said, fontsize=7)
     if not len(table): axs[0, 0].set_title('no mistakes')
     return use_fonts(fig)

@@ -231,7 +231,7 @@ def plot_suspects(
     for ax in axs.flat: ax.axis('off')
     for ax, row in zip(axs.flat, shown.itertuples()):
         ax.imshow(StudyImage.create(f'{root}/{row.path}', table.attrs.get('image_range')).resize((96, 96)))
-        ax.set_title(f'{class_label(row.label, 16)}\n→ {class_label(row.likely, 10)} {row.p_likely:.0%}', fontsize=9)
+        ax.set_title(f'{class_label(row.label, 14)}\n→ {class_label(row.likely, 7)} {row.p_likely:.0%}', fontsize=9)
     if not len(shown): axs[0, 0].set_title('no suspects', fontsize=9)
     return use_fonts(fig)
 
