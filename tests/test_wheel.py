@@ -70,3 +70,7 @@ def test_audit_and_predict_without_a_checkout(installed, tmp_path):
         done = main(*words)
         assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path/'a.html').stat().st_size > 50_000 and len([*(tmp_path/'runs').glob('*/record.json')]) >= 1
+    done = main('report')
+    assert done.returncode == 0, done.stderr[-2000:]
+    page = (tmp_path/'report.html').read_text(encoding='utf-8')
+    assert 'Your own trainings' in page and 'five studies' not in page and str(tmp_path) not in page
