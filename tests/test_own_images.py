@@ -269,8 +269,8 @@ def test_features_of_the_network_of_a_record(tmp_path, runs_dir, capsys):
     table = pd.read_csv(tmp_path/'f.csv')
     assert f'{len(table)} images' in said and len(table) == len(splits(record.run))
     assert {*table.path[table.split == 'test']} == {*record.predictions['path']}, 'what tested then'
-    with pytest.raises(StudyError, match='leave `--model` out'): command(capsys, 'features', f'folder:{photos}', '--from', record.id, '--model', 'vit')
-    with pytest.raises(StudyError, match='leave `--model` out'): command(capsys, 'train', f'folder:{photos}', '--from', record.id, '--model', 'vit')
+    with pytest.raises(SystemExit, match='leave `--model` out'): command(capsys, 'features', f'folder:{photos}', '--from', record.id, '--model', 'vit')
+    with pytest.raises(SystemExit, match='leave `--model` out'): command(capsys, 'train', f'folder:{photos}', '--from', record.id, '--model', 'vit')
 
 
 def test_changes_are_named():
