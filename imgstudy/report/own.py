@@ -111,9 +111,9 @@ def _doubts_of(title, records) -> list: # of sentences; None where there is noth
     leaked, bad = max(r.info['data'].get('leaked') or 0 for r in records), (data.get('skipped') or {}).get('n', 0)
     single, part = sum(len(w) == 1 for w in ways), sum(r.run.subset not in (None, 1.) for r in records)
     return [n < 200 and f'{title}: {n} test images are few; one more right or wrong is {points(1/n)}.',
-            single and f'{title}: {single} of {len(ways)} ways to train have one training; another seed may say otherwise.',
-            len(ways) > 1 and f'{title}: the best of {len(ways)} ways looks better than it is; validation images chose it.',
-            leaked and f'{title}: {leaked} test images are, byte for byte, among the training images: the test flatters.',
+            single and f'{title}: {single} of {len(ways)} ways to train have one training; others may differ.',
+            len(ways) > 1 and f'{title}: the best of {len(ways)} ways looks a little better than it is.',
+            leaked and f'{title}: {leaked} test images are among the training images, byte for byte.',
             part and f'{title}: {part} of {len(records)} trainings use part of the training images.',
             bad and f'{title}: {bad} damaged files were left out; the records name them.']
 
