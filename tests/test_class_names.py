@@ -71,6 +71,9 @@ figures = dict(
     means=lambda t, a: plot_means(a), duplicates=lambda t, a: plot_duplicates(a), curves=lambda t, a: plot_curves(t[1])[0])
 
 
+of_many = 'counts confusion classwise errors change suspects audit_counts means'.split() # figures that look otherwise with many classes
+
+
 def clash(fig):
     "Titles that meet, or leave the figure; level labels of an axis that meet."
     fig.canvas.draw()
@@ -84,12 +87,12 @@ def clash(fig):
 
 
 @pytest.mark.parametrize('name', figures)
-def test_a_figure_draws_them(name, trained, audited, request):
+def test_a_figure_draws_them(name, trained, audited):
+    if name not in of_many and len([*trained[0].iterdir()]) > 20: pytest.skip('shows few classes, however many there are')
     with warnings.catch_warnings():
         warnings.filterwarnings('error', message='Glyph')
         drawn = figures[name](trained, audited)
         fig = drawn.figure if drawn is not None and hasattr(drawn, 'transData') else drawn or plt.gcf()
-        if keep := request.config.getoption('--basetemp'): fig.savefig(f'{keep}/{name}-{len(set(p.parent for p in trained[0].glob("*/*")))}.png')
         assert not clash(fig)
     assert not [t.get_text() for t in fig.findobj(Text) if '$' in t.get_text() and 'mathdefault' not in t.get_text() and t.get_parse_math()], 'no formulas'
     plt.close('all')
