@@ -3,7 +3,7 @@ import itertools, warnings
 import matplotlib.pyplot as plt, numpy as np, pytest
 from matplotlib.text import Text
 from PIL import Image
-from imgstudy.data.audit import audit_data, plot_class_counts, plot_classes, plot_duplicates, plot_means, plot_oddities
+from imgstudy.data.audit import audit_data, plot_class_counts, plot_classes, plot_duplicates, plot_means
 from imgstudy.data.sources import plot_samples
 from imgstudy.data.split import load_data
 from imgstudy.apply import plot_explained
