@@ -11,7 +11,7 @@ names = 'weights', 'share', 'heic', 'onnx', 'dask', 'distributed', 'tensorboard'
 extras = {name: cfg[f'{name}_requirements'].split() for name in names}
 # what notebooks and tables the program needs, without copies in the checkout
 data = {'imgstudy': ['tables/*.json'], 'imgstudy.published': ['references.csv', 'items.csv'],
-        'imgstudy.nbs': [f'{n}.ipynb' for n in ('run_study', 'transfer_study', 'audit_data', 'report', 'best_model')]}
+        'imgstudy.nbs': [f'{n}.ipynb' for n in ('run_study', 'transfer_study', 'audit_data', 'report', 'own_report', 'best_model')]}
 trackers = {name: cfg[f'{name}_requirements'].split() for name in ('wandb', 'trackio', 'mlflow')} # large: not for development
 bench = {'bench': cfg['bench_requirements'].split()} # the programs that the benchmark compares with
 

@@ -13,6 +13,7 @@ from .core import *
 from .runs import *
 from .references import *
 from .html import *
+from .labels import *
 from .data.images import *
 from .data.datasets import *
 from .data.tables import *

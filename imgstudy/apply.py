@@ -7,10 +7,11 @@ __all__ = ['files_below', 'image_files', 'predict_readable', 'sort_into', 'doubt
            'explain_files']
 
 # %% ../nbs/69_apply.ipynb #f545afd1
-import os, shutil, sys, textwrap
+import os, shutil, sys
 import matplotlib.pyplot as plt, torch
 from pathlib import Path
 from .core import StudyError, atomic_file
+from .labels import class_label, use_fonts
 from .show import show_table
 from .data.images import is_image
 from .data.datasets import hidden_prefixes, junk_names
@@ -119,9 +120,9 @@ def plot_explained(
     for i, path in enumerate(images):
         above, below = axs[2*(i//cols):, i % cols][:2]
         name = predictor.classes[probs[i].argmax()]
-        above.set_title(textwrap.fill(f'{name} {probs[i].max():.0%}', 22), fontsize=9, parse_math=False)
+        above.set_title(class_label(f'{name} {probs[i].max():.0%}', 22, 2), fontsize=9) # a cut takes the middle
         _draw(above, below, open_image(path, predictor.image_range), heats[i])
-    return fig
+    return use_fonts(fig)
 
 def _draw(above, below, im, heat):
     "The image, and the same under its heat, which was computed on a square."

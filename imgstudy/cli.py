@@ -10,14 +10,14 @@ __all__ = ['commands', 'command', 'UsageError', 'whole', 'create_parser', 'hyphe
 # %% ../nbs/98_cli.ipynb #a3b88d62
 import argparse, inspect, os, re, sys
 from fastcore.docments import docments
-from . import __version__
+from . import __version__, study_commands
 from .core import Registry, StudyError, did_you_mean
 from .light_tables import dataset_place, light_table
 from .cli_parts import certify_, do, export_, leak
 from .quick import (check_choice, check_dataset, check_files, check_out, check_reading, check_records, check_run,
-                            check_studies, check_sweep, reading_options, record_folder, run_options, study_root)
+                            check_studies, check_sweep, network_options, reading_options, record_folder, run_options,
+                            study_root)
 from .show import show_table
-from . import study_commands
 from .cli_more import decide, plan, share, work
 from .questions import best, suspects
 
@@ -75,6 +75,8 @@ def _study_first(name, words) -> list: # --study FOLDER says what the first word
         return words
     return [w.removeprefix('--study=') for w in words if w != '--study']
 
+_compare_from = 'Compared networks all begin alike. To go on from a record: imgstudy train DATASET --from RECORD'
+
 def parse(
     name:str, # of a command
     words,    # what follows it
@@ -84,7 +86,9 @@ def parse(
     given, left = parser.parse_known_args(_study_first(name, hyphens(words)))
     if not left: return vars(given)
     options = [o for o in parser._option_string_actions if o.startswith('--')]
-    if left[0].startswith('-'): raise UsageError(did_you_mean('option', left[0].split('=')[0], options))
+    option = left[0].split('=')[0]
+    if (name, option) == ('compare', '--from'): raise UsageError(_compare_from)
+    if option.startswith('-'): raise UsageError(did_you_mean('option', option, options))
     raise UsageError(f'{left[0]!r} is one word too many. The options: imgstudy {name} --help')
 
 # %% ../nbs/98_cli.ipynb #49b565e8
@@ -122,7 +126,7 @@ def datasets_(
 @command
 def train(
     dataset:str,               # folder:PATH, csv:PATH, or a registered name
-    model='efficientnet_lite0', # a registered model, or timm:NAME
+    model='',        # a registered model, or timm:NAME; default: efficientnet_lite0
     init='',         # scratch, imagenet, file:PATH or run:ID; default: imagenet if the model has such weights
     from_='',        # id or folder of a record to go on from, with its model and settings
     seeds=1,         # trainings, each with a seed of its own
@@ -255,8 +259,9 @@ def audit(
 @command
 def features(
     dataset:str,               # a registered name, folder:PATH or csv:PATH
-    model='efficientnet_lite0', # a registered model, or timm:NAME
-    init='imagenet',           # imagenet, file:PATH or run:ID
+    model='',                  # a registered model, or timm:NAME; default: efficientnet_lite0
+    init='',                   # imagenet, file:PATH or run:ID; default: imagenet
+    from_='',                  # id or folder of a record: its network, images read as there, test images kept
     size=0,                    # image side in pixels; 0: that of the weights
     subset=0.,                 # number or fraction of the training images; 0: all
     layout='',                 # what the levels of a folder are: class, split/class, class/group, name:REGEX
@@ -270,7 +275,7 @@ def features(
 ):
     "Write what a frozen network makes of each image, as a table."
     a = locals()
-    check_run(dataset=dataset, model=model, init=init, tune='probe', size=size or None, **reading_options(a))
+    check_run(**network_options(a))
     check_out(out, '.csv .csv.gz')
     do('commands.write_features', a)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from .core import *
 from .runs import *
 from .html import *
-from .quick import reading_options, run_options
+from .quick import network_options, reading_options, run_options
 from .show import say_bytes, show_table
 from .data.datasets import find_images, get_dataset
 from .data.split import load_data, reading_of
@@ -44,6 +44,7 @@ from .report.diagnose import diagnose_text
 from .report.cards import (headline_table, markdown_parts, markdown_table, readme_table, update_between,
                                    write_cards, write_starts)
 from .report.general import answer_parts
+from .report.own import own_alone
 from .report.collect import collect, keep_pictures
 
 # %% ../nbs/77_commands.ipynb #6fdd7741
@@ -233,9 +234,7 @@ def _table_file(out) -> Path:
 
 def write_features(a): # the options of `imgstudy features`
     "Write the features that a frozen network gives for each image."
-    many = int(a.subset) if a.subset > 1 else a.subset
-    run = create_run(dataset=a.dataset, model=a.model, init=a.init, tune='probe', size=a.size or None,
-                     subset=many or None, **reading_options(vars(a)))
+    run = create_run(**network_options(vars(a)))
     path = _table_file(a.out or f"features-{get_dataset(a.dataset).title.replace(' ', '_')}.csv.gz")
     data = load_data(run)
     table = features_table(get_features(run, data), data)
@@ -368,20 +367,21 @@ def report_pages(
 ) -> dict: # as `build_pages` takes it
     "The pages of the report: one to read, one to hand in, and one table of all trainings; all of them in one folder."
     title = 'imgstudy: from scratch, or transferred?'
-    if own: return {out: (title,)}
+    if own: return {out: ('imgstudy: your own trainings',)}
     return {out: (title, slice(1), 'short'), out.with_name('full.html'): (title, slice(-1)),
             out.with_name('runs.html'): ('imgstudy: every training', slice(-1, None), 'table')}
 
 def make_report(a): # out, root, cards
     "Make the HTML report of a folder of records and model cards; of the committed ones, also update README and docs."
-    notebook = checkout_file('nbs/report.ipynb', 'take the checkout, which holds the notebook')
     own = bool(a.root) or not committed_records().is_dir() # an installed package has none
     where = _root(a.root) or (runs_root() if own else committed_records())
     default = Path('report.html') if own else committed_records().parent/'index.html'
     out = Path(a.out).expanduser() if a.out else default
     params = dict(root=str(where), links=os.path.relpath(where, out.resolve().parent)) if own else {}
-    for path in build_pages(notebook, report_pages(out, own), **params): print(path)
     records, left_out = sound_records(where)
+    template = 'own_report' if own and own_alone(records) else 'report'
+    notebook = checkout_file(f'nbs/{template}.ipynb', 'take the checkout, which holds the notebook')
+    for path in build_pages(notebook, report_pages(out, own), **params): print(path)
     for line in left_out: print(f'left out: {line}')
     cards = _root(a.cards) or (None if own else committed_records().parent/'cards')
     if cards: print(f'{len(write_cards(records, cards))} model cards in {cards}')

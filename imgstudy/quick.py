@@ -4,14 +4,14 @@
 
 # %% auto #0
 __all__ = ['is_own_study', 'check_studies', 'study_root', 'check_choice', 'check_dataset', 'check_run', 'check_model',
-           'reading_options', 'check_reading', 'run_options', 'record_folder', 'continued', 'check_records',
-           'check_out', 'check_sweep', 'check_files']
+           'reading_options', 'check_reading', 'run_options', 'record_folder', 'continued', 'network_options',
+           'check_records', 'check_out', 'check_sweep', 'check_files']
 
 # %% ../nbs/76_quick.ipynb #4df96d26
 import json, os
 from pathlib import Path
 from .core import StudyError, checkout_path, did_you_mean, parse_duration, runs_root, writable
-from .runs import check_seeds, is_content, make_run, seed_runs
+from .runs import Recipe, check_seeds, fields_of, is_content, make_run, seed_runs
 from .light_tables import light_names, light_table
 from .own_weights import weights_place
 from .study.bounds import check_bounds, check_limits
@@ -118,6 +118,7 @@ def run_options(
     "What is given of a run; a model with ImageNet weights starts from them, with a fitted head, unless told otherwise."
     params = {k: given[k] for k in _of_a_run if given.get(k)} | reading_options(given)
     if given.get('from_'): return continued(params, record_folder(given['from_'], given.get('root', '')))
+    if 'model' in given: params.setdefault('model', 'efficientnet_lite0')
     if params.get('subset', 0) > 1: params['subset'] = int(params['subset'])
     if 'model' not in params: return {k: v for k, v in params.items() if k != 'dataset'} # of several models
     row = next((r for r in light_table('models') if r['model'] == params['model']), None)
@@ -150,6 +151,8 @@ _of_training = {'recipe', 'dataset', 'init', 'seed', 'grown_from'} # fields that
 def _check_from(params, run, name):
     "Raise `StudyError` if a run with `params` cannot go on from `run`."
     if params.get('init'): raise StudyError('`--from` says where the weights come from: leave `--init` out.')
+    if params.get('model', run['model']) != run['model']: raise StudyError(
+        f"The weights of {name} are those of {run['model']}, not of {params['model']}: leave `--model` out.")
     if params.get('folds', run.get('folds')) != run.get('folds'): raise StudyError(
         f'The folds of {name} are {run.get("folds")}: with others, images that it was trained on would test.')
     if run['dataset'].startswith(('folder:', 'csv:')) and not is_content(run['dataset']): raise StudyError(
@@ -175,9 +178,18 @@ def continued(
     kept = {k: v for k, v in run.items() if k not in _of_training and not (probe and k == 'augment')}
     kept |= dict(tune='probe') if probe else run['recipe']
     if params['dataset'].partition(':')[0] != run['dataset'].partition(':')[0]: kept |= dict.fromkeys(_reading)
-    kept |= {k: v for k, v in params.items() if k != 'model'} | dict(init=f'run:{record.name}')
+    kept |= params | dict(init=f'run:{record.name}')
     if same: kept['grown_from'] = ','.join(filter(None, [run.get('grown_from'), run['dataset'][-12:]]))
     return {k: v for k, v in kept.items() if v is not None}
+
+def network_options(
+    given:dict, # options of `imgstudy features`; 0 and '' stand for the default
+) -> dict: # parameters of `create_run`
+    "A frozen network: with ImageNet weights unless told otherwise, or that of a record, which keeps its split."
+    start = given['init'] or ('' if given['from_'] else 'imagenet')
+    params = run_options(given | dict(init=start))
+    left_out = fields_of(Recipe) | {'augment', 'valid'} # nothing is trained
+    return {k: v for k, v in params.items() if k not in left_out} | dict(tune='probe')
 
 # %% ../nbs/76_quick.ipynb #b31bed38
 def check_records(root:str=''):

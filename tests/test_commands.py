@@ -33,7 +33,7 @@ at_once = {
     'run tuned --jobs two': '--jobs', 'run tuned --time-limit soon': 'is no time', 'status tuned,tund': "Did you mean 'tuned'",
     'collect tuned --scale big': 'no scale', 'compare digits --models lenet6': "Did you mean 'lenet5'", 'compare folder:none': 'There is no folder none',
     'compare digitz': "Did you mean 'digits'", 'compare digits --budget soon': 'is no time', 'audit nothing': 'no dataset', 'features digits --model lenet5': 'no published ImageNet weights',
-    'features digits --out t.xlsx': 'end in .csv', 'diagnose no-such-run': 'There', 'compare-runs a b': 'There', 'verify --root none': 'no records in',
+    'features digits --out t.xlsx': 'end in .csv', 'features digits --from nothing': 'There', 'compare digits --from x': 'imgstudy train DATASET --from RECORD',  'diagnose no-such-run': 'There', 'compare-runs a b': 'There', 'verify --root none': 'no records in',
     'predict no-such-run README.md': 'There', 'predict x no.jpg': 'no file no.jpg', 'explain x README.md --out p.doc': 'end in .png',
     'train digits --model lenet5 --size 8': 'at least 16 pixels', 'train digits --lr -1': '`lr` must be', 'train digits --init file:no.pth': 'no weights file',
     'train digits --tune all --augment flop': "Did you mean 'flip'", 'train ./photos': 'write folder:./photos'}

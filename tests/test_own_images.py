@@ -262,6 +262,17 @@ def test_from_the_same_images_splits_as_before(tmp_path, runs_dir, capsys):
     assert {(r.dataset, r.grown_from) for r in runs} == {(first.dataset, None)} and len(runs) == 2
 
 
+def test_features_of_the_network_of_a_record(tmp_path, runs_dir, capsys):
+    photos = photographs(tmp_path/'photos', range(12))
+    record = train(lenet(photos))
+    said = command(capsys, 'features', f'folder:{photos}', '--from', record.id, '--out', tmp_path/'f.csv')
+    table = pd.read_csv(tmp_path/'f.csv')
+    assert f'{len(table)} images' in said and len(table) == len(splits(record.run))
+    assert {*table.path[table.split == 'test']} == {*record.predictions['path']}, 'what tested then'
+    with pytest.raises(SystemExit, match='leave `--model` out'): command(capsys, 'features', f'folder:{photos}', '--from', record.id, '--model', 'vit')
+    with pytest.raises(SystemExit, match='leave `--model` out'): command(capsys, 'train', f'folder:{photos}', '--from', record.id, '--model', 'vit')
+
+
 def test_changes_are_named():
     old = pd.DataFrame(dict(path=list('abcdef'), digest=list('123456'), label=list('xxxyyy')))
     new = pd.DataFrame(dict(path=list('abxdez'), digest=list('1b3456'), label=list('xxxyxy')))

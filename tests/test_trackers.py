@@ -1,15 +1,16 @@
 "Weights & Biases, trackio and MLflow, by fakes: what they are sent, what they are not, and that they never cost a training."
-import dataclasses, json, os, sys
+import json, os, sys
 from types import ModuleType, SimpleNamespace
 import numpy as np, pytest, torch
 from PIL import Image
 from imgstudy.core import StudyError
+from imgstudy.runs import make_run, run_id
 from imgstudy.records.record import load_model
 from imgstudy.study.create import create_run
 from imgstudy.training.checkpoint import Checkpoint
 from imgstudy.training.train import train
 from imgstudy.training.train_stacked import train_stacked
-from imgstudy.training.trackers import answers, tracked_settings, tracker_address, tracker_cbs, tracking
+from imgstudy.training.trackers import answers, tracked_name, tracked_settings, tracker_address, tracker_cbs, tracking
 
 
 class FakeRun:
@@ -61,14 +62,14 @@ def test_sends_the_history_and_nothing_else(tracker, photos, tmp_path):
     kind, module = tracker
     record = train(photos, root=tmp_path/'runs', track=kind)
     steps = sorted({step for _, step, _ in module.got})
-    assert steps == [1, 2, 3] and {id for id, *_ in module.got} == {record.id}
+    assert steps == [1, 2, 3] and {id for id, *_ in module.got} == {tracked_name(record.run)}
     sent = {(step, k): v for _, step, values in module.got for k, v in values.items()}
     for row in record.history.to_dict('records'):
         for k in ('train_loss', 'valid_loss', 'valid_accuracy', 'lr'): assert sent[row['epoch'], k] == pytest.approx(row[k])
     assert all(isinstance(v, (int, float)) for v in sent.values()), 'numbers alone'
     everything = json.dumps([module.got, module.params if kind == 'mlflow' else [r.given for r in module.runs]], default=str)
-    for private in ('secret place', 'face', 'anna', str(tmp_path)): assert private not in everything.replace(record.id, '')
-    assert (module.ended == [record.id]) if kind == 'mlflow' else ([r.ended for r in module.runs] == [1])
+    for private in ('secret place', 'face', 'anna', 'otto', str(tmp_path)): assert private not in everything
+    assert (module.ended == [tracked_name(record.run)]) if kind == 'mlflow' else ([r.ended for r in module.runs] == [1])
 
 
 def test_is_no_part_of_the_run(tracker, photos, tmp_path):
@@ -130,7 +131,20 @@ def test_one_that_is_not_installed_or_not_known(photos, monkeypatch, capsys):
         with tracking('ml-flow'): pass
 
 
-@pytest.mark.parametrize('init', ['file:/home/me/secret/w.safetensors', 'run:/home/me/secret/runs/some-run', 'imagenet'])
-def test_settings_hold_no_path(init, photos):
-    settings = tracked_settings(dataclasses.replace(photos, init=init, groups='name:^(.*)/img'))
-    assert 'secret' not in str(settings) and settings['epochs'] == 3 and settings['init'] == init.split('/')[-1]
+@pytest.mark.parametrize('init, sent', [('file:/home/me/secret/w.safetensors', 'own weights'), ('run:/home/me/secret/runs/secret_otto-lenet5-s0-1a2b3c4d', 'run:1a2b3c4d'),
+                                        ('file:secret.pth@1a2b3c4d5e6f', 'own weights@1a2b3c4d5e6f'), ('imagenet', 'imagenet')])
+@pytest.mark.parametrize('own', [dict(dataset='folder:/home/me/secret', layout='class/group'), dict(dataset='csv:/home/me/secret.csv', label_col='secret', image_col='secret'),
+                                 dict(dataset='folder:secret_otto@1a2b3c4d5e6f'), dict(dataset='csv:secret_otto@1a2b3c4d5e6f', split_col='secret')])
+def test_settings_and_name_hold_no_name_of_yours(init, sent, own):
+    run = make_run(**own, model='lenet5', size=32, init=init, groups='name:^(secret.*)/img', epochs=3)
+    settings = tracked_settings(run)
+    assert 'secret' not in f'{settings} {tracked_name(run)}' and settings['epochs'] == 3 and settings['init'] == sent
+    assert tracked_name(run)[-8:] == run_id(run)[-8:], 'the record is found by it'
+
+
+def test_weights_and_biases_is_told_no_computer_and_no_program(tracker, photos, tmp_path):
+    if tracker[0] != 'wandb': pytest.skip('its settings')
+    train(photos, root=tmp_path/'runs', track='wandb')
+    settings = tracker[1].runs[0].given['settings']
+    assert settings['x_disable_meta'] and settings['x_disable_stats'] and settings['disable_git'] and not settings['save_code']
+    assert not settings['x_save_requirements'] and (settings['host'], settings['program']) == ('private', 'imgstudy')

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 top = Path(__file__).parent.parent
-needed = ['nbs/run_study.ipynb', 'nbs/transfer_study.ipynb', 'nbs/audit_data.ipynb', 'nbs/report.ipynb', 'nbs/best_model.ipynb', 'published/references.csv', 'published/items.csv',
+needed = ['nbs/run_study.ipynb', 'nbs/transfer_study.ipynb', 'nbs/audit_data.ipynb', 'nbs/report.ipynb', 'nbs/own_report.ipynb', 'nbs/best_model.ipynb', 'published/references.csv', 'published/items.csv',
           'tables/models.json', 'tables/datasets.json', 'tables/studies.json', 'tables/augment.json']
 
 
@@ -70,3 +70,7 @@ def test_audit_and_predict_without_a_checkout(installed, tmp_path):
         done = main(*words)
         assert done.returncode == 0, done.stderr[-2000:]
     assert (tmp_path/'a.html').stat().st_size > 50_000 and len([*(tmp_path/'runs').glob('*/record.json')]) >= 1
+    done = main('report')
+    assert done.returncode == 0, done.stderr[-2000:]
+    page = (tmp_path/'report.html').read_text(encoding='utf-8')
+    assert 'Your own trainings' in page and 'five studies' not in page and str(tmp_path) not in page

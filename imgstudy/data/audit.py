@@ -15,6 +15,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 from ..core import StudyError, checkout_file, did_you_mean, track_progress
 from ..html import build_page
+from ..labels import class_label, class_labels, use_fonts
 from .images import *
 from .ranges import *
 from .datasets import *
@@ -167,11 +168,13 @@ def oddities_table(audit) -> pd.DataFrame: # path, label, split, width, height, 
 def plot_class_counts(audit, ax=None): # Axes
     "Plot the number of readable images of each class, by split."
     counts = counts_table(audit).drop(columns=['images', 'unreadable'])
-    size = None if ax else (min(3 + .35*len(counts), 12), 2.2)
-    ax = counts.plot.bar(stacked=True, figsize=size, width=.8, ax=ax)
+    names = class_labels(counts.index, 24)
+    high = 2 + .067*max(map(len, names), default=0) # inches: a letter of the labels, which stand upright, takes 0.067
+    ax = ax or plt.subplots(figsize=(min(3 + .35*len(counts), 12), high), layout='constrained')[1]
+    counts.plot.bar(stacked=True, width=.8, ax=ax)
     ax.set(xlabel='', ylabel='images'); ax.legend(frameon=False, ncols=4, fontsize=8); ax.margins(y=.25)
-    if len(counts) > 40: ax.set_xticks([])
-    return ax
+    ax.set_xticks([], []) if len(counts) > 40 else ax.set_xticklabels(names, fontsize=8)
+    return use_fonts(ax)
 
 def plot_sizes(audit, ax=None): # Axes
     "Plot width and height of the images; the area of a dot is the number of images of that size."
@@ -205,8 +208,8 @@ def plot_classes(
         paths = audit.items.path[audit.items.label == c]
         for ax, p in zip(row, paths.sample(min(n, len(paths)), random_state=0)):
             ax.imshow(open_small(audit.root/p, 64, audit.image_range))
-        row[0].set_title(c[:40], fontsize=8, loc='left')
-    return fig
+        row[0].set_title(class_label(c, 10*n), fontsize=8, loc='left')
+    return use_fonts(fig)
 
 # %% ../../nbs/18_audit.ipynb #e092b0ea
 def plot_means(
@@ -224,8 +227,8 @@ def plot_means(
         paths = of.path.sample(min(n, len(of)), random_state=0)
         opened = (StudyImage.create(audit.root/p, audit.image_range).resize((32, 32)) for p in paths)
         mean = np.mean([np.asarray(im) for im in opened], axis=0)
-        ax.imshow(mean.astype(np.uint8)); ax.set_title(c[:12], fontsize=7)
-    return fig
+        ax.imshow(mean.astype(np.uint8)); ax.set_title(class_label(c, 12, 2), fontsize=7)
+    return use_fonts(fig)
 
 # %% ../../nbs/18_audit.ipynb #08a52660
 def _pair(audit, p, size=64):
@@ -254,8 +257,9 @@ def _plot_pairs(audit, pairs):
     for ax, p in zip(axs.flat, pairs.itertuples()):
         ax.imshow(_pair(audit, p))
         similarity = 'the same bytes' if p.kind == 'exact' else f'{p.similar:.2f}' + ', mirrored'*p.mirrored
-        ax.set_title(f'{p.label_a[:24]} ({p.split_a})\n{p.label_b[:24]} ({p.split_b})\n{similarity}', fontsize=7.5)
-    return fig
+        a, b = class_labels((p.label_a, p.label_b), 22)
+        ax.set_title(f'{a} ({p.split_a})\n{b} ({p.split_b})\n{similarity}', fontsize=7.5)
+    return use_fonts(fig)
 
 # %% ../../nbs/18_audit.ipynb #05fc0412
 def plot_oddities(

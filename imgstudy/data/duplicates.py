@@ -18,12 +18,19 @@ from ..core import atomic_file, cache_root, writable
 from .images import *
 
 # %% ../../nbs/17_duplicates.ipynb #d7e164e8
+def _stretched(path): # StudyImage
+    "An image; one with more than 8 bits from its darkest to its brightest values, but for a thousandth."
+    im = open_upright(path)
+    a = deep_values(im) if is_deep(mode_of(im)) else np.empty(0)
+    low, high = np.quantile(a[np.isfinite(a)], (.001, .999)) if np.isfinite(a).any() else (0, 0)
+    return StudyImage(to_rgb(im, (low, high) if high > low else None))
+
 def hash_image(
     path, # a readable image file
 ) -> dict: # format, as named by Pillow; phash and mirror, 16 hex digits each
     "The format of a file, and the perceptual hashes of its image and of the mirror image."
     with open_raster(path) as im: kind = im.format
-    im = StudyImage.create(path)
+    im = _stretched(path)
     return dict(format=kind, phash=str(imagehash.phash(im)), mirror=str(imagehash.phash(ImageOps.mirror(im))))
 
 def _each(f, root, paths, doing):
@@ -40,7 +47,8 @@ def hash_images(
 ) -> pd.DataFrame: # digest, format, phash, mirror: one row per digest
     "The results of `hash_image` for all distinct files, from the cache if these files were hashed before."
     one = items.drop_duplicates('digest').sort_values('digest')
-    text = '\n'.join([f'imagehash {imagehash.__version__}, Pillow {PIL.__version__}', *one.digest])
+    deep = bool('mode' in one and one['mode'].map(is_deep).any())
+    text = '\n'.join([f'imagehash {imagehash.__version__}, Pillow {PIL.__version__}' + ', deep 2'*deep, *one.digest])
     cached = writable(cache_root()/'hashes', 'IMGSTUDY_CACHE')/f'{hashlib.sha256(text.encode()).hexdigest()[:24]}.csv'
     if not cached.exists():
         rows = _each(hash_image, root, one.path, 'Hashing')
@@ -78,7 +86,7 @@ def thumbnail(
     path, # a readable image file
 ) -> np.ndarray: # uint8 [32, 32], grey
     "A small grey copy of an image."
-    return np.asarray(StudyImage.create(path).convert('L').resize((32, 32), Image.Resampling.LANCZOS))
+    return np.asarray(_stretched(path).convert('L').resize((32, 32), Image.Resampling.LANCZOS))
 
 def correlation(
     a, # [n, h, w], any range
@@ -134,7 +142,8 @@ def exact_pairs(items) -> pd.DataFrame: # a, b (rows), distance, similar, mirror
 
 def _near_pairs(root, items, distance, similar):
     "Near duplicates as rows of `items`, without plain images and copies in the same class and split."
-    one = items[~plain_items(items)].drop_duplicates(['digest', 'label', 'split'])
+    plain = plain_items(items) & ~items['mode'].map(is_deep) # which are perhaps not plain in the range that they use
+    one = items[~plain].drop_duplicates(['digest', 'label', 'split'])
     pairs = find_near(root, one.reset_index(drop=True), distance, similar)
     return pairs.assign(a=one.index[pairs.a], b=one.index[pairs.b])
 

@@ -22,7 +22,7 @@ def value_range(
 ) -> dict: # low, high, kind ('whole' or 'float')
     "The values that the pixels of an image lie between, but for a thousandth at either end."
     im = open_upright(path)
-    a = np.asarray(im).ravel().astype(float)
+    a = deep_values(im).ravel().astype(float)
     a = a[::max(1, len(a)//_most) | 1] # an odd step meets all columns
     a = a[np.isfinite(a)]
     low, high = np.quantile(a, _ends, method='nearest').tolist() if len(a) else (0., 0.)

@@ -17,10 +17,10 @@ from fastai.data.external import URLs
 from functools import partial
 from pathlib import Path
 from PIL import Image
-from textwrap import fill
 from torchvision.datasets import CIFAR100, STL10
 from typing import Callable
 from ..core import StudyError, atomic_dir, cache_root, content_key, writable
+from ..labels import class_label, use_fonts
 from .images import *
 from .datasets import *
 
@@ -368,6 +368,7 @@ def plot_samples(
     fig, axs = plt.subplots(2, 4, figsize=(5, 2.8), dpi=54, layout='constrained')
     for ax, row in zip(axs.flat, items.sample(8, random_state=seed).itertuples()):
         ax.imshow(StudyImage.create(root/row.path).resize((64, 64)))
-        ax.set_title(fill(row.label.replace('_', ' '), 14), fontsize=9, parse_math=False)
+        ax.set_title(class_label(row.label.replace('_', ' '), 14, 2), fontsize=9)
         ax.axis('off')
-    fig.suptitle(get_dataset(name).title, fontsize=10)
+    fig.suptitle(class_label(get_dataset(name).title, 60), fontsize=10)
+    use_fonts(fig)

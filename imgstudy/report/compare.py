@@ -8,12 +8,12 @@ __all__ = ['run_pair', 'runs_differ_table', 'outcomes_table', 'disagreements_tab
            'comparison_text', 'run_comparison', 'networks_table', 'answer_text', 'plot_networks']
 
 # %% ../../nbs/85_compare.ipynb #88723b9c
-import textwrap
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from ..core import StudyError, device_name, say_duration
+from ..labels import class_label, class_labels, label_matrix, use_fonts
 from ..panels import panels
 from ..runs import run_to_dict
 from ..show import say_number
@@ -98,13 +98,11 @@ def disagreements_table(
     return table.loc[order.sort_values(kind='stable').index].reset_index(drop=True)
 
 # %% ../../nbs/85_compare.ipynb #dfb32077
-def _truncate(name, most=14) -> str: return name if len(name) <= most else name[:most - 1] + '…'
-
 def _picture(ax, row, opened, root):
     "The image of one `row` of `disagreements_table`, titled with both predictions."
     ax.imshow(opened(root/row.path))
-    a, b = f'A: {_truncate(row.A)}, {row.A_sure:.0%}', f'B: {_truncate(row.B)}, {row.B_sure:.0%}'
-    ax.set_title(f'{_truncate(row.true, 20)}\n{a}\n{b}', fontsize=7)
+    a, b = f'A: {class_label(row.A, 12)}, {row.A_sure:.0%}', f'B: {class_label(row.B, 12)}, {row.B_sure:.0%}'
+    ax.set_title(f'{class_label(row.true, 20)}\n{a}\n{b}', fontsize=7)
 
 def plot_disagreements(
     a, # a record
@@ -121,7 +119,7 @@ def plot_disagreements(
         line[0].text(-.08, .5, f'only {name} right', rotation=90, va='center', ha='right', transform=line[0].transAxes)
         for ax in line: ax.axis('off')
         for ax, row in zip(line, table[table.right == name].itertuples()): _picture(ax, row, opened, data.root)
-    return fig
+    return use_fonts(fig)
 
 # %% ../../nbs/85_compare.ipynb #829c3745
 def confusion_change(a, b) -> np.ndarray: # images, int [n_out, n_out], B - A
@@ -147,11 +145,13 @@ def _plot_cells(table, ax=None):
     "The rows of `changed_cells_table` as bars, in blue where B is better: more right answers, or fewer confusions."
     ax = ax or plt.subplots(figsize=(7, .9 + .24*len(table)), layout='constrained')[1]
     better = (table.change > 0) == (table.true == table.predicted)
-    names = [f'{t}, right' if t == p else f'{t} taken for {p}' for t, p in zip(table.true, table.predicted)]
+    pairs = zip(*(class_labels(table[k], 24) for k in ('true', 'predicted')), table.true == table.predicted)
+    names = [f'{t}, right' if right else f'{t} taken for {p}' for t, p, right in pairs]
     ax.barh(range(len(table)), table.change, color=np.where(better, 'C0', 'C1'), height=.7)
     ax.axvline(0, color='.3', lw=.8); ax.invert_yaxis(); ax.set_yticks(range(len(table)), names, fontsize=8)
-    ax.set(xlabel='images, B − A', title=f'The {len(table)} cells that changed most; blue: B is better')
-    return ax
+    ax.set_xlabel('images, B − A')
+    ax.set_title(f'The {len(table)} cells that changed most; blue: B is better', loc='right', fontsize=10)
+    return use_fonts(ax)
 
 def plot_confusion_change(
     a, # a record
@@ -166,9 +166,9 @@ def plot_confusion_change(
     ax = ax or plt.subplots(figsize=(side + 1, side), layout='constrained')[1]
     text = np.vectorize(lambda v: f'{v:+d}' if v else '')(change)
     sns.heatmap(change, cmap='PuOr', vmin=-limit, vmax=limit, square=True, annot=text, fmt='', annot_kws=dict(size=7),
-                ax=ax, cbar_kws=dict(shrink=.7, label='images, B − A'), xticklabels=classes, yticklabels=classes)
-    ax.set(xlabel='predicted', ylabel='true', title='On the diagonal, + is better for B'); ax.tick_params(labelsize=8)
-    return ax
+                ax=ax, cbar_kws=dict(shrink=.7, label='images, B − A'), xticklabels=False, yticklabels=False)
+    ax.set(xlabel='predicted', ylabel='true', title='On the diagonal, + is better for B')
+    return label_matrix(ax, classes, .7*side/len(classes))
 
 # %% ../../nbs/85_compare.ipynb #7dd4c71f
 def _class_change(gain) -> dict: # gain: [images], -1, 0 or 1
@@ -363,9 +363,9 @@ def plot_networks(
     left.hlines(y, 100*table.low, 100*table.high, color=colours, lw=3)
     left.scatter(100*table.accuracy, y, c=colours, zorder=3)
     left.set(yticks=y, xlabel='test images right, %'); left.invert_yaxis()
-    left.set_yticks(y, [textwrap.fill(n, 30) for n in table.index], parse_math=False)
+    left.set_yticks(y, class_labels(table.index, 30, 3))
     right.barh(y, table.seconds, color=colours, height=.5); right.set(xlabel='seconds of a training')
     right.set_xlim(0, 1.35*np.nanmax([*table.seconds, 1e-3]))
     for k, s in zip(y, table.seconds.fillna(0)): right.text(s, k, f' {say_duration(s)}', va='center', fontsize=8)
-    fig.suptitle(title, fontsize=10, parse_math=False)
-    return fig
+    fig.suptitle(class_label(title, 90, 2) if title else '', fontsize=10)
+    return use_fonts(fig)

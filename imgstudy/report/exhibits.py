@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from PIL import ExifTags, Image
 from ..core import StudyError, writable
+from ..labels import class_label, class_labels, use_fonts
 from ..runs import Run
 from ..data.datasets import get_dataset, is_own
 from ..data.images import open_raster
@@ -102,7 +103,7 @@ def plot_tiles(
     for i, label in enumerate(rows): ax.text(-.08, (i + 1)*high - .5, label, fontsize=8, ha='right', va='center')
     ax.set(xlim=(-left, wide), ylim=(n*high, 0), aspect='equal')
     ax.axis('off')
-    return ax
+    return use_fonts(ax)
 
 # %% ../../nbs/84_exhibits.ipynb #b84b7299
 def spread_evenly(
@@ -208,7 +209,7 @@ def plot_samples_kept(
     per, cells = meta['per'], []
     for i, name in enumerate(exhibit['classes']):
         own = [t for t, k in zip(tiles, meta['of']) if k == i]
-        cells += zip(own + [None]*(per - len(own)), [name] + ['']*(per - 1))
+        cells += zip(own + [None]*(per - len(own)), [class_label(name, 12 if per == 1 else 9*per)] + ['']*(per - 1))
     cols = 12 if len(exhibit['classes']) > 6 or per == 1 else per
     return plot_tiles(cells, cols=cols, side=.55 if per > 1 else .7, ax=ax)
 
@@ -224,7 +225,7 @@ def plot_pairs_kept(
     titles = [t for p in meta['pairs'] for t in (f"{_similarity(p)}\n{_label(p, 'a')}", _label(p, 'b'))]
     return plot_tiles(list(zip(tiles, titles)), cols=8, lines=3, ax=ax)
 
-def _label(pair, k): return f"{pair[f'label_{k}'][:18]}\n({pair[f'split_{k}']})"
+def _label(pair, k): return f"{class_label(pair[f'label_{k}'], 13)}\n({pair[f'split_{k}']})"
 
 def _similarity(pair):
     "How alike the two images of a `pair` are, in a few words."
@@ -286,7 +287,7 @@ def plot_confident_errors_kept(
         f'mistakes.webp of {record.id} shows images that are no mistakes of it: '
         'make it again with `confident_errors_exhibit` where the images are.')
     rows = table.loc[meta['paths']].itertuples()
-    titles = [f'{r.true[:16]}\nas {r.predicted[:14]}\n{r.probability:.0%}' for r in rows]
+    titles = [f'{class_label(r.true, 20)}\nas {class_label(r.predicted, 17)}\n{r.probability:.0%}' for r in rows]
     cells = list(zip(tiles, titles)) or [(None, 'no mistakes')]
     return plot_tiles(cells, cols=min(6, max(len(tiles), 1)), side=1.3, lines=3, ax=ax)
 
@@ -345,9 +346,9 @@ def plot_grad_cam_kept(
     if any(k[0] != paths for k in kept): raise StudyError(
         f'{records[0].id} and the others were not tested on the same images: '
         'show each for itself, or make grad_cam.webp again for all of them.')
-    cells = list(zip(pictures, predicted_labels(records[0], paths).true.str[:20]))
+    cells = list(zip(pictures, class_labels(predicted_labels(records[0], paths).true, 18)))
     for r, (_, pics, heats) in zip(records, kept):
-        titles = [f"{t.predicted[:20]}\n({'right' if t.predicted == t.true else 'wrong'})"
+        titles = [f"{class_label(t.predicted, 18)}\n({'right' if t.predicted == t.true else 'wrong'})"
                   for t in predicted_labels(r, paths).itertuples()]
         cells += zip(map(_blend, pics, heats), titles)
     return plot_tiles(cells, len(paths), side=1.1, lines=2, rows=['image', *labels], ax=ax)

@@ -14,6 +14,7 @@ from fastai.basics import Learner
 from PIL import Image
 from torch import nn
 from ..core import StudyError, did_you_mean
+from ..labels import class_labels, use_fonts
 from ..panels import panels
 from ..records.find import get_record
 from ..predict import ImageItems, Predictor, list_folder, load_predictor
@@ -186,14 +187,14 @@ def plot_grad_cam(
     model, xb, yb, names = _explained(model, batch, n)
     heats = grad_cam(model, xb, **kwargs).cpu()
     with _eval_mode(model), torch.no_grad(): pred = model(xb.to(next(model.parameters()).device)).argmax(1)
-    names = [str(c) for c in (names if classes is None else classes)]
+    names = class_labels(names if classes is None else classes, 15)
     fig, axs = plt.subplots(2, len(xb), figsize=(1.1*len(xb), 2.6), dpi=60, squeeze=False, layout='constrained')
     for (above, below), picture, heat, t, p in zip(axs.T, _pictures(xb), heats, [None]*n if yb is None else yb, pred):
         for ax in (above, below): ax.imshow(picture, cmap='gray', interpolation='nearest'); ax.axis('off')
         below.imshow(heat, cmap='inferno', alpha=.6, vmin=0, vmax=1, interpolation='nearest')
-        above.set_title(names[p] if t is None else f'{names[t]}\n-> {names[p]}', fontsize=7, parse_math=False,
+        above.set_title(names[p] if t is None else f'{names[t]}\n-> {names[p]}', fontsize=7,
                         color='k' if t is None or t == p else 'C3')
-    return fig
+    return use_fonts(fig)
 
 # %% ../../nbs/83_explain.ipynb #315707e2
 def _first_weights(model): # [k, c, h, w]

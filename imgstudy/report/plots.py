@@ -10,6 +10,7 @@ __all__ = ['plain_ticks', 'plot_counts', 'plot_curves', 'plot_pairs', 'plot_conf
 import math
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
 from matplotlib.ticker import FuncFormatter, NullFormatter
+from ..labels import class_label, class_labels, label_matrix, use_fonts
 from ..panels import panels
 from ..data.split import StudyData
 from ..data.pixels import OpenImage
@@ -38,12 +39,15 @@ def plot_counts(
 ): # Axes
     "Number of images per class, stacked by split."
     counts = data.counts()
-    size = None if ax else (min(3 + .35*len(counts), 12), 2.4)
-    ax = counts.plot.bar(stacked=True, figsize=size, width=.8, color=sns.color_palette('deep', 3), ax=ax)
-    ax.set(xlabel='', ylabel='images', title=f'{data.spec.title}: {len(data.items):,} images, {len(counts)} classes')
+    names = class_labels(counts.index, 24)
+    high = 2.2 + .067*max(map(len, names)) # inches: a letter of the labels, which stand upright, takes 0.067
+    ax = ax or plt.subplots(figsize=(min(3 + .35*len(counts), 12), high), layout='constrained')[1]
+    counts.plot.bar(stacked=True, width=.8, color=sns.color_palette('deep', 3), ax=ax)
+    title = f'{class_label(data.spec.title, 60)}: {len(data.items):,} images, {len(counts)} classes'
+    ax.set(xlabel='', ylabel='images', title=title)
     ax.legend(frameon=False, ncols=3, fontsize=8); ax.margins(y=.2)
-    if len(counts) > 40: ax.set_xticks([])
-    return ax
+    ax.set_xticks([], []) if len(counts) > 40 else ax.set_xticklabels(names, fontsize=8)
+    return use_fonts(ax)
 
 # %% ../../nbs/80_plots.ipynb #2899069f
 def plot_curves(
@@ -92,12 +96,11 @@ def plot_confusion(
     classes, cm = records[0].info['data']['classes'], mean_confusion(records)
     percent = 100*cm/cm.sum(1, keepdims=True).clip(1)
     side, few = min(2 + .42*len(classes), 9), len(classes) <= 20
-    ticks = classes if few else False
-    ax = ax or plt.subplots(figsize=(side + .8, side))[1]
+    ax = ax or plt.subplots(figsize=(side + 1.1, side), layout='constrained')[1]
     sns.heatmap(percent, cmap='rocket_r', vmin=0, vmax=100, square=True, annot=few, fmt='.0f', annot_kws=dict(size=7),
-                xticklabels=ticks, yticklabels=ticks, cbar_kws=dict(shrink=.7), ax=ax)
+                xticklabels=False, yticklabels=False, cbar_kws=dict(shrink=.7), ax=ax)
     ax.set(xlabel='predicted', ylabel='true', title='% of each true class')
-    return ax
+    return label_matrix(ax, classes, .6*side/len(classes), 9) if few else ax
 
 # %% ../../nbs/80_plots.ipynb #f8f80a95
 def plot_classwise(
@@ -109,11 +112,12 @@ def plot_classwise(
     "Accuracy of each class with its 95 % Wilson interval, lowest first."
     table = classwise_table(record_confusion(record), record.info['data']['classes']).dropna().sort_values('accuracy')
     table = table[-most:] if best else table[:most]
-    ax = ax or plt.subplots(figsize=(6, .6 + .2*len(table)))[1]
+    ax = ax or plt.subplots(figsize=(6, .6 + .2*len(table)), layout='constrained')[1]
     err = np.stack([table.accuracy - table.low, table.high - table.accuracy]).clip(0)
-    ax.barh(table.index, table.accuracy, xerr=err, color='C0', ecolor='.3', height=.7)
-    ax.invert_yaxis(); ax.set(xlabel='test accuracy', xlim=(0, 1)); ax.tick_params(axis='y', labelsize=8)
-    return ax
+    ax.barh(range(len(table)), table.accuracy, xerr=err, color='C0', ecolor='.3', height=.7)
+    ax.set_yticks(range(len(table)), class_labels(table.index, 24), fontsize=8)
+    ax.invert_yaxis(); ax.set(xlabel='test accuracy', xlim=(0, 1))
+    return use_fonts(ax)
 
 # %% ../../nbs/80_plots.ipynb #b1e4a2f4
 def confident_errors_table(
@@ -139,6 +143,7 @@ def plot_confident_errors(
     for ax in axs.flat: ax.axis('off')
     for ax, (_, r) in zip(axs.flat, table.iterrows()):
         ax.imshow(opened(data.root/r.path))
-        ax.set_title(f'{r.true}\nread as {r.predicted}, {r.probability:.0%}', fontsize=7)
+        said = f'{class_label(r.true, 22)}\nread as {class_label(r.predicted, 15)}\n{r.probability:.0%}'
+        ax.set_title(said, fontsize=7)
     if not len(table): axs[0, 0].set_title('no mistakes')
-    return fig
+    return use_fonts(fig)

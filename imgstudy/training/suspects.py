@@ -14,6 +14,7 @@ from dataclasses import replace
 from fastcore.basics import noop
 from pathlib import Path
 from ..core import StudyError, atomic_file
+from ..labels import class_label, use_fonts
 from ..runs import make_run
 from ..data.datasets import get_dataset
 from ..data.images import StudyImage
@@ -201,7 +202,7 @@ def suspects_table(
                               likely=names[ranked.likely], split=data.items.given.to_numpy()))
     table = table.join(ranked[['p_label', 'p_likely', 'confidence']].round(4))[ranked.suspect.to_numpy()]
     table = table.sort_values('confidence', kind='stable').reset_index(drop=True)
-    table.attrs |= dict(root=str(data.root), images=len(y))
+    table.attrs |= dict(root=str(data.root), images=len(y), image_range=data.image_range)
     return table
 
 def suspects(
@@ -229,10 +230,10 @@ def plot_suspects(
     fig, axs = plt.subplots(rows, cols, figsize=(10, 1.65*rows), dpi=45, layout='constrained', squeeze=False)
     for ax in axs.flat: ax.axis('off')
     for ax, row in zip(axs.flat, shown.itertuples()):
-        ax.imshow(StudyImage.create(f'{root}/{row.path}').resize((96, 96)))
-        ax.set_title(f'{row.label[:16]}\n→ {row.likely[:16]} {row.p_likely:.0%}', fontsize=9)
+        ax.imshow(StudyImage.create(f'{root}/{row.path}', table.attrs.get('image_range')).resize((96, 96)))
+        ax.set_title(f'{class_label(row.label, 14)}\n→ {class_label(row.likely, 7)} {row.p_likely:.0%}', fontsize=9)
     if not len(shown): axs[0, 0].set_title('no suspects', fontsize=9)
-    return fig
+    return use_fonts(fig)
 
 # %% ../../nbs/46a_suspects.ipynb #891e6c5f
 def suspects_text(
