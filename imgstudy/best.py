@@ -10,8 +10,10 @@ __all__ = ['small_networks', 'Search', 'read_units', 'candidate', 'rung_items', 
 # %% ../nbs/78a_best.ipynb #ab0f33a5
 import hashlib, json, re, shutil, time
 import matplotlib.pyplot as plt, numpy as np, pandas as pd
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
+from io import StringIO
 from pathlib import Path
 from .core import StudyError, atomic_file, parse_duration, runs_root, say_duration, seed_everything, writable
 from .runs import Run, run_id
@@ -237,12 +239,19 @@ def _try(run, data, root):
     p = record.predictions
     return record, pd.Series(p['pred'] == p['target'], p['path'])
 
+def _try_fold(run, data, root, k, n):
+    "As `_try`, with one line for the fold `k` of `n`."
+    with redirect_stdout(StringIO()): record, right = _try(run, data, root)
+    print(f'{run.model}, fold {k + 1} of {n}: {right.mean():.1%} of {len(right):,} images', flush=True)
+    return record, right
+
 def _try_folds(search, run, unit):
     "What a training gives in each fold; what is kept of the folds goes when all are done."
     data, tries = load_data(run), search.folder/'tries'/f'folds-{run_id(run)}'
     items = rung_items(data, unit['train'], unit['valid'])
     fold = judging_folds(items)
-    found = [_try(run, fold_data(data, items, fold == k), tries/str(k)) for k in range(fold.max() + 1)]
+    n = int(fold.max()) + 1
+    found = [_try_fold(run, fold_data(data, items, fold == k), tries/str(k), k, n) for k in range(n)]
     right = pd.concat([r for _, r in found])[items.path[fold >= 0]] # in the order of a probe's
     shutil.rmtree(tries)
     return dict(history=[r.history.valid_accuracy.tolist() for r, _ in found]) | scored(
