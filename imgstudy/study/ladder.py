@@ -104,6 +104,8 @@ def _tune_seconds(done, facts, u):
 
 def _scratch_seconds(done, facts, u): return 3 + u['epochs']*facts.small[u['model']][0]*_slower(done, facts)
 
+def _all_folds(facts, one): return one + max(0, facts.folds - 1)*(one - 2) # the first opens the images and the network
+
 def unit_seconds(
     done, # units
     facts:Facts,
@@ -111,8 +113,8 @@ def unit_seconds(
 ) -> float:
     "About how long `u` takes, before what trainings before it took is taken into account."
     if u['kind'] == 'probe': return _probe_seconds(done, facts, u)
-    if u['kind'] == 'tune': return (facts.folds or 1)*_tune_seconds(done, facts, u)
-    if u['kind'] == 'scratch': return (facts.folds or 1)*_scratch_seconds(done, facts, u)
+    if u['kind'] == 'tune': return _all_folds(facts, _tune_seconds(done, facts, u))
+    if u['kind'] == 'scratch': return _all_folds(facts, _scratch_seconds(done, facts, u))
     fits = [d['fit'] for d in done if d['kind'] == 'probe' and d['model'] == u['model'] and d.get('fit')]
     return 1 + 3*max(fits, default=1.) # of kind labels: its parts together are about three times the whole
 
