@@ -102,6 +102,8 @@ from .handed_in import *
 from .models.at_hand import *
 from .training.suspects import *
 from .study.ladder import *
+from .study.judge import *
+from .study.search_picture import *
 from .best import *
 from .data.twins import *
 from .leak import *

@@ -24,6 +24,7 @@ def do(
 def leak(
     name:str,    # a data set, or the id or folder of a record
     train=False, # also train the first record again where no twin of a test image is trained on
+    pairs=1,     # of trainings that --train compares, each with a seed and a split of its own; 3 show their spread
     root='',     # folder of the records; default: IMGSTUDY_RUNS, else runs/
     json=False,  # print JSON
 ):
