@@ -84,8 +84,10 @@ def image_seconds(
 def _seen(done, model): # images of which the features of `model` are kept
     return max((u['train'] + u['valid'] for u in done if u['kind'] == 'probe' and u['model'] == model), default=0)
 
+def _took(u): return u['seconds']/u['estimate']*(2 if 'error' in u else 1) # one that was stopped is at most half done
+
 def _factor(done, kind): # by which trainings took longer than was estimated
-    return next((u['seconds']/u['estimate'] for u in done[::-1] if u['kind'] == kind and u.get('estimate')), 1.)
+    return next((_took(u) for u in done[::-1] if u['kind'] == kind and u.get('estimate')), 1.)
 
 # %% ../../nbs/66a_ladder.ipynb #bd76f8d2
 def _slower(done, facts): # than our guess, as far as features tell: the machine may be busy with other work
@@ -98,8 +100,8 @@ def _probe_seconds(done, facts, u):
     return 1 + new*image_seconds(done, facts, u['model']) + u['train']*(max(fits) if fits else .005*(facts.folds or 1))
 
 def _tune_seconds(done, facts, u):
-    "A training step costs about four forward passes, since nothing is folded or kept."
-    images = u['epochs']*(4*u['train'] + u['valid']) + 2*u['valid']
+    "A training step costs about seven times the features: those are folded, in bfloat16, and have no backward pass."
+    images = u['epochs']*(7*u['train'] + u['valid']) + 2*u['valid']
     return 3 + images*image_seconds(done, facts, u['model'])
 
 def _scratch_seconds(done, facts, u): return 3 + u['epochs']*facts.small[u['model']][0]*_slower(done, facts)
@@ -116,16 +118,22 @@ def unit_seconds(
     if u['kind'] == 'tune': return _all_folds(facts, _tune_seconds(done, facts, u))
     if u['kind'] == 'scratch': return _all_folds(facts, _scratch_seconds(done, facts, u))
     fits = [d['fit'] for d in done if d['kind'] == 'probe' and d['model'] == u['model'] and d.get('fit')]
-    return 1 + 3*max(fits, default=1.) # of kind labels: its parts together are about three times the whole
+    return 1 + 2*max(fits, default=1.) # of kind labels: three draws of each part, with one strength
 
 # %% ../../nbs/66a_ladder.ipynb #08ee07c2
 def judged(done) -> list: # of units
     "The units that a model could be taken from."
     return [u for u in done if u['kind'] in ('probe', 'scratch', 'tune') and 'accuracy' in u]
 
+def _latest(done): # a probe on more images says more of its network, even if it is less flattering
+    most = {}
+    for u in judged(done):
+        if u['kind'] == 'probe': most[u['model']] = max(u['train'], most.get(u['model'], 0))
+    return [u for u in judged(done) if u['kind'] != 'probe' or u['train'] == most[u['model']]]
+
 def choose_unit(done) -> dict|None: # None: there is none yet
-    "The best of the units `done`."
-    return max(judged(done), key=lambda u: (u['low'], -u['loss'], -u['seconds']), default=None)
+    "The best of the units `done`; of the probes of a network the largest counts."
+    return max(_latest(done), key=lambda u: (u['low'], -u['loss'], -u['seconds']), default=None)
 
 def _spent(done): return sum(u['seconds'] for u in done)
 
@@ -178,7 +186,8 @@ def _probes(done, facts, seconds):
 def _wanted(done, facts, budget):
     "Units in the order in which they are worth trying, with those that do not fit left out."
     left, half = budget - _spent(done) - reserve(done, facts), budget/2 - _spent(done)
-    labels = [dict(kind='labels', model=m) for m in _ranked(done)[:1]]
+    known = {u['model'] for u in done if u['kind'] == 'labels'}
+    labels = [dict(kind='labels', model=m) for m in _ranked(done)[:1] if m not in known]
     free = left - sum(unit_seconds(done, facts, u) for u in labels)
     yield from _probes(done, facts, min(free, half))
     yield from _trainings(done, facts, free, budget)
@@ -199,11 +208,12 @@ def next_unit(
 
 # %% ../../nbs/66a_ladder.ipynb #35feae29
 def frontier(done) -> list: # of (seconds since the start, unit)
-    "Each unit that was the best so far, and when it was done."
+    "The units that were the best at some time, and since when."
     found, clock = [], 0.
     for i, u in enumerate(done):
         clock += u['seconds']
-        if 'accuracy' in u and choose_unit(done[:i + 1]) is u: found.append((clock, u))
+        best = choose_unit(done[:i + 1])
+        if best and (not found or found[-1][1] is not best): found.append((clock, best))
     return found
 
 def stopped_paying(done) -> tuple|None: # seconds and unit, an element of `frontier`; None: it paid to the end
