@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt, torch
 from pathlib import Path
 from .core import StudyError, atomic_file
 from .labels import class_label, use_fonts
+from .panels import panels
 from .show import show_table
 from .data.images import is_image
 from .data.datasets import hidden_prefixes, junk_names
@@ -107,7 +108,8 @@ def plot_explained(
     images,    # paths, at most 48
     predictor, # as returned by `load_predictor`
     cols:int=6, # images per row
-): # Figure
+    ax=None, # axes whose place the panels take; None: a figure of its own
+): # Figure, or `ax`
     "Images with predicted class and probability, and beneath each where the network found it."
     if len(images) > 48: raise StudyError(f'{len(images)} images are too many for one picture: name at most 48.')
     pixels = [*ImageItems(images, predictor.size, predictor.interpolation, image_range=predictor.image_range)]
@@ -115,14 +117,15 @@ def plot_explained(
     xb = torch.stack(pixels).float().div(255)
     with torch.no_grad(): probs = predictor.model(xb).softmax(1)
     heats, rows, cols = grad_cam(predictor.model, xb).cpu(), -(-len(images)//cols), min(cols, len(images))
-    fig, axs = plt.subplots(2*rows, cols, figsize=(2*cols, 4.4*rows), dpi=100, squeeze=False, layout='constrained')
-    for ax in axs.flat: ax.axis('off')
+    axs = panels(2*rows, cols, ax, figsize=(2*cols, 4.4*rows), dpi=100)
+    for panel in axs.flat: panel.axis('off')
     for i, path in enumerate(images):
         above, below = axs[2*(i//cols):, i % cols][:2]
         name = predictor.classes[probs[i].argmax()]
         above.set_title(class_label(f'{name} {probs[i].max():.0%}', 22, 2), fontsize=9) # a cut takes the middle
         _draw(above, below, open_image(path, predictor.image_range), heats[i])
-    return use_fonts(fig)
+    fig = use_fonts(axs[0, 0].figure)
+    return ax or fig
 
 def _draw(above, below, im, heat):
     "The image, and the same under its heat, which was computed on a square."

@@ -75,8 +75,6 @@ def _study_first(name, words) -> list: # --study FOLDER says what the first word
         return words
     return [w.removeprefix('--study=') for w in words if w != '--study']
 
-_compare_from = 'Compared networks all begin alike. To go on from a record: imgstudy train DATASET --from RECORD'
-
 def parse(
     name:str, # of a command
     words,    # what follows it
@@ -85,9 +83,9 @@ def parse(
     parser = create_parser(name)
     given, left = parser.parse_known_args(_study_first(name, hyphens(words)))
     if not left: return vars(given)
-    options = [o for o in parser._option_string_actions if o.startswith('--')]
-    option = left[0].split('=')[0]
-    if (name, option) == ('compare', '--from'): raise UsageError(_compare_from)
+    options, option = [o for o in parser._option_string_actions if o[:2] == '--'], left[0].split('=')[0]
+    if (name, option) == ('compare', '--from'): raise UsageError(
+        'Compared networks all begin alike. To go on from a record: imgstudy train DATASET --from RECORD')
     if option.startswith('-'): raise UsageError(did_you_mean('option', option, options))
     raise UsageError(f'{left[0]!r} is one word too many. The options: imgstudy {name} --help')
 

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 from fastai.torch_core import default_device
 from .core import *
 from .labels import class_label, use_fonts
+from .panels import panels
 from .moved import *
 from .light_tables import dataset_place, light_names
 from .data.images import StudyImage, to_rgb, upright
@@ -283,19 +284,21 @@ def plot_predictions(
     images, # as in `predict`
     table,  # as returned by `predict`
     cols:int=8, # images per row
-): # Figure
+    ax=None, # axes whose place the panels take; None: a figure of its own
+): # Figure, or `ax`
     "Plot the images with their predicted classes and probabilities; what not to trust is titled in red."
     items, root = _as_items(images)
     rows, cols = -(-len(items)//cols), min(cols, len(items))
-    fig, axs = plt.subplots(rows, cols, figsize=(1.1*cols, 1.6*rows), dpi=60, squeeze=False, layout='constrained')
-    for ax in axs.flat: ax.axis('off')
-    for ax, item, row in zip(axs.flat, items, table.itertuples()):
+    axs = panels(rows, cols, ax, figsize=(1.1*cols, 1.6*rows), dpi=60)
+    for panel in axs.flat: panel.axis('off')
+    for panel, item, row in zip(axs.flat, items, table.itertuples()):
         item = item if root is None else os.path.join(root, item)
-        ax.imshow(open_image(item, table.attrs.get('image_range')))
+        panel.imshow(open_image(item, table.attrs.get('image_range')))
         noted = getattr(row, 'note', '')
         said = f'{class_label(row.predicted, 13, 2)}\n{row.probability:.0%}'
-        ax.set_title(said, fontsize=9, color='C3' if noted else 'k')
-    return use_fonts(fig)
+        panel.set_title(said, fontsize=9, color='C3' if noted else 'k')
+    fig = use_fonts(axs[0, 0].figure)
+    return ax or fig
 
 # %% ../nbs/33_predict.ipynb #7e9b7997
 def sample_photos(

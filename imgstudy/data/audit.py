@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from ..core import StudyError, checkout_file, did_you_mean, track_progress
 from ..html import build_page
 from ..labels import class_label, class_labels, use_fonts
+from ..panels import panels
 from .images import *
 from .ranges import *
 from .datasets import *
@@ -197,38 +198,42 @@ def plot_classes(
     audit:Audit,
     n:int=8,     # images of each class
     most:int=12, # largest number of classes; of more, evenly spaced ones are shown
-): # Figure
+    ax=None, # axes whose place the panels take; None: a figure of its own
+): # Figure, or `ax`
     "Plot images of each class, drawn with a fixed seed."
     classes = sorted(set(audit.items.label)) or ['none']
     shown = [classes[i] for i in np.linspace(0, len(classes) - 1, min(most, len(classes))).round().astype(int)]
     figsize = (.75*n, .95*len(shown))
-    fig, axs = plt.subplots(len(shown), n, figsize=figsize, squeeze=False, dpi=60, layout='constrained')
-    for ax in axs.flat: ax.axis('off')
+    axs = panels(len(shown), n, ax, figsize=figsize, dpi=60)
+    for panel in axs.flat: panel.axis('off')
     for row, c in zip(axs, shown):
         paths = audit.items.path[audit.items.label == c]
-        for ax, p in zip(row, paths.sample(min(n, len(paths)), random_state=0)):
-            ax.imshow(open_small(audit.root/p, 64, audit.image_range))
+        for panel, p in zip(row, paths.sample(min(n, len(paths)), random_state=0)):
+            panel.imshow(open_small(audit.root/p, 64, audit.image_range))
         row[0].set_title(class_label(c, 10*n), fontsize=8, loc='left')
-    return use_fonts(fig)
+    fig = use_fonts(axs[0, 0].figure)
+    return ax or fig
 
 # %% ../../nbs/18_audit.ipynb #e092b0ea
 def plot_means(
     audit:Audit,
     n:int=200,   # images of each class, drawn with a fixed seed
     most:int=24, # largest number of classes
-): # Figure
+    ax=None, # axes whose place the panels take; None: a figure of its own
+): # Figure, or `ax`
     "Plot the mean image of each class, at 32x32 pixels."
     groups = list(audit.items.groupby('label'))[:most]
     cols = min(max(len(groups), 1), 12)
     rows = math.ceil(max(len(groups), 1)/cols)
-    fig, axs = plt.subplots(rows, cols, figsize=(.8*cols, rows), squeeze=False, dpi=60, layout='constrained')
-    for ax in axs.flat: ax.axis('off')
-    for ax, (c, of) in zip(axs.flat, groups):
+    axs = panels(rows, cols, ax, figsize=(.8*cols, rows), dpi=60)
+    for panel in axs.flat: panel.axis('off')
+    for panel, (c, of) in zip(axs.flat, groups):
         paths = of.path.sample(min(n, len(of)), random_state=0)
         opened = (StudyImage.create(audit.root/p, audit.image_range).resize((32, 32)) for p in paths)
         mean = np.mean([np.asarray(im) for im in opened], axis=0)
-        ax.imshow(mean.astype(np.uint8)); ax.set_title(class_label(c, 12, 2), fontsize=7)
-    return use_fonts(fig)
+        panel.imshow(mean.astype(np.uint8)); panel.set_title(class_label(c, 12, 2), fontsize=7)
+    fig = use_fonts(axs[0, 0].figure)
+    return ax or fig
 
 # %% ../../nbs/18_audit.ipynb #08a52660
 def _pair(audit, p, size=64):
@@ -240,44 +245,47 @@ def plot_duplicates(
     audit:Audit,
     kind=None,   # 'exact' or 'near'; None: both
     n:int=12,    # largest number of pairs, one per group, in the order of `audit.pairs`
+    ax=None,     # axes whose place the panels take; None: a figure of its own
     **only,      # required values of columns of `audit.pairs`, such as across=True
-): # Figure, or None if there are no such pairs
+): # Figure, or `ax`; None if there are no such pairs
     "Plot duplicates with their class, split and similarity."
     wanted = (dict(kind=kind) if kind else {}) | only
     pairs = audit.pairs
     for column, value in wanted.items(): pairs = pairs[pairs[column] == value]
-    return _plot_pairs(audit, pairs.drop_duplicates('group')[:n]) if len(pairs) else None
+    return _plot_pairs(audit, pairs.drop_duplicates('group')[:n], ax) if len(pairs) else None
 
 # %% ../../nbs/18_audit.ipynb #0143499c
-def _plot_pairs(audit, pairs):
+def _plot_pairs(audit, pairs, ax=None):
     "Plot one picture per pair, four in a row."
     rows = math.ceil(len(pairs)/4)
-    fig, axs = plt.subplots(rows, 4, figsize=(8, 1.6*rows), squeeze=False, dpi=50, layout='constrained')
-    for ax in axs.flat: ax.axis('off')
-    for ax, p in zip(axs.flat, pairs.itertuples()):
-        ax.imshow(_pair(audit, p))
+    axs = panels(rows, 4, ax, figsize=(8, 1.6*rows), dpi=50)
+    for panel in axs.flat: panel.axis('off')
+    for panel, p in zip(axs.flat, pairs.itertuples()):
+        panel.imshow(_pair(audit, p))
         similarity = 'the same bytes' if p.kind == 'exact' else f'{p.similar:.2f}' + ', mirrored'*p.mirrored
         a, b = class_labels((p.label_a, p.label_b), 22)
-        ax.set_title(f'{a} ({p.split_a})\n{b} ({p.split_b})\n{similarity}', fontsize=7.5)
-    return use_fonts(fig)
+        panel.set_title(f'{a} ({p.split_a})\n{b} ({p.split_b})\n{similarity}', fontsize=7.5)
+    fig = use_fonts(axs[0, 0].figure)
+    return ax or fig
 
 # %% ../../nbs/18_audit.ipynb #05fc0412
 def plot_oddities(
     audit:Audit,
     n:int=8, # images per reason
-): # Figure, or None if there are none
+    ax=None, # axes whose place the panels take; None: a figure of its own
+): # Figure, or `ax`, or None if there are none
     "Plot images that differ from most others, one row per reason."
     odd = oddities_table(audit)
     reasons = list(dict.fromkeys(odd.reason))
     if not reasons: return None
     figsize = (.75*n, .95*len(reasons))
-    fig, axs = plt.subplots(len(reasons), n, figsize=figsize, squeeze=False, dpi=60, layout='constrained')
-    for ax in axs.flat: ax.axis('off')
+    axs = panels(len(reasons), n, ax, figsize=figsize, dpi=60)
+    for panel in axs.flat: panel.axis('off')
     for row, reason in zip(axs, reasons):
-        for ax, p in zip(row, odd.path[odd.reason == reason]):
-            ax.imshow(open_small(audit.root/p, 64, audit.image_range))
+        for panel, p in zip(row, odd.path[odd.reason == reason]):
+            panel.imshow(open_small(audit.root/p, 64, audit.image_range))
         row[0].set_title(f'{reason}: {(odd.reason == reason).sum()}', fontsize=8, loc='left')
-    return fig
+    return ax or axs[0, 0].figure
 
 # %% ../../nbs/18_audit.ipynb #17fe4169
 def audit_params(

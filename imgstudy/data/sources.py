@@ -21,6 +21,7 @@ from torchvision.datasets import CIFAR100, STL10
 from typing import Callable
 from ..core import StudyError, atomic_dir, cache_root, content_key, writable
 from ..labels import class_label, use_fonts
+from ..panels import panels, panels_title
 from .images import *
 from .datasets import *
 
@@ -362,13 +363,15 @@ for _name, _half in dict(low='01234', high='56789').items():
 def plot_samples(
     name:str, # a registered name, or folder:PATH
     seed=0,   # of the random sample
-):
+    ax=None, # axes whose place the panels take; None: a figure of its own
+): # an array of Axes, or `ax`
     "Plot eight images of a data set with their classes."
     root, items = find_images(name)
-    fig, axs = plt.subplots(2, 4, figsize=(5, 2.8), dpi=54, layout='constrained')
-    for ax, row in zip(axs.flat, items.sample(8, random_state=seed).itertuples()):
-        ax.imshow(StudyImage.create(root/row.path).resize((64, 64)))
-        ax.set_title(class_label(row.label.replace('_', ' '), 14, 2), fontsize=9)
-        ax.axis('off')
-    fig.suptitle(class_label(get_dataset(name).title, 60), fontsize=10)
-    use_fonts(fig)
+    axs = panels(2, 4, ax, figsize=(5, 2.8), dpi=54)
+    for panel, row in zip(axs.flat, items.sample(8, random_state=seed).itertuples()):
+        panel.imshow(StudyImage.create(root/row.path).resize((64, 64)))
+        panel.set_title(class_label(row.label.replace('_', ' '), 14, 2), fontsize=9)
+        panel.axis('off')
+    panels_title(axs, ax, class_label(get_dataset(name).title, 60), fontsize=10)
+    use_fonts(axs[0, 0].figure)
+    return axs if ax is None else ax

@@ -14,7 +14,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from ..core import StudyError, device_name, say_duration
 from ..labels import class_label, class_labels, label_matrix, use_fonts
-from ..panels import panels
+from ..panels import panels, panels_title
 from ..runs import run_to_dict
 from ..show import say_number
 from ..data.split import StudyData
@@ -109,17 +109,19 @@ def plot_disagreements(
     b, # a record of the same test images
     data:StudyData, # with the images
     n:int=6,        # pictures per row
-): # Figure
+    ax=None, # axes whose place the panels take; None: a figure of its own
+): # Figure, or `ax`
     "The first images of `disagreements_table`: above those that only A gets right, below those that only B does."
     a, b = run_pair(a, b)
     size = max(a.run.size, b.run.size)
     table, opened = disagreements_table(a, b), OpenImage(size, image_range=data.image_range)
-    fig, axs = plt.subplots(2, n, figsize=(max(1.25*n, 3), 3.7), squeeze=False, layout='constrained')
+    axs = panels(2, n, ax, figsize=(max(1.25*n, 3), 3.7))
     for line, name in zip(axs, 'AB'):
         line[0].text(-.08, .5, f'only {name} right', rotation=90, va='center', ha='right', transform=line[0].transAxes)
-        for ax in line: ax.axis('off')
-        for ax, row in zip(line, table[table.right == name].itertuples()): _picture(ax, row, opened, data.root)
-    return use_fonts(fig)
+        for panel in line: panel.axis('off')
+        for panel, row in zip(line, table[table.right == name].itertuples()): _picture(panel, row, opened, data.root)
+    fig = use_fonts(axs[0, 0].figure)
+    return ax or fig
 
 # %% ../../nbs/85_compare.ipynb #829c3745
 def confusion_change(a, b) -> np.ndarray: # images, int [n_out, n_out], B - A
@@ -354,12 +356,13 @@ def answer_text(
 def plot_networks(
     groups:dict, # as for `networks_table`
     title='',
-): # Figure
+    ax=None, # axes whose place the panels take; None: a figure of its own
+): # Figure, or `ax`
     "Accuracy of each network with its interval, and how long a training takes; the one to take is drawn darker."
     table = networks_table(groups)
     y, colours = np.arange(len(table)), ['C0'] + ['.6']*(len(table) - 1)
-    fig, (left, right) = plt.subplots(1, 2, figsize=(8, 1.4 + .38*len(table)), dpi=100, sharey=True,
-                                      layout='constrained', width_ratios=(3, 2))
+    axs = panels(1, 2, ax, sharey=True, width_ratios=(3, 2), figsize=(8, 1.4 + .38*len(table)), dpi=100)
+    left, right = axs[0]
     left.hlines(y, 100*table.low, 100*table.high, color=colours, lw=3)
     left.scatter(100*table.accuracy, y, c=colours, zorder=3)
     left.set(yticks=y, xlabel='test images right, %'); left.invert_yaxis()
@@ -367,5 +370,6 @@ def plot_networks(
     right.barh(y, table.seconds, color=colours, height=.5); right.set(xlabel='seconds of a training')
     right.set_xlim(0, 1.35*np.nanmax([*table.seconds, 1e-3]))
     for k, s in zip(y, table.seconds.fillna(0)): right.text(s, k, f' {say_duration(s)}', va='center', fontsize=8)
-    fig.suptitle(class_label(title, 90, 2) if title else '', fontsize=10)
-    return use_fonts(fig)
+    if title: panels_title(axs, ax, class_label(title, 90, 2), fontsize=10)
+    fig = use_fonts(left.figure)
+    return ax or fig

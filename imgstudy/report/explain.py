@@ -181,20 +181,22 @@ def plot_grad_cam(
     batch,        # DataLoaders, or a pair of images and labels; of a Learner or record also photographs
     n:int=8,      # number of images
     classes=None, # class names; None: those of the Learner, record or DataLoaders, else numbers
+    ax=None,      # axes whose place the panels take; None: a figure of its own
     **kwargs,     # target and layer, as for `grad_cam`
-): # Figure
+): # Figure, or `ax`
     "Images with true and predicted class (above), and the same with their Grad-CAM (below)."
     model, xb, yb, names = _explained(model, batch, n)
     heats = grad_cam(model, xb, **kwargs).cpu()
     with _eval_mode(model), torch.no_grad(): pred = model(xb.to(next(model.parameters()).device)).argmax(1)
     names = class_labels(names if classes is None else classes, 15)
-    fig, axs = plt.subplots(2, len(xb), figsize=(1.1*len(xb), 2.6), dpi=60, squeeze=False, layout='constrained')
+    axs = panels(2, len(xb), ax, figsize=(1.1*len(xb), 2.6), dpi=60)
     for (above, below), picture, heat, t, p in zip(axs.T, _pictures(xb), heats, [None]*n if yb is None else yb, pred):
-        for ax in (above, below): ax.imshow(picture, cmap='gray', interpolation='nearest'); ax.axis('off')
+        for panel in (above, below): panel.imshow(picture, cmap='gray', interpolation='nearest'); panel.axis('off')
         below.imshow(heat, cmap='inferno', alpha=.6, vmin=0, vmax=1, interpolation='nearest')
         above.set_title(names[p] if t is None else f'{names[t]}\n-> {names[p]}', fontsize=7,
                         color='k' if t is None or t == p else 'C3')
-    return use_fonts(fig)
+    fig = use_fonts(axs[0, 0].figure)
+    return ax or fig
 
 # %% ../../nbs/83_explain.ipynb #315707e2
 def _first_weights(model): # [k, c, h, w]

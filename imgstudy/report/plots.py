@@ -135,15 +135,17 @@ def plot_confident_errors(
     record:Record,  # with predictions
     data:StudyData, # with the images of `record`
     n:int=12,       # number of images
-): # Figure
+    ax=None, # axes whose place the panels take; None: a figure of its own
+): # Figure, or `ax`
     "The `n` most confident errors as pictures: true class, predicted class, probability."
     table, opened = confident_errors_table(record)[:n], OpenImage(record.run.size, image_range=data.image_range)
     cols, rows = min(6, max(len(table), 1)), max(math.ceil(len(table)/6), 1)
-    fig, axs = plt.subplots(rows, cols, figsize=(1.5*cols, 1.9*rows), squeeze=False, layout='constrained')
-    for ax in axs.flat: ax.axis('off')
-    for ax, (_, r) in zip(axs.flat, table.iterrows()):
-        ax.imshow(opened(data.root/r.path))
+    axs = panels(rows, cols, ax, figsize=(1.5*cols, 1.9*rows))
+    for panel in axs.flat: panel.axis('off')
+    for panel, (_, r) in zip(axs.flat, table.iterrows()):
+        panel.imshow(opened(data.root/r.path))
         said = f'{class_label(r.true, 22)}\nread as {class_label(r.predicted, 15)}\n{r.probability:.0%}'
-        ax.set_title(said, fontsize=7)
+        panel.set_title(said, fontsize=7)
     if not len(table): axs[0, 0].set_title('no mistakes')
-    return use_fonts(fig)
+    fig = use_fonts(axs[0, 0].figure)
+    return ax or fig

@@ -7,6 +7,7 @@ __all__ = ['judges', 'plot_best', 'units_table']
 
 # %% ../../nbs/66c_search_picture.ipynb #adba9409
 import matplotlib.pyplot as plt, numpy as np, pandas as pd
+from ..panels import panels
 from .ladder import frontier, judging_images, unit_name
 
 # %% ../../nbs/66c_search_picture.ipynb #9b4564d4
@@ -50,14 +51,15 @@ def _plot_labels(ax, labels, ylabel):
 
 def plot_best(
     units, # of a search
-): # Figure
+    ax=None, # axes whose place the panels take; None: a figure of its own
+): # Figure, or `ax`
     "Accuracy against seconds, and against labels where that is known."
     labels = next((u for u in units[::-1] if 'gain' in u), None)
     n, width = (2, 10) if labels else (1, 6)
-    fig, axs = plt.subplots(1, n, figsize=(width, 3.2), dpi=70, layout='constrained', squeeze=False)
+    axs = panels(1, n, ax, figsize=(width, 3.2), dpi=70)
     _plot_frontier(axs[0, 0], units)
     if labels: _plot_labels(axs[0, 1], labels, _axis(units))
-    return fig
+    return ax or axs[0, 0].figure
 
 # %% ../../nbs/66c_search_picture.ipynb #d3e576b7
 def units_table(units) -> pd.DataFrame: # unit, seconds (since the start), took, accuracy, low, high, images, error

@@ -15,6 +15,7 @@ from fastcore.basics import noop
 from pathlib import Path
 from ..core import StudyError, atomic_file
 from ..labels import class_label, use_fonts
+from ..panels import panels
 from ..runs import make_run
 from ..data.datasets import get_dataset
 from ..data.images import StudyImage
@@ -223,17 +224,20 @@ def plot_suspects(
     table:pd.DataFrame, # as returned by `suspects`
     root, # the folder that its paths are relative to
     n:int=24, # images at most
-): # Figure
+    ax=None, # axes whose place the panels take; None: a figure of its own
+): # Figure, or `ax`
     "The first `n` images of `table` with their label and the likely one."
     shown, cols = table[:n], 8
     rows = max(1, -(-len(shown)//cols))
-    fig, axs = plt.subplots(rows, cols, figsize=(10, 1.65*rows), dpi=45, layout='constrained', squeeze=False)
-    for ax in axs.flat: ax.axis('off')
-    for ax, row in zip(axs.flat, shown.itertuples()):
-        ax.imshow(StudyImage.create(f'{root}/{row.path}', table.attrs.get('image_range')).resize((96, 96)))
-        ax.set_title(f'{class_label(row.label, 14)}\n→ {class_label(row.likely, 7)} {row.p_likely:.0%}', fontsize=9)
+    axs = panels(rows, cols, ax, figsize=(10, 1.65*rows), dpi=45)
+    for panel in axs.flat: panel.axis('off')
+    for panel, row in zip(axs.flat, shown.itertuples()):
+        panel.imshow(StudyImage.create(f'{root}/{row.path}', table.attrs.get('image_range')).resize((96, 96)))
+        said = f'{class_label(row.label, 14)}\n→ {class_label(row.likely, 7)} {row.p_likely:.0%}'
+        panel.set_title(said, fontsize=9)
     if not len(shown): axs[0, 0].set_title('no suspects', fontsize=9)
-    return use_fonts(fig)
+    fig = use_fonts(axs[0, 0].figure)
+    return ax or fig
 
 # %% ../../nbs/46a_suspects.ipynb #891e6c5f
 def suspects_text(
