@@ -20,7 +20,7 @@ from .records.record import copy_record, verify_record
 from .records.seals import seal_content
 from .records.find import find_records, records_in
 from .stats.pairs import plot_comparisons
-from .study.own_study import new_study, open_study, pinned, study_entries
+from .study.own_study import content_names, new_study, open_study, pinned, study_entries
 from .study.studies import study_runs
 from .report.methods import checklist, methods_text
 from .report.overview import best_rows, plot_calibration, plot_group_curves, study_groups
@@ -138,7 +138,8 @@ def _personal() -> list: # of texts that no file may hold
     places = {str(Path.home()), str(Path.cwd()), str(Path(tempfile.gettempdir()).resolve())}
     return sorted(p for p in places if len(p) > 3)
 
-_paths = re.compile(r'(?:/home/|/Users/|/root/|/tmp/|/var/folders/|[A-Za-z]:\\\\?Users\\)[^\s"\'<>,;)]*')
+_paths = re.compile(r'(?:/home/|/Users/|/root/|/tmp/|/var/folders/|[A-Za-z]:\\\\?Users\\|'
+                    r'\b(?:folder|csv|file):(?:/|~|[A-Za-z]:[\\/]))[^\s"\'<>,;)]*')
 
 def _refuse_paths(folder):
     "Raise `StudyError` if a text file in `folder` holds an absolute path."
@@ -181,11 +182,13 @@ def _copy_study(folder, dest, records, who):
     for name in ('references.csv', 'README.md', 'requirements.txt'):
         if (folder/name).exists(): shutil.copyfile(folder/name, dest/name)
     nb = nbformat.read(str(folder/'study.ipynb'), as_version=4)
-    rest = nb.cells[0].source.partition('\n')[2]
+    rest, names = nb.cells[0].source.partition('\n')[2], content_names(folder)
     nb.cells[0].source = f'# {title}\n{rest}'
     for c in nb.cells:
         if c.cell_type == 'code': c.outputs, c.execution_count = [], None
         if 'study' not in c.metadata.get('tags', []): continue
+        for text, known in names.items():
+            for quote in '"', "'": c.source = c.source.replace(f'{quote}{text}{quote}', repr(known))
         for k, v in dict(authors=[*authors], date=date).items():
             line, n = re.subn(rf'(?m)^{k} = (?:\[[^\]]*\]|\S+)', lambda m: f'{k} = {v!r}', c.source)
             c.source = line if n else f'{c.source}\n{k} = {v!r}'

@@ -177,3 +177,45 @@ def test_names_of_own_images_do_not_go_along(folder, tmp_path):
     again = read_record(copy)
     assert not before & set(map(str, again.predictions['path']))
     verify_record(again)
+
+
+@pytest.fixture(scope='module')
+def with_photos(tmp_path_factory):
+    "A study of photographs beside its notebook, named by a relative path."
+    from PIL import Image
+    path = new_study(tmp_path_factory.mktemp('own')/'shades', authors='Ada B. Student')
+    rng = np.random.default_rng(0)
+    for name, level in dict(dark=60, light=190).items():
+        (path/'photos'/name).mkdir(parents=True)
+        for i in range(12):
+            Image.fromarray(rng.integers(level - 40, level + 40, (32, 32, 3), dtype=np.uint8)).save(path/'photos'/name/f'anna_{i}.png')
+    change_notebook(path, "dataset='digits'", "dataset='folder:photos'")
+    change_notebook(path, 'epochs=20', 'epochs=1')
+    change_notebook(path, 'seeds = 3 ', 'seeds = 1 ')
+    (path/'references.csv').unlink()
+    for run in unique_runs(study_runs(open_study(path), 'full')): run_plain(run, path/'records')
+    yield path
+    close_studies()
+
+
+def test_photographs_need_not_be_where_it_is_checked(with_photos, tmp_path, monkeypatch, capsys):
+    archive = hand_in_study(with_photos, tmp_path/'shades.zip')
+    with zipfile.ZipFile(archive) as z: texts = [z.read(n) for n in z.namelist() if not n.endswith(('.png', '.npz', '.webp'))]
+    assert not any(word in text for text in texts for word in (b'anna_', str(with_photos).encode(), b'folder:photos'))
+    (with_photos/'photos').rename(tmp_path/'elsewhere')
+    monkeypatch.setenv('IMGSTUDY_CACHE', str(tmp_path/'cache'))
+    close_studies()
+    capsys.readouterr()
+    check_archive(SimpleNamespace(archive=str(archive), no_rerun=False))
+    said = capsys.readouterr().out
+    assert 'not trained again' in said and said.endswith('All of it holds.\n')
+    (tmp_path/'elsewhere').rename(with_photos/'photos')
+
+
+@pytest.mark.parametrize('text', ['folder:/mnt/anna', 'csv:~/anna/t.csv', 'file:D:/anna/w.pth'])
+def test_a_path_in_words_is_refused(with_photos, tmp_path, text):
+    change_notebook(with_photos, 'In your own words', f'See {text}. In your own words')
+    try:
+        with pytest.raises(StudyError, match='would go with the archive'): hand_in_study(with_photos, tmp_path/'x.zip')
+    finally: change_notebook(with_photos, f'See {text}. ', '')
+    assert not (tmp_path/'x.zip').exists()

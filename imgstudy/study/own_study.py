@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['reference_metrics', 'reference_splits', 'own_folders', 'plain_values', 'is_study_folder', 'study_notebook_of',
-           'study_entries', 'own_references', 'open_study', 'close_studies', 'find_study', 'pinned', 'new_study',
-           'change_notebook']
+           'study_entries', 'own_references', 'content_names', 'open_study', 'close_studies', 'find_study', 'pinned',
+           'new_study', 'change_notebook']
 
 # %% ../../nbs/64a_own_study.ipynb #7bd704fd
 import ast, csv, re
@@ -156,14 +156,32 @@ def own_references(
     return pd.DataFrame(found, columns=columns).astype(dict(n='Int64'))
 
 # %% ../../nbs/64a_own_study.ipynb #6620fad1
-def _row(name, params, given) -> Row:
+def _place(text, folder):
+    "A data set or weights file of one's own, with a path relative to the study in `folder` made absolute."
+    kind, colon, path = text.partition(':')
+    near = Path(folder)/path.strip()
+    return f'{kind}:{near}' if kind in ('folder', 'csv', 'file') and colon and near.exists() else text
+
+def _placed(params, folder): return {k: _place(v, folder) if k in ('dataset', 'init') else v for k, v in params.items()}
+
+def _row(name, params, given, folder) -> Row:
     "The row `name`; `StudyError` if its parameters make no run."
     if not isinstance(params, dict): raise StudyError(f'The row {name!r} must be a dict of parameters, not {params!r}.')
-    row = Row(name, {**given['every_row'], **params})
+    row = Row(name, _placed({**given['every_row'], **params}, folder))
     try:
-        for changes in ({}, given['small']): create_run(**{**row.run, **changes})
+        for changes in ({}, given['small']): create_run(**{**row.run, **_placed(changes, folder)})
     except StudyError as e: raise StudyError(f'study.ipynb, row {name!r}: {e}') from None
     return row
+
+def content_names(folder) -> dict: # text in the cell -> data set or weights, as the records name them
+    "What the study in `folder` calls by a path, and its name by content."
+    given, found = study_entries(folder), {}
+    for params in given['rows'].values():
+        for changes in ({}, given['small']):
+            said = {**given['every_row'], **params, **changes}
+            run = create_run(**_placed(said, folder))
+            found |= {said[k]: getattr(run, k) for k in ('dataset', 'init') if k in said}
+    return {k: v for k, v in found.items() if k != v}
 
 def _with_published(study, table) -> Study:
     "`study` with the rows of `table` compared with what is published on them."
@@ -179,10 +197,10 @@ def open_study(folder) -> Study:
     given, name = study_entries(folder), folder.name
     if name in studies and name not in own_folders: raise StudyError(
         f'{name} is the name of a study of this library: give the folder another name.')
-    rows = tuple(_row(k, v, given) for k, v in given['rows'].items())
+    rows = tuple(_row(k, v, given, folder) for k, v in given['rows'].items())
     told = [given['question'], given['source'] or 'ours', given['protocol'] or 'The recipe of each model.']
-    study = Study(name, *told, rows, tuple(given['expected']), given['seeds'], given['small'], given['seeds'],
-                  note=given['note'])
+    small = _placed(given['small'], folder)
+    study = Study(name, *told, rows, tuple(given['expected']), given['seeds'], small, given['seeds'], note=given['note'])
     table = own_references(folder, study)
     add_references(name, table, _items(table))
     own_folders[name] = folder
