@@ -9,9 +9,10 @@ __all__ = ['hand_in_format', 'study_tables', 'csv_text', 'latex_text', 'imported
 # %% ../nbs/95a_hand_in.ipynb #1d0d4dd2
 import hashlib, importlib.metadata as metadata, json, os, re, shutil, sys, tempfile, zipfile
 import matplotlib.pyplot as plt, nbformat, numpy as np, pandas as pd
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from .core import StudyError, atomic_file, file_digest, version, writable
+from .core import StudyError, atomic_file, file_digest, git_commit, version, writable
 from .references import references
 from .html import execute_template, render_page
 from .data.sources import datasets # which registers all
@@ -97,9 +98,10 @@ def _citation(title, authors, date) -> str:
 def _verify_text(name, title, run) -> str:
     return f"""# How to verify {title}
 
-One command computes every number again from the records, makes the report again, and trains the smallest row again:
+One command computes every number again from the records, makes the report again, and repeats the smallest training:
 
     pip install -r requirements-lock.txt
+    pip install CHECKOUT      # of imgstudy {version('imgstudy')}, commit {git_commit() or 'unknown'}
     imgstudy check-hand-in ARCHIVE.zip
 
 It prints what holds and what does not, and ends with an error if something does not. `--no-rerun` leaves out
@@ -175,14 +177,14 @@ def _who(folder, a) -> tuple: # title, authors, date
     return a.title or said['title'], authors, date
 
 # %% ../nbs/95a_hand_in.ipynb #03a258cb
-def _copy_study(folder, dest, records, who):
-    "The study in `folder`, with `records` in brief, in `dest`; title, authors and date are those given."
+def _copy_study(folder, dest, records, who, names):
+    "The study in `folder`, with `records` in brief, in `dest`; `who` and `names`, of data and weights, are those given."
     title, authors, date = who
     dest.mkdir()
     for name in ('references.csv', 'README.md', 'requirements.txt'):
         if (folder/name).exists(): shutil.copyfile(folder/name, dest/name)
     nb = nbformat.read(str(folder/'study.ipynb'), as_version=4)
-    rest, names = nb.cells[0].source.partition('\n')[2], content_names(folder)
+    rest = nb.cells[0].source.partition('\n')[2]
     nb.cells[0].source = f'# {title}\n{rest}'
     for c in nb.cells:
         if c.cell_type == 'code': c.outputs, c.execution_count = [], None
@@ -232,17 +234,28 @@ def _write_texts(dest, study, records, who):
     "The files that describe the archive."
     note = study.note
     lists = [f'- {q} {a}' for q, a in checklist(records, note).answer.items()]
-    texts = {'requirements-lock.txt': f'# Python {sys.version.split()[0]}\n' + pinned(imported_packages()),
+    texts = {'requirements-lock.txt': f'# Python {sys.version.split()[0]}\n' + pinned({*imported_packages()} - {'imgstudy'}),
              'DATA.md': _data_text(records), 'CITATION.cff': _citation(*who),
              'METHODS.md': f'# Methods\n\n{methods_text(records)}\n\n# Checklist\n\n' + '\n'.join(lists) + '\n',
              'VERIFY.md': _verify_text(study.name, who[0], _smallest(records).id)}
     for name, text in texts.items(): (dest/name).write_text(text, encoding='utf-8')
 
-def _fill(dest, folder, records, who):
+@contextmanager
+def _as_elsewhere(records):
+    "As on a machine that has not seen images of one's own: nothing is called by the name of their folder."
+    before = os.environ.get('IMGSTUDY_CACHE')
+    with tempfile.TemporaryDirectory() as d:
+        if any(is_own(r.run.dataset) for r in records): os.environ['IMGSTUDY_CACHE'] = d
+        try: yield
+        finally:
+            os.environ.pop('IMGSTUDY_CACHE', None)
+            if before is not None: os.environ['IMGSTUDY_CACHE'] = before
+
+def _fill(dest, folder, records, who, names):
     "All files of the archive but the manifest."
     name, (title, authors, date) = folder.name, who
     for part in ('notebooks', 'tables', 'figures'): (dest/part).mkdir()
-    _copy_study(folder, dest/name, records, who)
+    _copy_study(folder, dest/name, records, who, names)
     study = open_study(dest/name)
     make_report_of(dest/name, dest/'notebooks', title)
     (dest/'notebooks/report.html').rename(dest/'report.html')
@@ -280,9 +293,10 @@ def hand_in_study(
     writable(out.parent, 'OUT')
     study = open_study(folder)
     who = _who(folder, SimpleNamespace(title=title, authors=authors, date=date))
-    records = _handed_records(folder, study)
+    records, names = _handed_records(folder, study), content_names(folder)
     with tempfile.TemporaryDirectory() as d:
-        try: _fill(Path(d), folder, records, who)
+        try:
+            with _as_elsewhere(records): _fill(Path(d), folder, records, who, names)
         finally: open_study(folder)
         _refuse_paths(d)
         text = json.dumps(_manifest(d, folder.name, records, who), indent=1, ensure_ascii=False)

@@ -7,10 +7,11 @@ __all__ = ['draw_section', 'Ahead']
 
 # %% ../../nbs/93a_ahead.ipynb #370317d4
 import joblib
-from concurrent.futures import CancelledError
+from contextlib import suppress
 from functools import lru_cache
 from joblib.externals.loky import get_reusable_executor
 from joblib.externals.loky.process_executor import BrokenProcessPool
+from threading import Lock
 from ..records.find import records_in, sound_records
 from .page import set_page_style
 
@@ -37,13 +38,25 @@ class Ahead:
         records,       # those in `root`
         cores=None,    # None: those of this machine
     ):
-        self.sections, self.records, self.drawn = sections, records, {}
-        if (cores or joblib.cpu_count()) < 2: return
-        other = get_reusable_executor(max_workers=1, timeout=60)
-        self.drawn = {k: other.submit(draw_section, f, root) for k, f in reversed(sections.items())}
+        self.root, self.sections, self.records = root, sections, records
+        self.left, self.drawn, self.lock = [*sections], {}, Lock()
+        self.other = get_reusable_executor(max_workers=1, timeout=60) if (cores or joblib.cpu_count()) > 1 else None
+        if self.other: self._give()
+
+    def _give(self, done=None): # done: the section drawn before
+        "Give the last section that is left to the other process, and the next one when it is done."
+        if done and isinstance(done.exception(), BrokenProcessPool): return # what is left is drawn here
+        given = None
+        with self.lock, suppress(BrokenProcessPool):
+            if self.left:
+                given = self.other.submit(draw_section, self.sections[self.left[-1]], self.root)
+                self.drawn[self.left.pop()] = given
+        if given: given.add_done_callback(self._give) # joblib, too, gives the next task in a callback
 
     def __getitem__(self, name):
-        drawn = self.drawn.pop(name, None)
-        if drawn is None or drawn.cancel(): return self.sections[name](self.records)
-        try: return drawn.result()
-        except (BrokenProcessPool, CancelledError): return self.sections[name](self.records)
+        with self.lock:
+            drawn = self.drawn.pop(name, None)
+            if name in self.left: self.left.remove(name)
+        with suppress(BrokenProcessPool):
+            if drawn: return drawn.result()
+        return self.sections[name](self.records)

@@ -171,8 +171,9 @@ def checklist(
     note='', # what the authors say that readers must keep in mind
 ) -> pd.DataFrame: # index question, column answer
     "Questions about reproducibility, answered from the records, or 'not recorded'."
-    leaked = records[0].info['data'].get('leaked')
-    apart = {None: _unknown, 0: 'yes, byte for byte'}.get(leaked, f'{leaked} test images are among the others')
+    leaked = [r.info['data'].get('leaked') for r in records]
+    most = None if None in leaked else max(leaked) # of data sets and splits
+    apart = {None: _unknown, 0: 'yes, byte for byte'}.get(most, f'{most} test images are among the others')
     answers = {
         'Do the main claims go no further than the results?': _unknown,
         'Are the limits of the work stated?': note or _unknown,

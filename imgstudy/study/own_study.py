@@ -304,6 +304,7 @@ A study made with imgstudy {version}. `study.ipynb` says what is trained, `refer
 
     python -m venv env                    # once; then: . env/bin/activate (Windows: env\\Scripts\\activate)
     pip install -r requirements.txt       # once
+    pip install CHECKOUT                  # once; of imgstudy {version}, commit {commit}
     imgstudy run --study .                # train what is missing; --dry-run only says how long it takes
     imgstudy report --study .             # report.html, from the records alone
 
@@ -324,8 +325,7 @@ def _requirements() -> str:
     "What imgstudy needs, at the versions of this environment."
     try: needs = [re.match(r'[\w.-]+', r)[0] for r in metadata.requires('imgstudy') or [] if 'extra ==' not in r]
     except metadata.PackageNotFoundError: needs = [] # used from a checkout that is not installed
-    made = f'# made with imgstudy at commit {git_commit() or "unknown"}; if no index has it: pip install its checkout\n'
-    return made + pinned(['imgstudy', *needs])
+    return f'# with imgstudy {version("imgstudy")}, which README.md says how to get\n' + pinned(needs)
 
 # %% ../../nbs/64a_own_study.ipynb #2226fb09
 def _refuse_place(path):
@@ -353,7 +353,8 @@ def new_study(
         nbformat.write(_notebook(title=title, authors=names, today=date.today()), tmp/'study.ipynb')
         with open(tmp/'references.csv', 'w', newline='', encoding='utf-8') as f:
             csv.writer(f).writerows([_columns, _reference_line])
-        (tmp/'README.md').write_text(_readme.format(title=title, version=version('imgstudy')), encoding='utf-8')
+        (tmp/'README.md').write_text(_readme.format(title=title, version=version('imgstudy'),
+                                                     commit=git_commit() or 'unknown'), encoding='utf-8')
         (tmp/'requirements.txt').write_text(_requirements(), encoding='utf-8')
     return path
 

@@ -66,14 +66,15 @@ def plot_schedule(
     recipe:Recipe,
     n_steps:int=400, # points over the whole training
     ax=None,         # Matplotlib axes; None: new ones
-):
+): # Axes
     "Plot the learning rate of `recipe` over its epochs, and its momentum unless constant."
     ax = ax or plt.subplots(figsize=(5, 2.2))[1]
     frac, sched = np.linspace(0, 1, n_steps), create_schedule(recipe)
     ax.plot(frac*total_epochs(recipe), [sched['lr'](p)[0] for p in frac], '-C0')
     ax.set(xlabel='epoch', ylabel='learning rate', title=recipe.schedule)
     moms = [sched['mom'](p) for p in frac]
-    if np.ptp(moms) == 0: return
+    if np.ptp(moms) == 0: return ax
     twin = ax.twinx()
     twin.plot(frac*total_epochs(recipe), moms, '--C1')
     twin.set_ylabel('momentum (dashed)')
+    return ax
