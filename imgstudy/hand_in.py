@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['hand_in_format', 'study_tables', 'csv_text', 'latex_text', 'imported_packages', 'make_report_of', 'files_in',
-           'hand_in_study', 'make_study', 'report_study', 'write_hand_in']
+           'handed_records', 'methods_file', 'as_elsewhere', 'hand_in_study', 'make_study', 'report_study',
+           'write_hand_in']
 
 # %% ../nbs/95a_hand_in.ipynb #1d0d4dd2
 import hashlib, importlib.metadata as metadata, json, os, re, shutil, sys, tempfile, zipfile
@@ -153,7 +154,7 @@ def _refuse_paths(folder):
                                    'the notebook or the parameters, such as by a path relative to the study.')
 
 # %% ../nbs/95a_hand_in.ipynb #41af5e2c
-def _handed_records(folder, study) -> list:
+def handed_records(folder, study) -> list:
     "Finished records of `study` in `folder`; `StudyError` if a row has none, or if one does not agree with itself."
     for scale in ('full', 'small'):
         rows = study_runs(study, scale)
@@ -230,18 +231,21 @@ def _write_tables(study, dest):
 # %% ../nbs/95a_hand_in.ipynb #a5261d0a
 def _smallest(records): return min(records, key=lambda r: r.info['cost']['seconds'])
 
+def methods_file(records, note) -> str:
+    "The methods in prose, and the checklist, from `records`."
+    lists = [f'- {q} {a}' for q, a in checklist(records, note).answer.items()]
+    return f'# Methods\n\n{methods_text(records)}\n\n# Checklist\n\n' + '\n'.join(lists) + '\n'
+
 def _write_texts(dest, study, records, who):
     "The files that describe the archive."
-    note = study.note
-    lists = [f'- {q} {a}' for q, a in checklist(records, note).answer.items()]
     texts = {'requirements-lock.txt': f'# Python {sys.version.split()[0]}\n' + pinned({*imported_packages()} - {'imgstudy'}),
              'DATA.md': _data_text(records), 'CITATION.cff': _citation(*who),
-             'METHODS.md': f'# Methods\n\n{methods_text(records)}\n\n# Checklist\n\n' + '\n'.join(lists) + '\n',
+             'METHODS.md': methods_file(records, study.note),
              'VERIFY.md': _verify_text(study.name, who[0], _smallest(records).id)}
     for name, text in texts.items(): (dest/name).write_text(text, encoding='utf-8')
 
 @contextmanager
-def _as_elsewhere(records):
+def as_elsewhere(records):
     "As on a machine that has not seen images of one's own: nothing is called by the name of their folder."
     before = os.environ.get('IMGSTUDY_CACHE')
     with tempfile.TemporaryDirectory() as d:
@@ -256,6 +260,7 @@ def _fill(dest, folder, records, who, names):
     name, (title, authors, date) = folder.name, who
     for part in ('notebooks', 'tables', 'figures'): (dest/part).mkdir()
     _copy_study(folder, dest/name, records, who, names)
+    _refuse_paths(dest) # before the long part
     study = open_study(dest/name)
     make_report_of(dest/name, dest/'notebooks', title)
     (dest/'notebooks/report.html').rename(dest/'report.html')
@@ -293,10 +298,10 @@ def hand_in_study(
     writable(out.parent, 'OUT')
     study = open_study(folder)
     who = _who(folder, SimpleNamespace(title=title, authors=authors, date=date))
-    records, names = _handed_records(folder, study), content_names(folder)
+    records, names = handed_records(folder, study), content_names(folder)
     with tempfile.TemporaryDirectory() as d:
         try:
-            with _as_elsewhere(records): _fill(Path(d), folder, records, who, names)
+            with as_elsewhere(records): _fill(Path(d), folder, records, who, names)
         finally: open_study(folder)
         _refuse_paths(d)
         text = json.dumps(_manifest(d, folder.name, records, who), indent=1, ensure_ascii=False)

@@ -15,7 +15,8 @@ from .records.find import records_in
 from .study.own_study import open_study
 from .sweep.needs import data_missing
 from .sweep.workers import run_plain
-from .hand_in import csv_text, files_in, hand_in_format, latex_text, make_report_of, study_tables
+from .hand_in import (as_elsewhere, csv_text, files_in, hand_in_format, handed_records, latex_text,
+                              make_report_of, methods_file, study_tables)
 
 # %% ../nbs/95c_handed_in.ipynb #e68d74d9
 def _unpack(archive, dest) -> dict: # the manifest
@@ -120,8 +121,16 @@ def _check_rerun(folder, manifest) -> tuple: # what does not hold; what is to be
     return ([], f'{told}: within its interval') if low <= b <= high else ([f'{told}: outside its interval'], '')
 
 # %% ../nbs/95c_handed_in.ipynb #f78dc108
+def _check_methods(folder, manifest) -> list:
+    "Words and numbers of METHODS.md that the records do not give again."
+    study = open_study(folder/manifest['study'])
+    now = methods_file(handed_records(folder/manifest['study'], study), study.note)
+    then = (folder/'METHODS.md').read_text(encoding='utf-8')
+    return [f'METHODS.md: {d}' for d in _differences(now, then, _slack(manifest))]
+
 _steps = {'every file is as it was handed in': _check_files, 'all metrics follow from the predictions': _check_records,
-          'all tables follow from the records': _check_tables, 'the report follows from the records': _check_report}
+          'all tables follow from the records': _check_tables, 'the methods follow from the records': _check_methods,
+          'the report follows from the records': _check_report}
 
 def _say(what, wrong):
     print('\n'.join([f"{'does not hold' if wrong else 'holds'}: {what}", *(f'  {w}' for w in wrong)]))
@@ -140,9 +149,10 @@ def check_hand_in_of(
     found = {}
     with tempfile.TemporaryDirectory() as d:
         folder, manifest = Path(d).resolve(), _unpack(archive, d)
-        for what, check in _steps.items():
-            found[what] = [w.replace(f'{folder}/', '') for w in _step(check, folder, manifest)]
-            _say(what, found[what])
+        with as_elsewhere(read_records(folder/manifest['study']/'records', [])): # nothing but the archive speaks
+            for what, check in _steps.items():
+                found[what] = [w.replace(f'{folder}/', '') for w in _step(check, folder, manifest)]
+                _say(what, found[what])
         if rerun:
             try: wrong, said = _check_rerun(folder, manifest)
             except StudyError as e: wrong, said = [str(e)], ''

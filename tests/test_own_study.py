@@ -6,7 +6,8 @@ import numpy as np, pytest
 from imgstudy import cli, quick
 from imgstudy.core import StudyError
 from imgstudy.hand_in import hand_in_study, make_study
-from imgstudy.handed_in import _check_files, _check_records, _check_tables, _step, _unpack, check_archive
+from imgstudy.handed_in import (_check_files, _check_methods, _check_records, _check_tables, _step, _unpack, check_archive,
+                                check_hand_in_of)
 from imgstudy.records.find import records_in
 from imgstudy.references import references
 from imgstudy.report.coverage import coverage
@@ -141,6 +142,27 @@ def test_what_was_changed_is_caught(archive, tmp_path, again):
     assert any('tables/results.csv' in s for s in said)
 
 
+def test_changed_methods_are_caught(archive, tmp_path):
+    more = lambda t: re.sub(r'(?<=trained )\w+(?= times)', 'twenty', t)
+    folder = (tmp_path/'unpacked').resolve()
+    manifest = _unpack(changed(archive, tmp_path/'m.zip', 'METHODS.md', more, again=True), folder)
+    assert any('METHODS.md' in w for w in _step(_check_methods, folder, manifest))
+
+
+def test_a_changed_picture_is_caught(archive, tmp_path, capsys):
+    "The first curve of the first figure is moved up."
+    import base64
+    def moved(page):
+        first = re.search(r'src="data:image/svg\+xml;base64,([^"]*)"', page)
+        svg = base64.b64decode(first[1]).decode()
+        other = re.sub(r'(<path d="M )(\d+)', lambda m: f'{m[1]}{int(m[2]) + 9}', svg, count=1)
+        assert other != svg
+        return page.replace(first[1], base64.b64encode(other.encode()).decode(), 1)
+    other = changed(archive, tmp_path/'p.zip', 'report.html', moved, again=True)
+    with pytest.raises(StudyError, match='do not hold'): check_archive(SimpleNamespace(archive=str(other), no_rerun=True))
+    assert 'picture 1 is not what the records give' in capsys.readouterr().out
+
+
 def test_a_changed_report_is_caught(archive, tmp_path, capsys):
     raised = lambda t: re.sub(r'\d\.\d{3} \[', '0.999 [', t, count=1)
     other = changed(archive, tmp_path/'d.zip', 'report.html', raised, again=True)
@@ -202,6 +224,7 @@ def test_photographs_need_not_be_where_it_is_checked(with_photos, tmp_path, monk
     archive = hand_in_study(with_photos, tmp_path/'shades.zip')
     with zipfile.ZipFile(archive) as z: texts = [z.read(n) for n in z.namelist() if not n.endswith(('.png', '.npz', '.webp'))]
     assert not any(word in text for text in texts for word in (b'anna_', str(with_photos).encode(), b'folder:photos'))
+    assert not any(check_hand_in_of(archive, rerun=False).values()) # where they are it holds, too
     (with_photos/'photos').rename(tmp_path/'elsewhere')
     monkeypatch.setenv('IMGSTUDY_CACHE', str(tmp_path/'cache'))
     close_studies()
