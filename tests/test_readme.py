@@ -2,8 +2,10 @@
 import re
 from pathlib import Path
 import numpy as np, pytest
-from imgstudy.records.find import records_in
+from imgstudy.records.find import records_in, sound_records
 from imgstudy.report.overview import study_groups
+from imgstudy.stats.configs import transfer_pairs
+from imgstudy.stats.pairs import paired_gain
 
 top = Path(__file__).parent.parent
 readme = (top/'README.md').read_text(encoding='utf-8')
@@ -21,7 +23,8 @@ def test_links_lead_somewhere(page):
 
 
 def test_every_page_is_linked():
-    assert all(f'docs/{p.name}' in readme for p in pages[1:])
+    index = (top/'nbs/index.ipynb').read_text(encoding='utf-8')
+    assert all(f'docs/{p.name}' in readme and f'docs/{p.name}' in index for p in pages[1:])
 
 
 def test_every_notebook_is_in_the_list():
@@ -44,3 +47,19 @@ def best(study, row):
     ('Their CNN reaches {:.1f} %', 'cifar10_scratch_vs_resnet18', 'CNN from scratch')])
 def test_answers_are_those_of_the_records(said, study, row):
     assert said.format(best(study, row)) in readme
+
+
+shown = ('mobilenetv2_keras on stanford_dogs20, from ImageNet', 'mobilenetv2_keras on cats_vs_dogs, from ImageNet',
+         'lenet5 on stl5_standin, from cifar100 (40,000 images, 20 epochs)')
+
+
+def test_gains_are_those_of_the_records():
+    "One gain per comparison: what docs/transfer.md says is what the records give."
+    with records_in(top/'report/records'):
+        pairs = transfer_pairs(sound_records(top/'report/records')[0])
+        gains = [paired_gain(*pairs[k]) for k in shown]
+    said = (top/'docs/transfer.md').read_text(encoding='utf-8')
+    for g in gains:
+        low, high = g.both
+        line = f'{100*g.base:.1f} | {100*g.other:.1f} | {100*g.difference:+.1f} ({100*low:+.1f} to {100*high:+.1f})'
+        assert line in said
