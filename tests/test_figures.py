@@ -64,3 +64,10 @@ def test_panels_take_the_place_of_given_axes(name, groups):
     inner = [a for a in fig.axes if a.has_data()]
     assert inner and all(a.get_position().x0 > left.get_position().x1 for a in inner)
     plt.close('all')
+
+
+def test_style_is_at_the_top():
+    import imgstudy
+    from imgstudy.report import figures
+    assert imgstudy.style is figures.style and imgstudy.save_figure is figures.save_figure
+    with pytest.raises(AttributeError, match="no attribute 'stile'"): imgstudy.stile

@@ -2,6 +2,7 @@
 import contextlib, io, re, shlex, sys
 from pathlib import Path
 from types import SimpleNamespace
+import matplotlib.pyplot as plt
 import numpy as np, pytest
 from PIL import Image
 from imgstudy import cli
@@ -76,7 +77,7 @@ def test_own_photographs_from_training_to_report(photos, monkeypatch, tmp_path):
     assert Image.open(photos/'looks.png').width > 100 and (photos/'mine.html').stat().st_size > 10_000
 
 
-@pytest.mark.parametrize('page', [p for p in text if blocks(p, 'python') and p != 'clusters.md'])
+@pytest.mark.parametrize('page', [p for p in text if blocks(p, 'python') and p not in ('clusters.md', 'own-study.md')])
 def test_python_runs_and_reads_what_make_study_leaves(page, photos, tmp_path, monkeypatch):
     pytest.importorskip('onnxscript', reason="export needs pip install 'imgstudy[onnx]'")
     monkeypatch.chdir(tmp_path); monkeypatch.setenv('IMGSTUDY_RUNS', str(tmp_path/'runs'))
@@ -88,6 +89,13 @@ def test_python_runs_and_reads_what_make_study_leaves(page, photos, tmp_path, mo
         assert made in block, 'the record that make study leaves'
         exec(compile(block.replace(made, record.id), page, 'exec'), {})
     assert [*tmp_path.glob('*.onnx')]
+
+
+def test_figures_for_a_paper(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with plt.rc_context():
+        for block in blocks('own-study.md', 'python'): exec(compile(block, 'own-study.md', 'exec'), {})
+    assert {p.suffix for p in tmp_path.glob('figure.*')} == {'.svg', '.pdf', '.png'}
 
 
 def test_the_script_for_a_cluster(tmp_path, monkeypatch):
