@@ -211,7 +211,7 @@ def _end_labels(ax, ends): # of (x, y, text, color)
         last = max(y, last + gap)
         ax.annotate(text, (x, last), (8, 0), textcoords='offset points', va='center', color=color, fontsize=8)
 
-_line_colors = '#57606a', '#1a7f37', '#8250df', '#9a6700', '#bf3989' # not those of scratch and transferred
+_shades = dict(scratch=('#c2570c', '#7a3605', '#e8954f', '#a8560f'), transferred=('#0969da', '#033d8b', '#54aeff', '#0a5ebd'))
 
 def plot_labelled_curves(
     groups:dict, # name -> finished records
@@ -221,7 +221,8 @@ def plot_labelled_curves(
     ax, ends = ax or plt.subplots(figsize=(6.6, 3.4), layout='constrained')[1], []
     ax.spines[['top', 'right']].set_visible(False); ax.grid(axis='y', alpha=.25)
     for i, (name, records) in enumerate(groups.items()):
-        color = _line_colors[i % len(_line_colors)]
+        shades = _shades[start_of(records[0].run)]
+        color = shades[i % len(shades)]
         x, y = _curve(ax, records, color), tested_interval(records)[0]
         ax.plot(x, y, 'D', color=color, ms=6); ends.append((x, y, f'{name}, {percent(y)}', color))
     _end_labels(ax, ends); ax.set(xlabel='epoch', xlim=(0, None)); _in_percent(ax, 'y', 'accuracy')
