@@ -211,7 +211,8 @@ def _end_labels(ax, ends): # of (x, y, text, color)
         last = max(y, last + gap)
         ax.annotate(text, (x, last), (8, 0), textcoords='offset points', va='center', color=color, fontsize=8)
 
-_shades = dict(scratch=('#c2570c', '#7a3605', '#e8954f', '#a8560f'), transferred=('#0969da', '#033d8b', '#54aeff', '#0a5ebd'))
+_shades = dict(scratch=('#c2570c', '#7a3605', '#e8954f', '#a8560f'),
+               transferred=('#0969da', '#033d8b', '#54aeff', '#0a5ebd'))
 
 def plot_labelled_curves(
     groups:dict, # name -> finished records
