@@ -389,7 +389,8 @@ def _take(search, record):
             f'nothing was chosen on, 95 % interval {low:.1%} to {high:.1%}')
     if not (n := len(earlier_tests(search, record))): return f'{said}.'
     said = said.replace(' and nothing was chosen on', '')
-    return f"{said}; {n} other model{'s' if n > 1 else ''} of this search had a test on them too: do not choose by them."
+    others = f"{n} other model{'s' if n > 1 else ''} of this search"
+    return f'{said}; {others} had a test on them too: do not choose by them.'
 
 # %% ../nbs/78a_best.ipynb #935aa0e0
 def best_sentences(search, record) -> list: # of four str

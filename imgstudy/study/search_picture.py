@@ -109,8 +109,8 @@ def _more(labels, change, n) -> str: # n: training labels that there are
 def _labels_said(labels): # None: there is nothing to say
     "What more labels would gain, or why that is not known."
     if not labels: return None
-    if not label_curve([labels]): return (f"half of the {labels['labels'][-1]:,} labels would be under two of each class, "
-                                          'too few for a learning curve')
+    half = f"half of the {labels['labels'][-1]:,} labels would be under two of each class"
+    if not label_curve([labels]): return f'{half}, too few for a learning curve'
     gain = _points(*(labels[k] for k in ('gain', 'gain_low', 'gain_high')))
     return f"twice as many labels would give a probe of {labels['model']} about {gain}, if its curve goes on"
 
