@@ -17,6 +17,7 @@ from functools import lru_cache
 from io import StringIO
 from pathlib import Path
 from .core import StudyError, atomic_file, parse_duration, runs_root, say_duration, seed_everything, writable
+from .moved import call_as
 from .runs import Run, run_id
 from .data.datasets import get_dataset
 from .data.split import StudyData, channel_stats, load_data, reading_of, take_subset
@@ -445,3 +446,5 @@ def find_best(a): # the options of `imgstudy best`; `reading`: how images are re
     found = best(a.dataset, a.budget, a.networks or None, size=a.size or None,
                  root=Path(a.root).expanduser().resolve() if a.root else None, **a.reading)
     print(f'\n{found}\nWritten: {found.folder}/best.txt, best.png, card.md, units.csv')
+
+if __name__ == 'imgstudy.best': call_as(__name__, 'best')
