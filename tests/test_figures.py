@@ -69,7 +69,7 @@ def test_panels_take_the_place_of_given_axes(name, groups):
 def test_what_is_at_the_top():
     import imgstudy
     from imgstudy.core import StudyError
-    with pytest.raises(StudyError, match='no folder'): imgstudy.best('folder:/nowhere')
+    with pytest.raises(StudyError, match='no class folders'): imgstudy.best('folder:/nowhere')
     from imgstudy.report import figures
     assert imgstudy.style is figures.style and imgstudy.save_figure is figures.save_figure
     with pytest.raises(AttributeError, match="no attribute 'stile'"): imgstudy.stile
