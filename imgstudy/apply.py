@@ -15,7 +15,8 @@ from .labels import class_label, use_fonts
 from .panels import panels
 from .show import show_table
 from .data.images import is_image
-from .data.datasets import hidden_prefixes, junk_names
+from .data.folders import check_text, scan_folder
+from .data.layouts import few
 from .records.record import read_whole
 from .predict import ImageItems, load_predictor, natural_key, open_image, predict
 from .report.explain import grad_cam
@@ -23,11 +24,13 @@ from .report.explain import grad_cam
 # %% ../nbs/69_apply.ipynb #05c7330e
 def files_below(folder) -> list: # of paths
     "All files below `folder` in natural order, except hidden ones."
-    found = []
-    for where, folders, names in os.walk(folder):
-        folders[:] = [f for f in folders if not f.startswith(hidden_prefixes)]
-        found += [f'{where}/{n}' for n in names if not n.startswith(hidden_prefixes) and n.lower() not in junk_names]
-    return sorted(found, key=natural_key)
+    return sorted([os.path.join(folder, p) for p in scan_folder(folder).below()], key=natural_key)
+
+def _not_opened(folder) -> list: # of paths with the reason
+    "What is below `folder` and cannot be an image: links that lead nowhere or back, and what is no file."
+    said = {'a link that leads nowhere': lambda f: [n for n, _ in f.broken],
+            'a link back to a folder above': lambda f: f.loops, 'a pipe or device': lambda f: f.special}
+    return [f'{f.at(n)} ({why})' for f in scan_folder(folder).walk() for why, names in said.items() for n in names(f)]
 
 def image_files(
     paths, # files and folders
@@ -35,11 +38,17 @@ def image_files(
     "The images that `paths` name: files as given, and those below folders by their content."
     images, others = [], []
     for path in map(os.path.expanduser, paths):
+        if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+            others.append(f'{path} (a pipe or device)'); continue
         if not os.path.isdir(path): images.append(path); continue
+        others += _not_opened(path)
         for f in files_below(path):
             with open(f, 'rb') as opened: first = opened.read(64)
             (images if is_image(first, Path(f).suffix) else others).append(f)
-    if not images: raise StudyError(f"There are no images in {', '.join(map(str, paths))}: is it the right folder?")
+    check_text(images, 'what is to be predicted')
+    none = f' Found: {few(others)}.' if others else ''
+    if not images: raise StudyError(f"There are no images in {', '.join(map(str, paths))}: is it the right folder?"
+                                    + none)
     return images, others
 
 # %% ../nbs/69_apply.ipynb #8f6fb4fb

@@ -107,10 +107,10 @@ def mark_trained(
     name:str,       # by content
     grown_from:str, # of the run
 ):
-    "Write down that a run on these images has finished."
+    "Write down that a run on these images has finished; the first one says what they have grown from."
     known = known_state(state_of(name))
-    now = dict(trained=grown_from or '', seen=time.time())
-    if known and known.get('trained') != now['trained']: _write_state(state_of(name), known | now)
+    if known and 'trained' not in known: # a later run with grown_from of its own does not change what is read here
+        _write_state(state_of(name), known | dict(trained=grown_from or '', seen=time.time()))
 
 def chain_of(known:dict) -> str:
     "A state and those that it came from, the oldest first."

@@ -37,7 +37,7 @@ class Reading:
 # %% ../../nbs/08_layouts.ipynb #b3a1c295
 def few(names, n=3) -> str:
     "The first `n` of `names`, and how many more there are."
-    names = [*map(str, names)]
+    names = [str(name).encode(errors='backslashreplace').decode() for name in names] # some file names are not UTF-8
     return ', '.join(names[:n]) + (f' and {len(names) - n} more' if len(names) > n else '')
 
 def some(n, what) -> str:
@@ -207,6 +207,9 @@ def _read_classes(base):
     "The `Reading` of a folder of class folders."
     _check_links(base)
     _check_classes(base)
+    if are_flat_splits(names := [f.name for f in base.inner]): raise StudyError(
+        f'The names of the folders in {base.full} ({few(names, 4)}) hold split and class: make folders train/ and '
+        "test/ with the classes in each; or, if each is a class of its own, say so: layout='class'.")
     parts = [Part(f, '', f.name) for f in base.inner]
     if split := _inner_splits(parts): return Reading('class/split', split, _split_names(split, 1))
     if not _clear_inside(parts): raise StudyError(_choices(base, parts, 'class'))
@@ -358,9 +361,7 @@ def check_items(
 ):
     "Raise `StudyError` if a class has no training images, or a file name is not valid text."
     for split in ('valid', 'test'): check_labels(items, split, place)
-    paths, strange = items.path.tolist(), r'[\x00-\x1f\ud800-\udfff]' # control characters and invalid UTF-8
-    odd = [p for p in paths if re.search(strange, p)] if re.search(strange, ''.join(paths)) else []
-    if odd: raise StudyError(f'The file name {odd[0]!r} in {root} is not valid text: rename the file.')
+    check_text(items.path, root)
 
 # %% ../../nbs/08_layouts.ipynb #660d88d8
 @dataclass
@@ -382,7 +383,8 @@ def _lost(reading):
 
 def _table(reading):
     rows = [row for part in reading.parts for row in _rows(part, reading.rule)]
-    items = pd.DataFrame(rows, columns=['path', 'label', 'split', 'group'])
+    check_text([row[0] for row in rows] + [lost['path'] for lost in _lost(reading)], reading.parts[0].folder.top)
+    items = pd.DataFrame(rows, columns=['path', 'label', 'split', 'group']) # of names that are text
     if reading.rule and 'split' in reading.rule.groupindex:
         roles = {s: split_role(s)[0] for s in sorted({*items.split})}
         items['split'] = items.split.map(assign_splits(roles, 'The names of the files')).fillna('')

@@ -9,6 +9,7 @@ __all__ = ['drop_unreadable', 'group_folds', 'draw_groups', 'split_items', 'deal
 
 # %% ../../nbs/13_split.ipynb #97857f80
 import numpy as np, pandas as pd, warnings
+from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
@@ -51,19 +52,30 @@ def _tell_skipped(other, bad, root):
     if other: tell_once(root, f"{count(len(other), 'file is no image', 'files are no images')}: {_some(other)}.")
     if bad: tell_once(root, f"{count(len(bad), 'image is', 'images are')} damaged and left out: {_some(bad)}.")
 
+def _check_left(good, skipped, root):
+    "Raise `StudyError` if none of the files is an image that can be read."
+    if len(good) or not len(skipped): return
+    kinds = Counter(Path(p).suffix.lower() or 'without an ending' for p in skipped.path)
+    counts = ', '.join(f'{n:,} {kind}' for kind, n in kinds.most_common(5))
+    first = skipped.iloc[0]
+    raise StudyError(f'None of the files in {root} can be read as an image: {counts}; such as {first.path} '
+                     f'({first.error}). Save them as images that can be: DICOM and RAW as 16-bit PNG or TIFF, '
+                     'drawings (SVG, PDF) as PNG; copy damaged files again.')
+
 def drop_unreadable(
     items:pd.DataFrame,  # path, label, split
     checks:pd.DataFrame, # results of `check_images` for the same paths
     max_bad=None,        # damaged images that are allowed, as in `Run`
     root='',             # the folder, for messages
 ) -> tuple: # readable items with the columns of `checks`; list of dicts (path, error) of the skipped files
-    "Separate images from what is none and from damaged ones; too many of these raise `StudyError`."
+    "Separate images from what is none and from damaged ones; too many of these, or nothing left, raise `StudyError`."
     items = items.merge(checks, on='path')
     skipped, other = items[items.error.notna()], items.error.fillna('').str.startswith(no_image)
     _refuse_damaged(bad := skipped[~other[skipped.index]], (~other).sum(), max_bad, root)
     none = [_with_kind(r.path, r.error) for r in items[other].itertuples()]
     _tell_skipped(none, [f'{r.path} ({r.error})' for r in bad.itertuples()], root)
     good = items[items.error.isna()].drop(columns='error').reset_index(drop=True)
+    _check_left(good, skipped, root)
     return good, skipped[['path', 'error']].to_dict('records')
 
 # %% ../../nbs/13_split.ipynb #5d45461a

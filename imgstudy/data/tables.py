@@ -18,8 +18,15 @@ from .layouts import *
 # %% ../../nbs/09_tables.ipynb #dfa0cec7
 def _text(path):
     data = Path(path).read_bytes()
+    if data[:2] in (b'\xff\xfe', b'\xfe\xff'): return data.decode('utf-16', errors='replace') # "Unicode text" of Excel
     try: return data.decode('utf-8-sig')
     except UnicodeDecodeError: return data.decode('cp1252', errors='replace')
+
+def _without_last_sep(text, sep):
+    "`text` without the separator at the end of each row, if the first has none: pandas would shift the columns."
+    first, *rows = [line.rstrip('\r') for line in text.strip('\r\n').split('\n')]
+    if first.endswith(sep) or not all(row.endswith(sep) for row in rows if row): return text
+    return '\n'.join([first, *(row.removesuffix(sep) for row in rows)])
 
 def open_table(
     path, # a CSV or TSV file
@@ -29,7 +36,8 @@ def open_table(
     first = text.lstrip().partition('\n')[0]
     sep = max(',;\t|', key=first.count)
     bare = any(re.search(r'\.(png|jpe?g|bmp|tiff?|webp|gif|pgm)"?$', v.strip(), re.I) for v in first.split(sep))
-    try: table = pd.read_csv(io.StringIO(text), sep=sep, dtype=str, keep_default_na=False, header=None if bare else 0)
+    how = dict(sep=sep, dtype=str, keep_default_na=False, header=None if bare else 0)
+    try: table = pd.read_csv(io.StringIO(_without_last_sep(text, sep)), **how)
     except Exception as e: raise StudyError(f'{path} cannot be read as a table ({str(e).strip()}): is it a CSV file?')
     if bare: table.columns = range(1, table.shape[1] + 1)
     table.columns = [str(c).strip() for c in table.columns]
@@ -63,7 +71,9 @@ class Files:
 # %% ../../nbs/09_tables.ipynb #16e37240
 _label_names = ('label labels class class_name classname category target species breed diagnosis dx y class_id '
                 'label_name tag').split()
-_split_names = 'split set subset partition usage phase'.split()
+_split_names = 'split set subset partition usage phase dataset fold'.split()
+_flags = dict(is_valid='valid', is_test='test') # columns of True and False, the first as fastai writes it
+_maybe_split = {*_split_names, *_flags, *'folds kfold cv_fold is_train is_training is_training_image'.split()}
 
 def _named(table, path, field, name):
     "The column `name`, given as `field`, or a `StudyError`."
@@ -105,10 +115,39 @@ def find_label_col(
     raise StudyError(f'Which column of {path} is the class? Name it with `label_col`: '
                      f'{few(columns, 12) or "there is no other"}.')
 
+def _holds_splits(table, column):
+    values = set(table[column]) - {''}
+    return bool(values) and all(split_role(v)[0] for v in values)
+
 def find_split_col(table, columns) -> str|None:
     "The column that is called like a split and holds names of splits."
-    found = _like(columns, _split_names)
-    return found if found and all(split_role(v)[0] for v in set(table[found]) - {''}) else None
+    names = [' and '.join(_flags), *_split_names, *_flags]
+    found = [c for n in names if (c := _like(columns, [n.replace(' ', '_')])) and _holds_splits(table, c)]
+    return found[0] if found and (len(columns) > 1 or found[0].lower() not in _flags) else None # else it is the class
+
+# %% ../../nbs/09_tables.ipynb #c758a7c9
+_on_off = dict.fromkeys(('true', '1', '1.0', 'yes'), True) | dict.fromkeys(('false', '0', '0.0', 'no'), False)
+
+def _with_flags(table, given):
+    "`table` with names of splits in place of True and False in is_valid and is_test, but for columns that are `given`."
+    flags = {n: c for n in _flags if (c := _like(table.columns, [n])) and c not in given}
+    flags = {n: c for n, c in flags.items() if {v.lower() for v in table[c]} <= {*_on_off, ''}}
+    named = [c for c in table.columns if not re.fullmatch(r'Unnamed: \d+|', c)]
+    if len(named) < 2 + len(flags): return table # it is the class
+    name = lambda n, v: {True: _flags[n], False: 'train'}.get(_on_off.get(v.lower()), '')
+    table = table.assign(**{c: [name(n, v) for v in table[c]] for n, c in flags.items()})
+    if len(flags) < 2: return table
+    both = zip(*(table[flags[n]] for n in ('is_test', 'is_valid')))
+    return table.assign(**{' and '.join(_flags): [t if t == 'test' else v or t for t, v in both]})
+
+def _unused(table, columns):
+    "Columns that are called like a split and are none of the `columns` that are used, in words."
+    image, label, split, group = columns
+    used = {image, split, group, *(label if isinstance(label, list) else [label])}
+    used |= {c for n in _flags if split == ' and '.join(_flags) and (c := _like(table.columns, [n]))}
+    left = [c for c in table.columns if c not in used and _like([c], _maybe_split) and table[c].nunique() > 1]
+    return [f'the column {c!r} ({few(sorted({*table[c]}))}) is not used as a split' for c in left]
+
 
 # %% ../../nbs/09_tables.ipynb #fd270507
 _one_class = ('This library trains one class per image. Choose one label for each image, or make a table for each '
@@ -153,6 +192,7 @@ def _match(rows, files, path):
     for value, paths in found.items():
         if len(paths) > 1:
             raise StudyError(f'{value!r} in {path} may be {few(paths)}: write the folder into the table, too.')
+    check_text((p for paths in found.values() for p in paths), files.root)
     return rows.assign(path=rows.image.map(lambda v: next(iter(found[v]), '')))
 
 # %% ../../nbs/09_tables.ipynb #9c3db3c6
@@ -163,7 +203,7 @@ def _columns(table, files, path, image_col, label_col, split_col, groups):
     image = image_col or find_image_col(table, files, path)
     left = [c for c in table.columns if c not in {image, *given.values()} and not re.fullmatch(r'Unnamed: \d+|', c)]
     split = split_col or find_split_col(table, left)
-    left = [c for c in left if c != split]
+    left = [c for c in left if c != split and not (split and _like([c], _flags))]
     one_hot = [] if label_col or _like(left, _label_names) else _one_hot(table, left)
     if len(one_hot) > 1: return image, one_hot, split, groups
     return image, label_col or find_label_col(table, left, path), split, groups
@@ -211,7 +251,7 @@ def read_table(
     groups=None,    # the column with groups that stay on one side of every split
 ) -> Found:
     "The images that a table names, or a `StudyError` that says what is missing."
-    path, table = Path(path), open_table(path)
+    path, table = Path(path), _with_flags(open_table(path), (image_col, label_col, groups))
     home = Path(os.path.abspath(path)).parent
     files = Files(_elsewhere(table, home) or home)
     columns = _columns(table, files, path, image_col, label_col, split_col, groups)
@@ -222,7 +262,8 @@ def read_table(
     if items.label.nunique() < 2: raise StudyError(f'There is only one class in {path}, {items.label.iloc[0]!r}: '
                                                    'a classifier needs two or more.')
     check_items(items, path, 'rows')
-    said += merged + ([f"{some(len(spare), 'picture')} without a row ({few(spare)})"] if spare else [])
+    said += merged + _unused(table, columns)
+    said += ([f"{some(len(spare), 'picture')} without a row ({few(spare)})"] if spare else [])
     told = _say_columns(columns)
     if groups: items = items.assign(group=items.group.where(items.group != '', items.path))
     else: items = items.drop(columns='group')
