@@ -179,7 +179,7 @@ def _who(folder, a) -> tuple: # title, authors, date
 
 # %% ../nbs/95a_hand_in.ipynb #03a258cb
 def _copy_study(folder, dest, records, who, names):
-    "The study in `folder`, with `records` in brief, in `dest`; `who` and `names`, of data and weights, are those given."
+    "The study in `folder`, with `records` in brief, in `dest`; `who` and `names` (of data, weights) are those given."
     title, authors, date = who
     dest.mkdir()
     for name in ('references.csv', 'README.md', 'requirements.txt'):
@@ -238,7 +238,8 @@ def methods_file(records, note) -> str:
 
 def _write_texts(dest, study, records, who):
     "The files that describe the archive."
-    texts = {'requirements-lock.txt': f'# Python {sys.version.split()[0]}\n' + pinned({*imported_packages()} - {'imgstudy'}),
+    locked = pinned({*imported_packages()} - {'imgstudy'})
+    texts = {'requirements-lock.txt': f'# Python {sys.version.split()[0]}\n{locked}',
              'DATA.md': _data_text(records), 'CITATION.cff': _citation(*who),
              'METHODS.md': methods_file(records, study.note),
              'VERIFY.md': _verify_text(study.name, who[0], _smallest(records).id)}

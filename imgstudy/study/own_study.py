@@ -200,7 +200,8 @@ def open_study(folder) -> Study:
     rows = tuple(_row(k, v, given, folder) for k, v in given['rows'].items())
     told = [given['question'], given['source'] or 'ours', given['protocol'] or 'The recipe of each model.']
     small = _placed(given['small'], folder)
-    study = Study(name, *told, rows, tuple(given['expected']), given['seeds'], small, given['seeds'], note=given['note'])
+    study = Study(name, *told, rows, tuple(given['expected']), given['seeds'], small, given['seeds'],
+                  note=given['note'])
     table = own_references(folder, study)
     add_references(name, table, _items(table))
     own_folders[name] = folder
