@@ -92,7 +92,7 @@ def networks(tmp_path_factory):
 
 @pytest.mark.parametrize('which', [0, 1])
 def test_another_range_is_refused_without_the_weights(which, networks, tmp_path):
-    "256 in place of 255 changes no prediction; what is stored, to float16, tells it all the same."
+    "256 in place of 255 changes few predictions or none; what is stored, to float16, tells it all the same."
     record = networks[which]
     export_certified(record, tmp_path/'m.pt2')
     p = load_predictor(record)
@@ -102,7 +102,7 @@ def test_another_range_is_refused_without_the_weights(which, networks, tmp_path)
     try:
         right = certify(tmp_path/'m.pt2', record)
         assert right['relative'] is None and right['from_stored'] < 1e-6
-        with pytest.raises(StudyError, match='log-probabilities differ from those recorded'): certify(tmp_path/'wrong.pt2', record)
+        with pytest.raises(StudyError, match='log-probabilities differ from those recorded' if which == 0 else 'is not what .* measured'): certify(tmp_path/'wrong.pt2', record)
     finally: (tmp_path/'weights').rename(record.path/'weights.safetensors')
 
 

@@ -38,13 +38,14 @@ def hurt(two, tmp_path, monkeypatch):
     monkeypatch.setenv('IMGSTUDY_RUNS', str(tmp_path/'runs'))
     monkeypatch.chdir(tmp_path)
     for p in two: shutil.copytree(p, tmp_path/'runs'/p.name)
+    (tmp_path/'m.pt2').write_bytes(b'')
     return [tmp_path/'runs'/p.name for p in two], two[0].parent/'a.png'
 
 
 def readers(a, b, image):
     return [f'predict {a} {image}', f'explain {a.name} {image}', f'diagnose {a.name}', f'diagnose {b.name}', f'compare-runs {b.name} {a.name}',
             f'decide {a.name} {b.name}', 'verify', f'train digits --from {a.name} --dry-run', f'leak {a.name}', f'export {a.name} m.pt2',
-            f'certify m.pt2 {a.name}', f'share {a.name} shared.zip']
+            f'certify m.pt2 {a.name}', f'share {a.name} shared']
 
 
 def unseal(path):
