@@ -85,7 +85,8 @@ def check_images(a, b, same_split=True):
 def is_drawn(run) -> bool:
     "Whether another `split_seed` splits the images of `run` differently."
     parts = [load_data(nth_run(run, k, 'splits')).items[['path', 'split']] for k in (0, 1)]
-    return not parts[0].sort_values('path', ignore_index=True).equals(parts[1].sort_values('path', ignore_index=True))
+    first, second = (p.sort_values('path', ignore_index=True) for p in parts)
+    return not first.equals(second)
 
 def check_drawn(
     a, # a `Record`, paired over splits
