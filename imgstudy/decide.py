@@ -92,7 +92,7 @@ def check_drawn(
     a, # a `Record`, paired over splits
     b, # the other
 ):
-    "Raise `StudyError` if the splits of `a` and `b` are all the same; without their images only records are counted."
+    "Raise `StudyError` if all splits of `a` and `b` are the same; without their images only records count."
     if data_missing(a.run.dataset) or is_drawn(a.run): return
     raise StudyError(f'The split of {a.run.dataset} is given, so that all pairs with a probe would be one and the same: '
                      f'compare these two image by image (imgstudy compare-runs {a.id} {b.id}), or train both on a '
