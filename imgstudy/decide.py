@@ -94,7 +94,7 @@ def check_drawn(
 ):
     "Raise `StudyError` if all splits of `a` and `b` are the same; without their images only records count."
     if data_missing(a.run.dataset) or is_drawn(a.run): return
-    raise StudyError(f'The split of {a.run.dataset} is given, so that all pairs with a probe would be one and the same: '
+    raise StudyError(f'The split of {a.run.dataset} is given, so all pairs with a probe would be one and the same: '
                      f'compare these two image by image (imgstudy compare-runs {a.id} {b.id}), or train both on a '
                      'subset, which each split_seed draws anew.')
 
