@@ -187,39 +187,53 @@ def _reference(record):
         with torch.no_grad(): return p.model(torch.from_numpy(x).permute(0, 3, 1, 2).float().div(255)).numpy()
     return run
 
+def _beyond_rounding(logs, expect): # [n]
+    "How far log-probabilities are from those recorded of the predicted and the true class, beyond what storing rounds."
+    rows, found = np.arange(len(logs)), []
+    for k, name in ('pred', 'log_prob'), ('target', 'target_log_prob'):
+        stored = expect[name]
+        found.append(abs(logs[rows, expect[k]] - stored.astype(float)) - np.spacing(abs(stored)).astype(float)/2)
+    return np.max(found, axis=0).clip(0)
+
 def compare_logits(
     logits, # of the file, [n, n_out]
     expect:dict, # brief predictions of the record
     reference=None, # logits of the record's network, [n, n_out], if there are weights
-) -> dict: # images, same, share, largest_difference, from_record, relative, margin
+) -> dict: # images, same, share, margin, largest_difference, of_same, from_record, from_stored, relative
     "How predictions of a file compare with those recorded."
-    pred, rows = logits.argmax(1), np.arange(len(logits))
-    gap = abs(logits - reference).max() if reference is not None else 0
-    recorded = abs(_as_logs(logits)[rows, expect['pred']] - expect['log_prob'].astype(float)).max()
+    rows, logs, largest = np.arange(len(logits)), _as_logs(logits), max(1, abs(logits).max())
+    gap = abs(logits - reference).max(1) if reference is not None else np.zeros(len(logits))
+    recorded = abs(logs[rows, expect['pred']] - expect['log_prob'].astype(float))
     margins = logits.max(1) - logits[rows, expect['pred']] # 0 where the prediction is the record's
-    same = int((pred == expect['pred']).sum())
-    return dict(images=len(logits), same=same, share=same/len(logits), margin=float(margins.max()),
-                largest_difference=float(max(gap, recorded)), from_record=float(recorded),
-                relative=float(gap/max(1, abs(reference).max())) if reference is not None else None)
+    same, apart = logits.argmax(1) == expect['pred'], np.maximum(gap, recorded)
+    return dict(images=len(logits), same=int(same.sum()), share=float(same.mean()), margin=float(margins.max()),
+                largest_difference=float(apart.max()), of_same=float(apart[same].max(initial=0)),
+                from_record=float(recorded.max()), from_stored=float(_beyond_rounding(logs, expect).max()/largest),
+                relative=float(gap.max()/max(1, abs(reference).max())) if reference is not None else None)
 
 # %% ../nbs/33a_certificate.ipynb #0733b803
-def _faults(found, much_smaller):
+def _faults(found, much_smaller, precision='fp32'):
     "What is wrong with the result of `compare_logits`, in words; '' if nothing is."
     limit = .02 if much_smaller else .001
     if found['share'] < least_share:
         return (f"{found['same']:,} of {found['images']:,} predictions are the record's ({found['share']:.2%}; "
                 '99.9 % are needed)')
-    if found['margin'] > found['largest_difference']: return (
-        f"one prediction differs by a margin of {found['margin']:.2g}, more than the logits do "
-        f"({found['largest_difference']:.2g})")
+    if found['margin'] > found['of_same']: return (
+        f"one prediction differs by a margin of {found['margin']:.2g}, more than the logits of the others do "
+        f"({found['of_same']:.2g})")
     if found['relative'] is not None and found['relative'] > limit: return (
         f"its logits differ from the network's by {found['relative']:.2%} of the largest ({limit:.1%} is allowed)")
+    if found['relative'] is None and precision == 'fp32' and found['from_stored'] > limit: return (
+        f"its log-probabilities differ from those recorded by {found['from_stored']:.2%} of the largest logit "
+        f'({limit:.1%} is allowed)')
     return ''
+
+def _precision(record): return record.info.get('model', {}).get('precision')
 
 _causes = 'Such are a changed resize, other classes or their order, or another range of the colours'
 
 def _refusal(name, record, fault):
-    precision = record.info['model']['precision']
+    precision = _precision(record)
     why = (f'The record was tested in {precision}, and the file computes in fp32: train it with precision=fp32.'
            if precision not in ('fp32', None) else f'{_causes}.')
     return f'{name} is not what {record.id} measured: {fault}. {why}'
@@ -234,10 +248,11 @@ def _measured(path, record, name):
         raise StudyError(f'{name} has {logits.shape[1]} classes, and {record.id} has {n}.')
     found = compare_logits(logits, expect, *reference)
     sizes = load_data(record.run).of('test')[['width', 'height']].to_numpy().max(initial=0)
-    if fault := _faults(found, sizes >= 6*record.run.size): raise StudyError(_refusal(name, record, fault))
+    much_smaller = sizes >= 6*record.run.size
+    if fault := _faults(found, much_smaller, _precision(record)): raise StudyError(_refusal(name, record, fault))
     packages = ('imgstudy', 'torch', 'pillow', *['onnxruntime']*(Path(path).suffix == '.onnx'))
     return dict(record=record.id, fingerprint=record.info['data']['fingerprint'], **found,
-                precision=dict(record=record.info['model']['precision'], file='fp32'), sha256=file_digest(path),
+                precision=dict(record=_precision(record), file='fp32'), sha256=file_digest(path),
                 versions={p: v for p in packages if (v := version(p))})
 
 # %% ../nbs/33a_certificate.ipynb #d5c740a1

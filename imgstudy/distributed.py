@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['check_launched', 'part_size', 'check_distributed', 'Team', 'one_first', 'fails_first', 'joined', 'part_of_batches',
-           'part_of_all', 'PartPixelDL', 'PartDL', 'split_dls', 'Together', 'joined_preds', 'check_same',
-           'train_distributed', 'quiet', 'ends_all', 'train_together']
+           'part_of_all', 'PartPixelDL', 'PartDL', 'split_dls', 'Together', 'share_buffers', 'joined_preds',
+           'check_same', 'train_distributed', 'quiet', 'ends_all', 'train_together']
 
 # %% ../nbs/47a_distributed.ipynb #6a7647be
 import os, random, sys, time
@@ -31,7 +31,7 @@ from .records.record import Record, is_finished, read_record, write_record
 from .training.checkpoint import (Checkpoint, Deadline, DiskFull, Paused, checkpoint_file, checkpoint_format, deadline,
     drop_checkpoint, load_checkpoint, needs_space, random_states, restore_random_states)
 from .training.energy import EnergyMeter
-from .training.fit import Diverged, event_cbs, fit, is_out_of_memory
+from .training.fit import EMA, Diverged, event_cbs, fit, is_out_of_memory
 from .training.learner import create_learner
 from .training.probe import start_from_probe
 from .training.trackers import tracker_cbs, tracking
@@ -51,12 +51,18 @@ def check_launched(dataset:str='folder:photos'):
 def part_size(
     bs:int, # images per batch of the run
     n:int,  # processes
+    most:int=None, # training images; None: not known
 ) -> int: # images per batch of each process
     "The part of a batch that each of `n` processes takes."
     if bs % n == 0: return bs//n
     even = [k for k in range(2, n + 9) if bs % k == 0]
     raise StudyError(f'A batch of {bs} images cannot be split evenly over {n} processes: start '
-                     + (f"{' or '.join(map(str, even))} of them" if even else 'one') + f', or take --bs {-(-bs//n)*n}.')
+                     + (f"{' or '.join(map(str, even))} of them" if even else 'one') + _other_size(bs, n, most))
+
+def _other_size(bs, n, most): # upwards, or downwards where there are no more images
+    above = -(-bs//n)*n
+    fits = above if most is None or above <= most else most//n*n
+    return f', or take --bs {fits}.' if fits else '.'
 
 _whole = { # what stands against it -> what to do
     'a probe is one regression on features': lambda r: r.recipe.tune == 'probe',
@@ -174,7 +180,7 @@ class PartDL(_Part, TfmdDL): "A part of a fastai DataLoader."
 def _part(dl, team):
     "The part of `dl` that this process of `team` takes."
     own = dict(cls=PartPixelDL, pixels=dl.pixels) if isinstance(dl, PixelDL) else dict(cls=PartDL)
-    if dl.drop_last: own['bs'] = part_size(dl.bs, team.n)
+    if dl.drop_last: own['bs'] = part_size(dl.bs, team.n, dl.n)
     made = dl.new(**own)
     made.rank, made.parts = team.rank, team.n
     return made
@@ -240,6 +246,22 @@ def after_train(self:Together):
 @patch
 def after_validate(self:Together):
     for m in (self.recorder.loss, *self.recorder.metrics): _summed(self.team, m, ['total', 'count'])
+
+# %% ../nbs/47a_distributed.ipynb #f9b83242
+def share_buffers(model):
+    "Give the buffers of `model` in the first process, such as batch-norm statistics, to all."
+    for b in model.buffers():
+        dist.broadcast(x := b.contiguous(), src=0)
+        b.copy_(x)
+
+def _shared(self): # the average of `EMA` too, before they are exchanged
+    for m in (self.model, *(cb.average.module for cb in self.learn.cbs if isinstance(cb, EMA))): share_buffers(m)
+
+@patch
+def before_validate(self:Together): _shared(self)
+
+@patch
+def after_fit(self:Together): _shared(self)
 
 # %% ../nbs/47a_distributed.ipynb #83da18c7
 def joined_preds(

@@ -21,6 +21,7 @@ from .own_weights import name_weights
 from .models.register import count_params
 from .models.zoo import create_light
 from .records.record import is_finished, read_record, read_records
+from .training.checkpoint import deadline
 from .training.trackers import tracking
 from .training.train import check_data, say_uneven, train_once
 from .stats.seeds import records_table, tested_interval
@@ -83,9 +84,9 @@ def confirm_long(
 def within(
     time_limit:str, # such as 9m; '': none
 ):
-    "Trainings inside the block end before the time is up."
+    "Trainings inside the block end before the time is up, or before an earlier `IMGSTUDY_DEADLINE`."
     before = os.environ.get('IMGSTUDY_DEADLINE')
-    if time_limit: os.environ['IMGSTUDY_DEADLINE'] = str(time.time() + parse_duration(time_limit))
+    if time_limit: os.environ['IMGSTUDY_DEADLINE'] = str(min(time.time() + parse_duration(time_limit), deadline()))
     try: yield
     finally:
         if time_limit: os.environ.pop('IMGSTUDY_DEADLINE')

@@ -162,6 +162,7 @@ def share(
     if not (record.path/'weights.safetensors').exists():
         raise StudyError(f'{record.id} is kept without its weights: train it again, then share it.')
     for package in ('mlcroissant', 'pyarrow'): _need(package)
+    load_model(record) # raises if the weights are damaged
     with atomic_dir(out) as part:
         name = write_model(record, part)
         _write_data(record, part)

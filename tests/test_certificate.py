@@ -1,9 +1,10 @@
 "An exported file gives the record's predictions, or is refused: a changed resize, order of classes or range, through the commands."
 import json, subprocess, sys
 import numpy as np, pytest, torch
+from types import SimpleNamespace
 from PIL import Image
 from imgstudy import certificate
-from imgstudy.certificate import FromImages, certify, export_certified, run_file
+from imgstudy.certificate import FromImages, certify, compare_logits, export_certified, run_file
 from imgstudy.core import StudyError, version
 from imgstudy.predict import export_model, load_predictor, trace_model
 from imgstudy.study.create import create_run
@@ -79,3 +80,39 @@ def test_another_record_a_foreign_file_and_bad_words(record, tmp_path):
     finally: (tmp_path/'weights').rename(record.path/'weights.safetensors')
     with pytest.raises(StudyError, match='.onnx or .pt2'): export_certified(record, tmp_path/'m.h5')
     with pytest.raises(StudyError, match='There is no file'): run_file(tmp_path/'none.onnx')
+
+
+@pytest.fixture(scope='module')
+def networks(tmp_path_factory):
+    "A LeNet-5 and a probe of it."
+    root, digits = tmp_path_factory.mktemp('networks'), dict(dataset='digits', model='lenet5', precision='fp32')
+    net = train(create_run(epochs=3, augment='none', **digits), root=root)
+    return [net, train(create_run(init=f'run:{net.id}', tune='probe', **digits), root=root)]
+
+
+@pytest.mark.parametrize('which', [0, 1])
+def test_another_range_is_refused_without_the_weights(which, networks, tmp_path):
+    "256 in place of 255 changes few predictions or none; what is stored, to float16, tells it all the same."
+    record = networks[which]
+    export_certified(record, tmp_path/'m.pt2')
+    p = load_predictor(record)
+    by_256(SimpleNamespace(model=p.model))
+    torch.export.save(certificate._traced(p), tmp_path/'wrong.pt2')
+    (record.path/'weights.safetensors').rename(tmp_path/'weights')
+    try:
+        right = certify(tmp_path/'m.pt2', record)
+        assert right['relative'] is None and right['from_stored'] < 1e-6
+        with pytest.raises(StudyError, match='log-probabilities differ from those recorded' if which == 0 else 'is not what .* measured'): certify(tmp_path/'wrong.pt2', record)
+    finally: (tmp_path/'weights').rename(record.path/'weights.safetensors')
+
+
+@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
+def test_an_image_that_flips_by_much_is_no_measure_of_itself(precision):
+    logits = np.random.default_rng(0).normal(size=(2000, 3))*5
+    logs, pred = certificate._as_logs(logits), logits.argmax(1)
+    stored = logs[np.arange(2000), pred].astype(np.float16)
+    expect = dict(pred=pred.copy(), target=pred.copy(), log_prob=stored.copy(), target_log_prob=stored.copy())
+    assert not certificate._faults(compare_logits(logits, expect), False, precision)
+    least = int(np.argmin(logits[7]))
+    expect['pred'][7], expect['log_prob'][7] = least, -.1
+    assert 'more than the logits of the others' in certificate._faults(compare_logits(logits, expect), False, precision)

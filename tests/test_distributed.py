@@ -1,13 +1,13 @@
 "One training by two processes of this machine is that of one; what cannot be spread, and what fails, is one line."
 import dataclasses, json, os, subprocess, sys
-import numpy as np, pytest
+import numpy as np, pytest, torch
 from safetensors.torch import load_file
 from imgstudy import cli
 from imgstudy.core import StudyError
-from imgstudy.data.loaders import create_dls
+from imgstudy.data.loaders import create_dls, create_test_dl
 from imgstudy.data.split import load_data
-from imgstudy.distributed import Team, check_distributed, part_of_all, part_of_batches, split_dls
-from imgstudy.records.record import read_record, read_records, verify_record
+from imgstudy.distributed import Team, check_distributed, part_of_all, part_of_batches, part_size, split_dls
+from imgstudy.records.record import load_model, read_record, read_records, verify_record
 from imgstudy.runs import run_to_dict
 from imgstudy.study.create import create_run
 from imgstudy.training.train import train
@@ -61,6 +61,29 @@ def test_two_processes_are_one_and_go_on_after_a_failure(tmp_path):
     assert [*one.predictions['path']] == [*two.predictions['path']]
     for k in ('train_loss', 'valid_loss', 'valid_accuracy'): assert np.allclose(one.history[k], two.history[k], atol=1e-3)
     assert not [*(tmp_path/'two').glob('.*.checkpoint')]
+
+
+@pytest.mark.slow # a launch each, about 20 s
+@pytest.mark.parametrize('ema', [None, .9])
+def test_predictions_are_those_of_the_saved_weights_with_batch_norm(ema, tmp_path):
+    norm = create_run(dataset='digits', model='lenet5_bn', epochs=1, subset=320, bs=32, lr=.01, augment='none', precision='fp32', ema=ema)
+    done = launch(tmp_path, norm, tmp_path/'two')
+    assert done.returncode == 0, done.stderr
+    record, data = read_records(tmp_path/'two')[0], load_data(norm)
+    net, dl = load_model(record), create_test_dl(create_dls(norm, data), data)
+    with torch.no_grad(): again = torch.cat([net(x.cpu()) for x, _ in dl]).log_softmax(1).numpy()
+    assert (again.argmax(1) != record.predictions['pred']).sum() <= 1 # rounding
+    stored = record.predictions['log_probs']
+    assert (abs(again - stored.astype(float)) - np.spacing(abs(stored))/2).max() < 1e-4 # beyond the rounding of half precision
+
+
+def test_a_size_of_batch_that_there_are_images_for():
+    with pytest.raises(StudyError, match='33 images .* start 3 of them, or take --bs 32'): part_size(33, 2, 33)
+    with pytest.raises(StudyError, match='--bs 34'): part_size(33, 2, 34)
+    few = create_run(dataset='digits', model='lenet5', subset=55, bs=64, augment='none')
+    data = load_data(few)
+    assert (n := len(data.of('train'))) % 2 and n < 64
+    with pytest.raises(StudyError, match=f'--bs {n - 1}'): split_dls(create_dls(few, data), Team(0, 2))
 
 
 def test_without_a_launcher(monkeypatch):

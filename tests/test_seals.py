@@ -38,12 +38,14 @@ def hurt(two, tmp_path, monkeypatch):
     monkeypatch.setenv('IMGSTUDY_RUNS', str(tmp_path/'runs'))
     monkeypatch.chdir(tmp_path)
     for p in two: shutil.copytree(p, tmp_path/'runs'/p.name)
+    (tmp_path/'m.pt2').write_bytes(b'')
     return [tmp_path/'runs'/p.name for p in two], two[0].parent/'a.png'
 
 
 def readers(a, b, image):
     return [f'predict {a} {image}', f'explain {a.name} {image}', f'diagnose {a.name}', f'diagnose {b.name}', f'compare-runs {b.name} {a.name}',
-            f'decide {a.name} {b.name}', 'verify', f'train digits --from {a.name} --dry-run']
+            f'decide {a.name} {b.name}', 'verify', f'train digits --from {a.name} --dry-run', f'leak {a.name}', f'export {a.name} m.pt2',
+            f'certify m.pt2 {a.name}', f'share {a.name} shared']
 
 
 def unseal(path):
@@ -74,6 +76,17 @@ def test_no_reader_shows_a_traceback(file, kind, sealed, hurt, capsys):
     elif sealed: assert file in said['verify']
     try: train(create_run(dataset='digits', model='lenet5', epochs=1, subset=100, init=f'run:{a.name}'), root=a.parent)
     except StudyError as e: assert a.name in str(e)
+
+
+@pytest.mark.parametrize('name', ['"fingerprint"', '"classes"', '"counts"', '"train"', '"data"'])
+def test_a_misspelt_name_is_one_message(name, hurt, capsys):
+    (a, b), image = hurt
+    unseal(a)
+    text = (a/'record.json').read_text()
+    (a/'record.json').write_text(text.replace(f'{name}: ', f'"x{name[1:]}: ', 1))
+    with pytest.raises(StudyError, match='names no'): read_record(a)
+    for words in readers(a, b, image):
+        assert words == 'verify' or f'diagnose {b.name}' == words or a.name in says(words, capsys), words
 
 
 def test_a_seal_is_made_again_and_the_first_is_kept(two, tmp_path):

@@ -1,5 +1,5 @@
 "Commands and snippets of README and docs: each command is understood, and what is shown for one's own photographs runs in its order."
-import contextlib, io, re, shlex, sys
+import contextlib, io, re, shlex, subprocess, sys
 from pathlib import Path
 from types import SimpleNamespace
 import matplotlib.pyplot as plt
@@ -91,6 +91,7 @@ def test_python_runs_and_reads_what_make_study_leaves(page, photos, tmp_path, mo
     assert [*tmp_path.glob('*.onnx')]
 
 
+<<<<<<< HEAD
 def test_figures_for_a_paper(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with plt.rc_context():
@@ -100,12 +101,19 @@ def test_figures_for_a_paper(tmp_path, monkeypatch):
 
 def test_the_script_for_a_cluster(tmp_path, monkeypatch):
     "With a scheduler that does each job at once, since there is no cluster here."
+=======
+@pytest.mark.parametrize('fails', [False, True])
+def test_the_script_for_a_cluster(fails, tmp_path, monkeypatch):
+    "With a scheduler that does each job at once, since there is no cluster here; a unit that fails is a job that fails."
+>>>>>>> h_fixrest
     class Executor:
         def __init__(self, folder): self.n = 0
         def update_parameters(self, **params): assert params['timeout_min'] > 10
         def submit(self, job, *args):
             self.n += 1
-            done.append(job(*args))
+            if fails: args = ('no-such-unit', *args[1:])
+            try: done.append('failed' if fails and done else job(*args) or 'done')  # one failure is enough
+            except subprocess.CalledProcessError: done.append('failed')
             return SimpleNamespace(job_id=str(self.n))
     done = []
     fake = SimpleNamespace(AutoExecutor=Executor, helpers=SimpleNamespace(Checkpointable=object))
@@ -116,5 +124,6 @@ def test_the_script_for_a_cluster(tmp_path, monkeypatch):
         assert old in script
         script = script.replace(old, new)
     exec(compile(script, 'clusters.md', 'exec'), {})
-    assert done and set(done) == {0}
+    assert done and set(done) == {'failed' if fails else 'done'}
+    if fails: return
     assert all(r.outcome == 'finished' for r in read_records(tmp_path/'runs')) and len(read_records(tmp_path/'runs')) >= 2

@@ -190,11 +190,21 @@ def read_record(
                          'again.')
 
 # %% ../../nbs/31_record.ipynb #133121fe
+_of_data = dict(fingerprint=str, classes=list, counts=dict)
+
+def _lacks(content): # of a finished record
+    "Names in the description of its images that are missing or of another kind."
+    data = content.get('data', {})
+    lack = [k for k, kind in _of_data.items() if not isinstance(data.get(k), kind)]
+    return lack or [f'counts of {k}' for k in ('train', 'valid', 'test') if k not in data['counts']]
+
 def _whole(content, record):
-    "`content`, or a `ValueError` if a part that every reader needs is of another kind."
+    "`content`, or a `ValueError` if a part that every reader needs is missing or of another kind."
     parts = record.metrics, *(content.get(k, {}) for k in ('data', 'model', 'cost', 'environment', 'init'))
     if not all(isinstance(part, dict) for part in parts): raise ValueError('a part of record.json is no list of names')
     if record.outcome not in ('finished', 'failed'): raise ValueError(f'outcome {record.outcome!r}')
+    if record.outcome == 'finished' and (lack := _lacks(content)):
+        raise ValueError(f"its data names no {' and no '.join(lack)}")
     return content
 
 def _read(path):
