@@ -91,7 +91,6 @@ def test_python_runs_and_reads_what_make_study_leaves(page, photos, tmp_path, mo
     assert [*tmp_path.glob('*.onnx')]
 
 
-<<<<<<< HEAD
 def test_figures_for_a_paper(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with plt.rc_context():
@@ -99,13 +98,9 @@ def test_figures_for_a_paper(tmp_path, monkeypatch):
     assert {p.suffix for p in tmp_path.glob('figure.*')} == {'.svg', '.pdf', '.png'}
 
 
-def test_the_script_for_a_cluster(tmp_path, monkeypatch):
-    "With a scheduler that does each job at once, since there is no cluster here."
-=======
 @pytest.mark.parametrize('fails', [False, True])
 def test_the_script_for_a_cluster(fails, tmp_path, monkeypatch):
     "With a scheduler that does each job at once, since there is no cluster here; a unit that fails is a job that fails."
->>>>>>> h_fixrest
     class Executor:
         def __init__(self, folder): self.n = 0
         def update_parameters(self, **params): assert params['timeout_min'] > 10
