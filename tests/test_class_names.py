@@ -67,7 +67,7 @@ figures = dict(
     disagreements=lambda t, a: plot_disagreements(*t[1], load_data(t[1][0].run)), networks=lambda t, a: plot_networks(networks(t), 'of ' + hard[4] + hard[0]),
     grad_cam=lambda t, a: plot_grad_cam(t[1][0], some(t)), explained=lambda t, a: plot_explained(some(t), load_predictor(t[1][0])),
     predictions=lambda t, a: predicted(t), tiles=lambda t, a: tiles(t), suspects=lambda t, a: plot_suspects(suspects_of(t), t[0]),
-    samples=lambda t, a: plot_samples(f'folder:{t[0]}'), audit_counts=lambda t, a: plot_class_counts(a), classes=lambda t, a: plot_classes(a),
+    samples=lambda t, a: plot_samples(f'folder:{t[0]}').flat[0], audit_counts=lambda t, a: plot_class_counts(a), classes=lambda t, a: plot_classes(a),
     means=lambda t, a: plot_means(a), duplicates=lambda t, a: plot_duplicates(a), curves=lambda t, a: plot_curves(t[1])[0])
 
 
