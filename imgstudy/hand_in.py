@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['hand_in_format', 'study_tables', 'csv_text', 'latex_text', 'imported_packages', 'make_report_of', 'files_in',
-           'handed_records', 'methods_file', 'as_elsewhere', 'hand_in_study', 'make_study', 'report_study',
-           'write_hand_in']
+           'handed_rows', 'records_of', 'cheapest_row', 'methods_file', 'as_elsewhere', 'write_figures',
+           'hand_in_study', 'make_study', 'report_study', 'write_hand_in']
 
 # %% ../nbs/95a_hand_in.ipynb #1d0d4dd2
 import hashlib, importlib.metadata as metadata, json, os, re, shutil, sys, tempfile, zipfile
@@ -96,17 +96,18 @@ def _citation(title, authors, date) -> str:
     return (f'cff-version: 1.2.0\nmessage: "Please cite this work as below."\ntype: dataset\n'
             f'title: {json.dumps(title, ensure_ascii=False)}\nauthors:\n{people}\ndate-released: {date}\n')
 
-def _verify_text(name, title, run) -> str:
+def _verify_text(name, title, row) -> str:
     return f"""# How to verify {title}
 
-One command computes every number again from the records, makes the report again, and repeats the smallest training:
+One command computes every number again from the records, draws the figures and makes the report again, and trains
+the cheapest row again:
 
     pip install -r requirements-lock.txt
     pip install CHECKOUT      # of imgstudy {version('imgstudy')}, commit {git_commit() or 'unknown'}
     imgstudy check-hand-in ARCHIVE.zip
 
 It prints what holds and what does not, and ends with an error if something does not. `--no-rerun` leaves out
-the training (`{run}`). `{name}/` is the study itself: `imgstudy run --study {name}` trains all of it.
+the training (of {row}). `{name}/` is the study itself: `imgstudy run --study {name}` trains all of it.
 """
 
 # %% ../nbs/95a_hand_in.ipynb #4558d895
@@ -154,8 +155,8 @@ def _refuse_paths(folder):
                                    'the notebook or the parameters, such as by a path relative to the study.')
 
 # %% ../nbs/95a_hand_in.ipynb #41af5e2c
-def handed_records(folder, study) -> list:
-    "Finished records of `study` in `folder`; `StudyError` if a row has none, or if one does not agree with itself."
+def handed_rows(folder, study) -> dict: # name -> records
+    "Finished records of each row of `study` in `folder`; `StudyError` if one is missing or contradicts itself."
     for scale in ('full', 'small'):
         rows = study_runs(study, scale)
         with records_in(folder/'records'): found = {k: find_records(runs) for k, runs in rows.items()}
@@ -163,9 +164,16 @@ def handed_records(folder, study) -> list:
     if bare := [k for k in rows if len(found[k]) < len(rows[k])]: raise StudyError(
         f'{len(bare)} of {len(rows)} rows of {study.name} are not trained whole ({", ".join(bare[:3])}): '
         f'imgstudy run --study {folder}')
-    records = [*{r.id: r for rs in found.values() for r in rs}.values()]
-    for r in records: verify_record(r)
-    return records
+    for r in records_of(found): verify_record(r)
+    return found
+
+def records_of(rows) -> list:
+    "The records of all `rows`, each once."
+    return [*{r.id: r for rs in rows.values() for r in rs}.values()]
+
+def cheapest_row(rows) -> str:
+    "The name of the row whose trainings took least time together."
+    return min(rows, key=lambda k: sum(r.info['cost']['seconds'] for r in rows[k]))
 
 def _who(folder, a) -> tuple: # title, authors, date
     "What is given, or else what the notebook says."
@@ -229,20 +237,19 @@ def _write_tables(study, dest):
         (dest/f'{name}.tex').write_text(latex_text(table, f'{study.question} ({name})'), encoding='utf-8')
 
 # %% ../nbs/95a_hand_in.ipynb #a5261d0a
-def _smallest(records): return min(records, key=lambda r: r.info['cost']['seconds'])
-
 def methods_file(records, note) -> str:
     "The methods in prose, and the checklist, from `records`."
     lists = [f'- {q} {a}' for q, a in checklist(records, note).answer.items()]
     return f'# Methods\n\n{methods_text(records)}\n\n# Checklist\n\n' + '\n'.join(lists) + '\n'
 
-def _write_texts(dest, study, records, who):
+def _write_texts(dest, study, rows, who):
     "The files that describe the archive."
+    records = records_of(rows)
     locked = pinned({*imported_packages()} - {'imgstudy'})
     texts = {'requirements-lock.txt': f'# Python {sys.version.split()[0]}\n{locked}',
              'DATA.md': _data_text(records), 'CITATION.cff': _citation(*who),
              'METHODS.md': methods_file(records, study.note),
-             'VERIFY.md': _verify_text(study.name, who[0], _smallest(records).id)}
+             'VERIFY.md': _verify_text(study.name, who[0], cheapest_row(rows))}
     for name, text in texts.items(): (dest/name).write_text(text, encoding='utf-8')
 
 @contextmanager
@@ -256,9 +263,16 @@ def as_elsewhere(records):
             os.environ.pop('IMGSTUDY_CACHE', None)
             if before is not None: os.environ['IMGSTUDY_CACHE'] = before
 
-def _fill(dest, folder, records, who, names):
+def write_figures(study, dest):
+    "Write the figures of `study` to `dest` as SVG and PNG."
+    with plt.rc_context(): # the style of the caller stays
+        for k, (axes, drawn_from) in _figures(study).items():
+            save_figure(axes, Path(dest)/k, drawn_from, 'svg png')
+            plt.close(np.ravel(axes)[0].figure)
+
+def _fill(dest, folder, rows, who, names):
     "All files of the archive but the manifest."
-    name, (title, authors, date) = folder.name, who
+    name, title, records = folder.name, who[0], records_of(rows)
     for part in ('notebooks', 'tables', 'figures'): (dest/part).mkdir()
     _copy_study(folder, dest/name, records, who, names)
     _refuse_paths(dest) # before the long part
@@ -266,19 +280,17 @@ def _fill(dest, folder, records, who, names):
     make_report_of(dest/name, dest/'notebooks', title)
     (dest/'notebooks/report.html').rename(dest/'report.html')
     _keep_notebooks(records, dest/'notebooks')
-    with records_in(dest/name/'records'), plt.rc_context(): # the style of the caller stays
+    with records_in(dest/name/'records'):
         _write_tables(study, dest/'tables')
-        for k, (axes, drawn_from) in _figures(study).items():
-            save_figure(axes, dest/'figures'/k, drawn_from, 'svg png')
-            plt.close(np.ravel(axes)[0].figure)
-    _write_texts(dest, study, records, who)
+        write_figures(study, dest/'figures')
+    _write_texts(dest, study, rows, who)
 
 # %% ../nbs/95a_hand_in.ipynb #9bfcf907
-def _manifest(dest, name, records, who) -> dict:
+def _manifest(dest, name, rows, who) -> dict:
     title, authors, date = who
     return dict(format=hand_in_format, imgstudy=version('imgstudy'), study=name, title=title, authors=[*authors],
-                date=date, numpy=np.__version__, matplotlib=version('matplotlib'), smallest=_smallest(records).id,
-                records=sorted(r.id for r in records),
+                date=date, numpy=np.__version__, matplotlib=version('matplotlib'), cheapest=cheapest_row(rows),
+                records=sorted(r.id for r in records_of(rows)),
                 files={k: file_digest(p) for k, p in files_in(dest).items()})
 
 def _zip(folder, out):
@@ -299,13 +311,13 @@ def hand_in_study(
     writable(out.parent, 'OUT')
     study = open_study(folder)
     who = _who(folder, SimpleNamespace(title=title, authors=authors, date=date))
-    records, names = handed_records(folder, study), content_names(folder)
+    rows, names = handed_rows(folder, study), content_names(folder)
     with tempfile.TemporaryDirectory() as d:
         try:
-            with as_elsewhere(records): _fill(Path(d), folder, records, who, names)
+            with as_elsewhere(records_of(rows)): _fill(Path(d), folder, rows, who, names)
         finally: open_study(folder)
         _refuse_paths(d)
-        text = json.dumps(_manifest(d, folder.name, records, who), indent=1, ensure_ascii=False)
+        text = json.dumps(_manifest(d, folder.name, rows, who), indent=1, ensure_ascii=False)
         (Path(d)/'manifest.json').write_text(text + '\n', encoding='utf-8')
         _zip(d, out)
     return out

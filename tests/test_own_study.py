@@ -6,7 +6,7 @@ import numpy as np, pytest
 from imgstudy import cli, quick
 from imgstudy.core import StudyError
 from imgstudy.hand_in import hand_in_study, make_study
-from imgstudy.handed_in import (_check_files, _check_methods, _check_records, _check_tables, _step, _unpack, check_archive,
+from imgstudy.handed_in import (_check_figures, _check_files, _check_methods, _check_records, _check_tables, _step, _unpack, check_archive,
                                 check_hand_in_of)
 from imgstudy.records.find import records_in
 from imgstudy.references import references
@@ -115,7 +115,7 @@ def changed(archive, dest, name, edit, again):
     with zipfile.ZipFile(archive) as z: files = {n: z.read(n) for n in z.namelist()}
     manifest = json.loads(files['manifest.json'])
     if edit is None: del files[name]
-    else: files[name] = edit(files[name].decode()).encode()
+    else: files[name] = edit(files[name]) if name.startswith('figures/') else edit(files[name].decode()).encode()
     if again and edit: manifest['files'][name] = hashlib.sha256(files[name]).hexdigest()
     if again and not edit: del manifest['files'][name]
     files['manifest.json'] = json.dumps(manifest).encode()
@@ -161,6 +161,44 @@ def test_a_changed_picture_is_caught(archive, tmp_path, capsys):
     other = changed(archive, tmp_path/'p.zip', 'report.html', moved, again=True)
     with pytest.raises(StudyError, match='do not hold'): check_archive(SimpleNamespace(archive=str(other), no_rerun=True))
     assert 'picture 1 is not what the records give' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('name', ['curves.svg', 'confusion.svg', 'classes.png'])
+def test_a_changed_figure_is_caught(archive, tmp_path, name):
+    from PIL import Image, ImageDraw
+    import io
+    def drawn_over(data):
+        picture = Image.open(io.BytesIO(data)).convert('RGB')
+        ImageDraw.Draw(picture).rectangle((9, 9, 30, 30), fill='black')
+        picture.save(out := io.BytesIO(), 'png')
+        return out.getvalue()
+    moved = lambda data: re.sub(rb'(<path d="M )(\d+)', lambda m: m[1] + b'%d' % (int(m[2]) + 9), data, count=1)
+    other = changed(archive, tmp_path/'f.zip', f'figures/{name}', moved if name.endswith('svg') else drawn_over, again=True)
+    folder = (tmp_path/'unpacked').resolve()
+    manifest = _unpack(other, folder)
+    assert _step(_check_figures, folder, manifest) == [f'figures/{name} is not what the records give']
+    assert _step(_check_figures, folder, {**manifest, 'matplotlib': '1.0'}) == [] # drawn by another program
+    (folder/'figures'/name).unlink()
+    assert _step(_check_figures, folder, {**manifest, 'matplotlib': '1.0'}) == [f'figures/{name} is missing']
+
+
+def test_a_row_is_trained_again_whole(archive, folder, tmp_path, monkeypatch):
+    from imgstudy import handed_in
+    manifest = _unpack(archive, unpacked := (tmp_path/'unpacked').resolve())
+    row, same = manifest['cheapest'], handed_in._again
+    wrong, said = handed_in._check_rerun(unpacked, manifest)
+    assert not wrong and said.startswith(f'{row}, trained again 2 times: ') and said.endswith('each the same')
+    def by(points):
+        def again(old, root):
+            new = same(old, root)
+            return SimpleNamespace(info=new.info, metrics=dict(new.metrics, accuracy=new.metrics['accuracy'] + points))
+        return again
+    monkeypatch.setattr(handed_in, '_again', by(.003))
+    wrong, said = handed_in._check_rerun(unpacked, manifest)
+    assert not wrong and 'differ by +0.0030' in said and 'is chance' in said
+    monkeypatch.setattr(handed_in, '_again', by(-.3))
+    wrong, said = handed_in._check_rerun(unpacked, manifest)
+    assert 'differ by -0.3000' in wrong[0] and not said
 
 
 def test_a_changed_report_is_caught(archive, tmp_path, capsys):
