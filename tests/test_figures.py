@@ -50,6 +50,22 @@ def test_every_figure_takes_axes():
                 assert 'ax' in [a.arg for a in f.args.args + f.args.kwonlyargs], f'{path.name}: {f.name}'
 
 
+def test_axes_say_that_there_is_nothing_to_draw(groups, tmp_path):
+    from imgstudy.data.audit import plot_duplicates
+    from imgstudy.report.exhibits import plot_pairs_kept
+    from types import SimpleNamespace
+    import pandas as pd
+    none = SimpleNamespace(pairs=pd.DataFrame(columns=['kind', 'group']))
+    one = dict([*groups.items()][:1])
+    for draw, text in ((lambda **k: overview.plot_changes(one, **k), 'nothing to compare'),
+                       (lambda **k: plot_pairs_kept(dict(path=tmp_path, name='x'), **k), 'no image in two splits'),
+                       (lambda **k: plot_duplicates(none, **k), 'no such pairs')):
+        ax = plt.subplots()[1]
+        assert draw(ax=ax) is ax and [t.get_text() for t in ax.texts] == [text] and not ax.axison
+        assert draw() is None
+        plt.close('all')
+
+
 @pytest.mark.parametrize('name', 'group_curves bubbles curves run_curves'.split())
 def test_panels_take_the_place_of_given_axes(name, groups):
     plt.close('all')
@@ -66,10 +82,10 @@ def test_panels_take_the_place_of_given_axes(name, groups):
     plt.close('all')
 
 
-def test_what_is_at_the_top():
+def test_what_is_at_the_top(tmp_path):
     import imgstudy
     from imgstudy.core import StudyError
-    with pytest.raises(StudyError, match='no class folders'): imgstudy.best('folder:/nowhere')
+    with pytest.raises(StudyError, match='There is no folder'): imgstudy.best(f'folder:{tmp_path}/nowhere')
     from imgstudy.report import figures
     assert imgstudy.style is figures.style and imgstudy.save_figure is figures.save_figure
     with pytest.raises(AttributeError, match="no attribute 'stile'"): imgstudy.stile

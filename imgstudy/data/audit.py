@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from ..core import StudyError, checkout_file, did_you_mean, track_progress
 from ..html import build_page
 from ..labels import class_label, class_labels, use_fonts
-from ..panels import panels
+from ..panels import nothing_drawn, panels
 from .images import *
 from .ranges import *
 from .datasets import *
@@ -247,12 +247,13 @@ def plot_duplicates(
     n:int=12,    # largest number of pairs, one per group, in the order of `audit.pairs`
     ax=None,     # axes whose place the panels take; None: a figure of its own
     **only,      # required values of columns of `audit.pairs`, such as across=True
-): # Figure, or `ax`; None if there are no such pairs
+): # Figure, or `ax`, which says so if there are no such pairs; None without both
     "Plot duplicates with their class, split and similarity."
     wanted = (dict(kind=kind) if kind else {}) | only
     pairs = audit.pairs
     for column, value in wanted.items(): pairs = pairs[pairs[column] == value]
-    return _plot_pairs(audit, pairs.drop_duplicates('group')[:n], ax) if len(pairs) else None
+    if not len(pairs): return nothing_drawn(ax, 'no such pairs')
+    return _plot_pairs(audit, pairs.drop_duplicates('group')[:n], ax)
 
 # %% ../../nbs/18_audit.ipynb #0143499c
 def _plot_pairs(audit, pairs, ax=None):
@@ -273,11 +274,11 @@ def plot_oddities(
     audit:Audit,
     n:int=8, # images per reason
     ax=None, # axes whose place the panels take; None: a figure of its own
-): # Figure, or `ax`, or None if there are none
+): # Figure, or `ax`, which says so if there are none; None without both
     "Plot images that differ from most others, one row per reason."
     odd = oddities_table(audit)
     reasons = list(dict.fromkeys(odd.reason))
-    if not reasons: return None
+    if not reasons: return nothing_drawn(ax, 'no oddities')
     figsize = (.75*n, .95*len(reasons))
     axs = panels(len(reasons), n, ax, figsize=figsize, dpi=60)
     for panel in axs.flat: panel.axis('off')

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from PIL import ExifTags, Image
 from ..core import StudyError, writable
 from ..labels import class_label, class_labels, use_fonts
+from ..panels import nothing_drawn
 from ..runs import Run
 from ..data.datasets import get_dataset, is_own
 from ..data.images import open_raster
@@ -217,10 +218,10 @@ def plot_samples_kept(
 def plot_pairs_kept(
     exhibit:dict, # as returned by `read_data_exhibit`
     ax=None, # axes to draw into; None: those of a figure of its own
-): # Axes, or None if no image is in two splits
+): # Axes; if no image is in two splits `ax`, which says so, or None
     "Pairs of duplicates across splits, with class and split of each image and their similarity."
     path = exhibit['path']/f"{exhibit['name']}-pairs.webp"
-    if not path.exists(): return None
+    if not path.exists(): return nothing_drawn(ax, 'no image in two splits')
     tiles, meta = read_sheet(path, 'data_exhibit')
     titles = [t for p in meta['pairs'] for t in (f"{_similarity(p)}\n{_label(p, 'a')}", _label(p, 'b'))]
     return plot_tiles(list(zip(tiles, titles)), cols=8, lines=3, ax=ax)

@@ -10,7 +10,7 @@ __all__ = ['study_groups', 'best_rows', 'plot_group_curves', 'plot_rates', 'plot
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
 from ..core import device_name
 from ..light_tables import light_table
-from ..panels import panels, panels_legend
+from ..panels import nothing_drawn, panels, panels_legend
 from ..references import best_references
 from ..models.register import models
 from ..models.zoo import model_cost, name_points
@@ -237,9 +237,9 @@ def plot_choice(
 def plot_changes(
     groups:dict, # name -> finished records; the first is the baseline, as published
     ax=None, # axes to draw into; None: those of a figure of its own
-): # Axes, or None if there is nothing to compare
+): # Axes; with nothing to compare `ax`, which says so, or None
     "Gain in test accuracy of each row over the first."
-    if len(groups) < 2: return None
+    if len(groups) < 2: return nothing_drawn(ax, 'nothing to compare')
     ax = plot_comparisons(compare_all(groups, next(iter(groups))), ax=ax)
     ax.set_title('against ' + next(iter(groups)), loc='left')
     return ax
