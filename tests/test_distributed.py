@@ -33,11 +33,15 @@ main()
 '''
 
 
-def launch(tmp_path, run, root, broken='none'):
+launchers = dict(
+    torchrun='torch.distributed.run --nproc_per_node 2 --master_addr 127.0.0.1 --master_port 0 --rdzv_backend c10d --rdzv_endpoint 127.0.0.1:0',
+    accelerate='accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port 0')
+
+
+def launch(tmp_path, run, root, broken='none', by='torchrun'):
     file = tmp_path/'script.py'
     file.write_text(script)
-    words = [sys.executable, '-m', 'torch.distributed.run', '--nproc_per_node', '2', '--master_addr', '127.0.0.1', '--master_port', '0', '--rdzv_backend', 'c10d',
-             '--rdzv_endpoint', '127.0.0.1:0', file, json.dumps(run_to_dict(run)), root, broken]
+    words = [sys.executable, '-m', *launchers[by].split(), file, json.dumps(run_to_dict(run)), root, broken]
     return subprocess.run(words, capture_output=True, text=True, timeout=500, env=os.environ | dict(OMP_NUM_THREADS='1', CUDA_VISIBLE_DEVICES=''))
 
 
@@ -64,12 +68,14 @@ def test_two_processes_are_one_and_go_on_after_a_failure(tmp_path):
 
 
 @pytest.mark.slow # a launch each, about 20 s
-@pytest.mark.parametrize('ema', [None, .9])
-def test_predictions_are_those_of_the_saved_weights_with_batch_norm(ema, tmp_path):
+@pytest.mark.parametrize('ema, by', [(None, 'torchrun'), (.9, 'accelerate')])
+def test_predictions_are_those_of_the_saved_weights_with_batch_norm(ema, by, tmp_path):
+    if by == 'accelerate': pytest.importorskip('accelerate')
     norm = create_run(dataset='digits', model='lenet5_bn', epochs=1, subset=320, bs=32, lr=.01, augment='none', precision='fp32', ema=ema)
-    done = launch(tmp_path, norm, tmp_path/'two')
+    done = launch(tmp_path, norm, tmp_path/'two', by=by)
     assert done.returncode == 0, done.stderr
     record, data = read_records(tmp_path/'two')[0], load_data(norm)
+    assert record.info['model']['processes'] == 2
     net, dl = load_model(record), create_test_dl(create_dls(norm, data), data)
     with torch.no_grad(): again = torch.cat([net(x.cpu()) for x, _ in dl]).log_softmax(1).numpy()
     assert (again.argmax(1) != record.predictions['pred']).sum() <= 1 # rounding
