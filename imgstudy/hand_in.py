@@ -132,7 +132,7 @@ def make_report_of(
     (Path(out)/'report.html').write_text(page, encoding='utf-8')
 
 # %% ../nbs/95a_hand_in.ipynb #3ab142a2
-hand_in_format = 1
+hand_in_format = 2
 
 def files_in(folder) -> dict: # name with / -> Path
     return {p.relative_to(folder).as_posix(): p for p in sorted(Path(folder).rglob('*')) if p.is_file()}

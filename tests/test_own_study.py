@@ -210,7 +210,7 @@ def test_a_changed_report_is_caught(archive, tmp_path, capsys):
 
 def test_other_files_and_versions_are_named(archive, tmp_path):
     (tmp_path/'half.zip').write_bytes(archive.read_bytes()[:4000])
-    with zipfile.ZipFile(tmp_path/'new.zip', 'w') as z: z.writestr('manifest.json', '{"format": 2, "imgstudy": "7.0"}')
+    with zipfile.ZipFile(tmp_path/'new.zip', 'w') as z: z.writestr('manifest.json', '{"format": 7, "imgstudy": "7.0"}')
     for name, message in (('half.zip', 'cut short'), ('new.zip', 'install imgstudy 7.0')):
         with pytest.raises(StudyError, match=message): check_archive(SimpleNamespace(archive=str(tmp_path/name), no_rerun=True))
 
