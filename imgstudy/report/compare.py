@@ -200,18 +200,22 @@ def plot_run_curves(
     b, # another
     labels=('A', 'B'), # for the legend
     ax=None, # axes whose place the panels take; None: a figure of its own
-): # three Axes, or `ax`
-    "Validation loss, validation accuracy and learning rate per epoch; a ring marks the epoch whose weights were kept."
-    axs = panels(1, 3, ax, figsize=(7.2, 2.5))[0]
-    for r, label, style in zip(finished([get_record(a), get_record(b)]), labels, ('C0-', 'C1--')):
+): # two or three Axes, or `ax`
+    "Validation loss, validation accuracy and, if it varies, learning rate per epoch; a ring marks the epoch that was kept."
+    records = finished([get_record(a), get_record(b)])
+    varies = any(r.history.lr.nunique() > 1 for r in records) # a constant needs no picture
+    shown = {col: name for col, name in _panels.items() if col != 'lr' or varies}
+    axs = panels(1, len(shown), ax, figsize=(2.4*len(shown), 2.5))[0]
+    for r, label, style in zip(records, labels, ('C0-', 'C1--')):
         kept = r.history[r.history.epoch == r.info.get('best_epoch')]
-        for panel, col in zip(axs, _panels):
+        for panel, col in zip(axs, shown):
             panel.plot(r.history.epoch, r.history[col], style, marker='.', ms=4, label=label)
             panel.plot(kept.epoch, kept[col], style[:2] + 'o', mfc='none', ms=8)
-    for panel, name in zip(axs, _panels.values()):
+    for panel, name in zip(axs, shown.values()):
         panel.set(xlabel='epoch', ylabel=name); panel.xaxis.set_major_locator(MaxNLocator('auto', integer=True))
-    axs[2].set_yscale('log')
-    axs[2].yaxis.set_major_formatter('{x:g}'); axs[2].yaxis.set_minor_formatter(NullFormatter())
+    if varies:
+        axs[2].set_yscale('log')
+        axs[2].yaxis.set_major_formatter('{x:g}'); axs[2].yaxis.set_minor_formatter(NullFormatter())
     axs[0].legend(frameon=False); axs[1].set_ylim(0, None)
     return ax or axs
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['start_of', 'report_title', 'named_pairs', 'transfer_tally', 'best_of_networks', 'network_marks',
-           'published_accuracies', 'published_beside_ours', 'published_names', 'published_of', 'rungs']
+           'published_accuracies', 'published_beside_ours', 'published_names', 'published_by', 'published_of', 'rungs']
 
 # %% ../../nbs/55_evidence.ipynb #9104d785
 import re
@@ -15,7 +15,7 @@ from ..stats.pairs import paired_gain
 from ..stats.published import Verdict
 from ..stats.seeds import has_learnt, tested_interval
 from ..stats.configs import configs, is_demonstration, transfer_pairs, validation
-from ..study.studies import studies
+from ..study.studies import get_study, row_references, studies
 from .names import *
 from .tables import *
 from .overview import *
@@ -131,6 +131,19 @@ def published_names(
     twice = table.duplicated(['dataset', 'row'], keep=False)
     return [f'{dataset_title(r.dataset)}: {title(r)}' + f' ({_images_of.get(r.images, r.images)})'*bool(double)
             for r, double in zip(table.itertuples(), twice)]
+
+def published_by(
+    study:str, # name of a study
+    field:str, # of `Run` or `Recipe`, which its published rows vary
+    split='validation', # the images that the accuracies are of
+) -> dict: # value of the field -> accuracy
+    "What a study published for each value of a setting."
+    study, found = get_study(study), {}
+    for row in (r for r in study.rows if r.published):
+        t = row_references(study, row)
+        values = t.value[(t.split == split) & (t.metric == 'accuracy')]
+        if len(values): found[row.run[field]] = values.max()
+    return found
 
 def published_of(
     study:str, # name of a study
