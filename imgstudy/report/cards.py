@@ -50,7 +50,7 @@ def headline_table(
         r, (mean, low, high, over) = config[0], tested_interval(config)
         same = (published.init == 'scratch') == (start == 'scratch')
         best = published[(published.dataset == dataset) & same].value.max()
-        title = dataset if is_own(dataset) else dataset_title(dataset)
+        title = dataset if is_own(dataset) else as_label(dataset_title(dataset))
         rows.append({
             'data set': title, 'start': start, 'model': model_title(r.run.model), 'trained on': training_scale(r),
             'test accuracy': f'{percent(mean)} ({100*low:.1f} to {100*high:.1f})', 'interval over': over, 'n': len(config),

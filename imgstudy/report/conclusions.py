@@ -33,14 +33,15 @@ def verdicts_sentence(
 ) -> str:
     "Number of published figures with each verdict, in words."
     words = {Verdict.within: 'within our intervals', Verdict.above: 'exceeded', Verdict.below: 'not reached',
-             Verdict.single: 'repeated at full size, but only once', Verdict.undecided: 'undecided for want of an interval',
-             Verdict.too_short: 'too short to tell', Verdict.missing: 'without a training yet',
-             Verdict.not_comparable: 'not comparable, mostly because ours is smaller'}
+             Verdict.single: 'repeated at full size but only once', Verdict.undecided: 'undecided for want of an interval',
+             Verdict.too_short: 'repeated in trainings too short to tell', Verdict.missing: 'without a training yet',
+             Verdict.not_comparable: 'not comparable (mostly because ours is smaller)'}
     parts = [f'{n} {said}' for v, said in words.items() if (n := counts.get(v, 0))]
     decided = sum(counts[v] for v in (Verdict.within, Verdict.above, Verdict.below))
     none = '' if decided else ' So far no published figure is confirmed or refuted here.'
     return (f'Our studies plan a training for {counts.sum()} published figures: every accuracy, loss and time, each counted '
-            f'once. Of these, {", ".join(parts)}.{none}')
+            f'once. Of these, {", ".join(parts)}.{none} The first page of the report shows fewer: different accuracies '
+            'beside which a network of ours is better than guessing.')
 
 # %% ../../nbs/91_conclusions.ipynb #1eee92a0
 _decided = {Verdict.within: 'within our interval', Verdict.above: 'exceeded', Verdict.below: 'not reached'}

@@ -38,8 +38,8 @@ def as_label(title:str) -> str:
     return title[:1].upper() + title[1:]
 
 # %% ../../nbs/79a_names.ipynb #0bf2e772
-_short_titles = dict(stanford_dogs20='20 dog breeds', stl5_standin='Five classes for STL-10', digits_low='Digits 0 to 4',
-                     digits_high='Digits 5 to 9')
+_short_titles = dict(stanford_dogs20='20 dog breeds', stl5_standin='five classes for STL-10', digits_low='digits 0 to 4',
+                     digits_high='digits 5 to 9')
 def dataset_title(name:str) -> str:
     "A data set as people call it, in a few words."
     return _short_titles.get(name) or get_dataset(name).title.split(' (')[0]
