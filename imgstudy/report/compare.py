@@ -24,7 +24,7 @@ from ..records.record import confidence, finished
 from ..records.find import get_record
 from ..stats.seeds import is_probe, tested_interval, training_seconds, valid_accuracy, with_intervals
 from ..stats.pairs import compare_all, holm, right_gains
-from .wording import signed
+from .wording import field_words, signed
 
 # %% ../../nbs/85_compare.ipynb #c43e39be
 def _images_differ(a, b) -> str:
@@ -276,7 +276,8 @@ def comparison_text(a, b) -> str:
     "The comparison of the records `a` and `b` in a few sentences."
     a, b = run_pair(a, b)
     found, differ = outcomes_table(a, b).iloc[0], list(runs_differ_table(a, b).index)
-    settings = f"They differ in {', '.join(differ)}." if differ else 'They are the same run, made twice.'
+    named = ', '.join(map(field_words, differ))
+    settings = f'They differ in {named}.' if differ else 'They are the same run, made twice.'
     return (f'A ({a.id}) is right on {found.A:.1%} and B ({b.id}) on {found.B:.1%} '
             f'of the same {found.n:,.0f} test images. {_verdict(found)} '
             f'A alone is right on {found.only_A:,.0f}, B alone on {found.only_B:,.0f}. {settings} {_one_each(a, b)}')

@@ -64,7 +64,7 @@ def _titles() -> dict:
     "Name -> title without its article, of what nobody would take for a word."
     named = {k: re.sub('^an? ', '', v) for k, v in _model_titles.items()} | {d: dataset_title(d) for d in datasets}
     studied = {k: v for k, v in _study_titles.items() if '_' in k}
-    return named | studied | dict(adam='Adam', adamw='AdamW', sgd='SGD')
+    return named | studied | dict(adam='Adam', adamw='AdamW', sgd='SGD', imagenet='ImageNet', mnist='MNIST')
 
 _typed = re.compile(r'(imgstudy [a-z-]+ [^\s;:)]+(?: --\S+)*)')
 _code = re.compile(r'(?<![\w/:.@=-])[a-z][a-z0-9]*(?:_[A-Za-z0-9]+)*(?![\w/@=-]|\.\w)')

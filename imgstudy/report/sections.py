@@ -19,7 +19,7 @@ from ..stats.seeds import is_probe, with_intervals
 from ..stats.pairs import plot_comparisons
 from ..stats.grid import factor_value
 from ..stats.configs import has_learnt, validation
-from ..study.studies import get_study, row_references, study_runs
+from ..study.studies import get_study, row_references, studies, study_runs
 from .names import *
 from .wording import *
 from .plots import *
@@ -102,6 +102,11 @@ def _best_figure(table, row) -> str:
     found = table[(table.index == row) & table.metric.str.startswith('accuracy')].published.dropna()
     return f' ({given(found.max())} published)' if len(found) else ''
 
+def _at_hand() -> set: # of models
+    "Networks whose pretrained weights some training started from."
+    firsts = [rs[0].run for s in studies.values() for rs in study_groups(s).values()]
+    return {run.model for run in firsts if run.init == 'imagenet'}
+
 def missing_line(
     table:pd.DataFrame, # as returned by `results_table`
     study,              # a `Study` or its name
@@ -109,7 +114,9 @@ def missing_line(
     "What of a study has no training or was not recorded, and why."
     rows = {r.name: r for r in get_study(study).rows}
     lack = [*dict.fromkeys(table.index[table.ours == 'missing'])]
-    weights = [k for k in lack if rows[k].run.get('init') == 'imagenet']
+    from_weights = [k for k in lack if rows[k].run.get('init') == 'imagenet']
+    known = _at_hand() if from_weights else ()
+    weights = [k for k in from_weights if rows[k].run['model'] not in known]
     words = lambda names: '; '.join(k + _best_figure(table, k) for k in names)
     waiting, unkept = [k for k in lack if k not in weights], table[table.ours == 'not recorded']
     said = [f'Not trained, for want of their pretrained weights: {words(weights)}.' if weights else '',
@@ -357,7 +364,7 @@ def best_row(groups) -> str:
 
 def worth_showing(study, groups) -> dict:
     "Rows that are better than guessing, and those whose published accuracy is no better either."
-    guess = lambda rs: 1.5/len(rs[0].info['data']['classes'])
+    guess = lambda rs: 1/len(rs[0].info['data']['classes']) + .05
     def fails(row): # as published
         t = row_references(study, row)
         t = t[(t.metric == 'accuracy') & (t.split != 'train')] if len(t) else t
