@@ -53,7 +53,8 @@ def headline_table(
         title = dataset if is_own(dataset) else as_label(dataset_title(dataset))
         rows.append({
             'data set': title, 'start': start, 'model': model_title(r.run.model), 'trained on': training_scale(r),
-            'test accuracy': f'{percent(mean)} ({100*low:.1f} to {100*high:.1f})', 'interval over': over, 'n': len(config),
+            'test accuracy': f'{percent(mean)} ({100*low:.1f} to {100*high:.1f})', 'interval over': over,
+            'n': len(config),
             'minutes a training': f'{training_minutes(config):.1f}',
             'best in the five studies, same start': given(best) if best == best else ''})
     return pd.DataFrame(rows).set_index('data set')

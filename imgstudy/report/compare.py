@@ -201,7 +201,7 @@ def plot_run_curves(
     labels=('A', 'B'), # for the legend
     ax=None, # axes whose place the panels take; None: a figure of its own
 ): # two or three Axes, or `ax`
-    "Validation loss, validation accuracy and, if it varies, learning rate per epoch; a ring marks the epoch that was kept."
+    "Validation loss and accuracy and, if it varies, learning rate per epoch; a ring marks the epoch that was kept."
     records = finished([get_record(a), get_record(b)])
     varies = any(r.history.lr.nunique() > 1 for r in records) # a constant needs no picture
     shown = {col: name for col, name in _panels.items() if col != 'lr' or varies}

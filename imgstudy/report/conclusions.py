@@ -33,14 +33,15 @@ def verdicts_sentence(
 ) -> str:
     "Number of published figures with each verdict, in words."
     words = {Verdict.within: 'within our intervals', Verdict.above: 'exceeded', Verdict.below: 'not reached',
-             Verdict.single: 'repeated at full size but only once', Verdict.undecided: 'undecided for want of an interval',
+             Verdict.single: 'repeated at full size but only once',
+             Verdict.undecided: 'undecided for want of an interval',
              Verdict.too_short: 'repeated in trainings too short to tell', Verdict.missing: 'without a training yet',
              Verdict.not_comparable: 'not comparable (mostly because ours is smaller)'}
     parts = [f'{n} {said}' for v, said in words.items() if (n := counts.get(v, 0))]
     decided = sum(counts[v] for v in (Verdict.within, Verdict.above, Verdict.below))
     none = '' if decided else ' So far no published figure is confirmed or refuted here.'
-    return (f'Our studies plan a training for {counts.sum()} published figures: every accuracy, loss and time, each counted '
-            f'once. Of these, {", ".join(parts)}.{none} The first page of the report shows fewer: different accuracies '
+    return (f'Our studies plan a training for {counts.sum()} published figures: every accuracy, loss and time, each '
+            f'counted once. Of these, {", ".join(parts)}.{none} The first page of the report shows fewer: different accuracies '
             'beside which a network of ours is better than guessing.')
 
 # %% ../../nbs/91_conclusions.ipynb #1eee92a0
@@ -151,7 +152,8 @@ def _label_words(row): # accuracy with its interval
 def _best_line_words(table) -> str:
     "The line of `table` that ends highest, share by share, in a sentence."
     t = table[table.line == table.loc[table.accuracy.idxmax()].line]
-    return f"{t.line.iloc[0].capitalize()}: " + '; '.join(f'{r.images:,} labelled images {_label_words(r)}' for r in t.itertuples())
+    shares = (f'{r.images:,} labelled images {_label_words(r)}' for r in t.itertuples())
+    return f"{t.line.iloc[0].capitalize()}: {'; '.join(shares)}"
 
 def _saving_words(most, other, guess) -> str:
     "The fewest labels with which `other` does as well as `most`; nothing is said of a network at chance."
@@ -169,7 +171,8 @@ def labels_sentence(
     groups = study_groups('label_efficiency')
     table = labels_table(groups) if groups else pd.DataFrame(columns=['line', 'init', 'images', 'accuracy'])
     scratch, other = (table[(table.init == 'scratch') == own] for own in (True, False))
-    if not len(scratch) or not len(other): return 'How few labels are enough is open: imgstudy run label_efficiency trains what is needed.'
+    if not len(scratch) or not len(other):
+        return 'How few labels are enough is open: imgstudy run label_efficiency trains what is needed.'
     data = next(iter(groups.values()))[0].info['data']
     saving = _saving_words(scratch.loc[scratch.images.idxmax()], other, 1/len(data['classes']))
     return (f"{_best_line_words(other)}. {saving[0].upper()}{saving[1:]} Another {data['counts']['valid']:,} "

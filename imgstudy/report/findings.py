@@ -80,7 +80,8 @@ def _rival(scratch, best) -> str:
     rival = best.get((scratch[0].run.dataset, 'scratch'))
     mean = lambda rs: np.mean([r.metrics['accuracy'] for r in rs])
     if not rival or mean(rival) <= mean(scratch) + .005: return ''
-    return f' From scratch {model_title(rival[0].run.model)} reaches {percent(mean(rival))} ({training_scale(rival[0])}).'
+    name, scale = model_title(rival[0].run.model), training_scale(rival[0])
+    return f' From scratch {name} reaches {percent(mean(rival))} ({scale}).'
 
 # %% ../../nbs/90_findings.ipynb #6f2f4bad
 def transfer_sentences(
@@ -88,8 +89,8 @@ def transfer_sentences(
     best=None,  # as returned by `best_configs`, to name a better network trained from scratch
 ) -> list: # of sentences
     "Gain of transfer over training from scratch, one sentence per pair, with one interval."
-    if not pairs: return ['No network was trained both ways: train one from scratch and from other weights with the same seeds, '
-                          'such as imgstudy run dog_breeds,label_efficiency.']
+    if not pairs: return ['No network was trained both ways: train one from scratch and from other weights with the same '
+                          'seeds, such as imgstudy run dog_breeds,label_efficiency.']
     return [f'{plain_names(name)}: {brief_gain(a, b)}{_rival(a, best or {})}' for name, (a, b) in pairs.items()]
 
 def transfer_verdict(
@@ -121,10 +122,12 @@ def tuning_sentence(
     def over(rs):
         if drawn_seeds(rs) != drawn_seeds(best): return 'of other seeds'
         g = paired_gain(rs, best)
-        return f'by {points_span(g.difference, g.low, g.high)} {over_words(g)}' + ('' if g.told else f', {short_words(g)}')
+        short = '' if g.told else f', {short_words(g)}'
+        return f'by {points_span(g.difference, g.low, g.high)} {over_words(g)}{short}'
     second = groups[order[-2]]
-    return (f'Of {len(groups)} settings validation images choose "{order[-1]}" (trainings {each(best)}). It leads the second, '
-            f'"{order[-2]}" ({each(second)}), {over(second)}, and the last, "{order[0]}" ({each(worst)}), {over(worst)}. '
+    return (f'Of {len(groups)} settings validation images choose "{order[-1]}" (trainings {each(best)}). It leads the '
+            f'second, "{order[-2]}" ({each(second)}), {over(second)}, '
+            f'and the last, "{order[0]}" ({each(worst)}), {over(worst)}. '
             f'Chosen among several, such leads look larger than they are. On {training_scale(best[0])}.')
 
 # %% ../../nbs/90_findings.ipynb #42353802
@@ -242,7 +245,8 @@ def target_sentence(aim:Aim) -> str:
     words = lambda reached: ', '.join(_reached_words(reached, aim.target))
     tried = '; '.join(f'"{k}" {words(v)}' for k, v in aim.tried.items())
     head = f'{aim.row}: target {100*aim.target:g} %, set before'
-    if aim.reached is None: return f'{head}, not trained at full scale' + (f'; tried instead: {tried}.' if tried else '.')
+    if aim.reached is None:
+        return f'{head}, not trained at full scale' + (f'; tried instead: {tried}.' if tried else '.')
     return f'{head}: {words(aim.reached)}.' + (f' Also tried: {tried}.' if tried else '')
 
 def target_sentences(
@@ -283,8 +287,8 @@ def networks_sentence(
         both = drawn_seeds(a) & drawn_seeds(b)
         row = paired_gain(*([r for r in rs if drawn_seeds([r]) <= both] for rs in (a, b)))
         parts[i] += f', {points_span(row.difference, row.low, row.high)}'
-    return (f'Networks on the same {images(order[0])[1]:,} images of {dataset_title(dataset)}, each with the recipe of ours '
-            'that validation images choose, and its distance from the one before: '
+    return (f'Networks on the same {images(order[0])[1]:,} images of {dataset_title(dataset)}, each with the recipe of '
+            'ours that validation images choose, and its distance from the one before: '
             f'{"; ".join(parts)}. Epochs and tuning are not equal.')
 
 # %% ../../nbs/90_findings.ipynb #ef0780b3

@@ -290,7 +290,8 @@ def plot_cost(
         rs, (mean, low, high) = named[name], tested_interval(named[name])[:3]
         x = rs[0].info['model']['flops']/1e6
         ax.errorbar(x, mean, [[max(0, mean - low)], [max(0, high - mean)]], **_mark(start_of(rs[0].run)))
-        ax.annotate(f'{as_label(name)}, {percent(mean)}', (x, mean), (6, -12), textcoords='offset points', fontsize=8) # below the line
+        below = dict(xytext=(6, -12), textcoords='offset points') # the line
+        ax.annotate(f'{as_label(name)}, {percent(mean)}', (x, mean), fontsize=8, **below)
         if mean > best: best = mean; line.append((x, mean))
     ax.step(*zip(*line), where='post', color='.7', zorder=1)
     ax.set(xscale='log', xlabel='million operations per image'); ax.xaxis.set_major_formatter(lambda v, _: f'{v:g}')

@@ -50,7 +50,7 @@ def _transfer_lines(records) -> list: # of sentences
     return [transfer_verdict(pairs), *transfer_sentences(pairs, best_configs(records)), calibration_sentence(pairs)]
 
 def _asked() -> dict: # question -> sentences
-    "Questions that several studies share, and their answers; what belongs to one study stands in its cell of the report."
+    "Questions that several studies share, and their answers; what belongs to one stands in its cell of the report."
     return {
         'What moves trainings with published settings?': changes_in_short(change_groups()),
         'How far does tuning get?': [*targets_in_short(), tuned_sentence(tuned_pairs()), networks_sentence()],
@@ -187,7 +187,8 @@ def pairs_section(pairs) -> list: # of HTML
 def _config_name(config) -> str:
     "Network, initial weights, epochs, learning rate and subset of a configuration, in words."
     r = config[0].run
-    start = dict(scratch='scratch', imagenet='from ImageNet', run='from a run of ours', file='from a file')[r.init.split(':')[0]]
+    starts = dict(scratch='scratch', imagenet='from ImageNet', run='from a run of ours', file='from a file')
+    start = starts[r.init.split(':')[0]]
     subset = f', subset {r.subset}' if r.subset else ''
     return f'{plain_names(r.model)}, {start}, {r.recipe.epochs} epochs, rate {r.recipe.lr:g}{subset}'
 
@@ -298,7 +299,8 @@ def threats(
             *few, *_copies(records), *precision, *[contamination]*pretrained,
             f'Records from a working tree with uncommitted changes: {len(dirty)} of {len(records)} '
             '(their commits end in +).', _selection(),
-            *(f'{dataset_title(name)}: {note}' for name, note in sorted(notes.items()) if note and not name.startswith('digits_'))]
+            *(f'{dataset_title(name)}: {note}' for name, note in sorted(notes.items())
+              if note and not name.startswith('digits_'))]
 
 # %% ../../nbs/94_general.ipynb #6b6602ab
 def provenance(

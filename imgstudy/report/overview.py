@@ -164,8 +164,8 @@ def _bubbles(ax, table, x, title):
     "One panel, with a legend unless its title names its only data set."
     for i, (name, t) in enumerate(table.groupby('dataset', sort=False)):
         ax.errorbar(t[x], t.accuracy, _whiskers(t), fmt='none', ecolor='.6', lw=1)
-        ax.scatter(t[x], t.accuracy, _bubble(t.flops), color=f'C{i}', marker='os^DvPX*'[i % 8], alpha=.7, edgecolor='white',
-                   label=plain_names(name))
+        ax.scatter(t[x], t.accuracy, _bubble(t.flops), color=f'C{i}', marker='os^DvPX*'[i % 8], alpha=.7,
+                   edgecolor='white', label=plain_names(name))
     ax.set(xscale='log', xlabel='seconds per training' if x == 'seconds' else x, ylabel='test accuracy')
     plain_ticks(ax).margins(.4, .15)
     if set(table.dataset) == {title}: return
@@ -219,7 +219,8 @@ def _points(ax, table, factors, title, styles):
         color, marker = styles[value]
         shifted = [x[v] + .16*j - .08 for v in t[factors[0]]]
         ax.plot(shifted, t.accuracy, marker, color=color, ms=5, alpha=.75, label=f'{field_words(second or "")} {value}')
-    ax.set(xticks=[*x.values()], xticklabels=[*x], xlabel=field_words(factors[0])); ax.set_title(title, fontsize=8); ax.margins(x=.2)
+    ax.set(xticks=[*x.values()], xticklabels=[*x], xlabel=field_words(factors[0]))
+    ax.set_title(title, fontsize=8); ax.margins(x=.2)
 
 # %% ../../nbs/82_overview.ipynb #f29ab5f2
 def plot_choice(

@@ -128,7 +128,7 @@ def published_and_ours(
     table:pd.DataFrame, # as returned by `results_table`
     name:str,           # of the study
 ) -> list: # of HTML
-    "Two tables: our results beside published ones, and each row's trainings with their diagnosis; a line on what is missing."
+    "Our results beside published ones, each row's trainings with their diagnosis, and a line on what is missing."
     line = as_list([missing_line(table, name)])
     table = table[~table.ours.isin(['missing', 'not recorded'])]
     if not len(table): return [line]
@@ -393,7 +393,7 @@ def study_section(
         return parts + [as_list([f'No training varies {" or ".join(constant)}, which this study asks about: '
                                  'the rows trained are those of another study.'])]
     seen = named_keys(worth_showing(study, groups))
-    if not seen: parts.append(as_list(['No network of this study is better than guessing so far: no figure shows them.']))
+    if not seen: parts.append(as_list(['No network of this study is better than guessing: no figure shows them.']))
     few = best_rows(seen, most)
     if few and study.name != 'tuned': parts += [curves_figure(few)] # its rows are of many data sets
     if 'rates' in study.more: parts += filter(None, [rates_figure(few)])
