@@ -41,8 +41,9 @@ def verdicts_sentence(
     decided = sum(counts[v] for v in (Verdict.within, Verdict.above, Verdict.below))
     none = '' if decided else ' So far no published figure is confirmed or refuted here.'
     return (f'Our studies plan a training for {counts.sum()} published figures: every accuracy, loss and time, each '
-            f'counted once. Of these, {", ".join(parts)}.{none} The first page of the report shows fewer: different accuracies '
-            'beside which a network of ours is better than guessing.')
+            f'counted once. Of these, {", ".join(parts)}.{none} '
+            'The first page of the report shows fewer: different accuracies beside which a network of ours is better '
+            'than guessing.')
 
 # %% ../../nbs/91_conclusions.ipynb #1eee92a0
 _decided = {Verdict.within: 'within our interval', Verdict.above: 'exceeded', Verdict.below: 'not reached'}

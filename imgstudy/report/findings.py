@@ -89,8 +89,8 @@ def transfer_sentences(
     best=None,  # as returned by `best_configs`, to name a better network trained from scratch
 ) -> list: # of sentences
     "Gain of transfer over training from scratch, one sentence per pair, with one interval."
-    if not pairs: return ['No network was trained both ways: train one from scratch and from other weights with the same '
-                          'seeds, such as imgstudy run dog_breeds,label_efficiency.']
+    if not pairs: return ['No network was trained both ways: train one from scratch and from other weights with the '
+                          'same seeds, such as imgstudy run dog_breeds,label_efficiency.']
     return [f'{plain_names(name)}: {brief_gain(a, b)}{_rival(a, best or {})}' for name, (a, b) in pairs.items()]
 
 def transfer_verdict(
