@@ -16,7 +16,8 @@ from .models.register import weightless
 from .models.zoo import create_light
 from .records.record import brief_predictions, load_model, read_record
 from .predict import load_predictor
-from .report.cards import card_facts, model_title
+from .report.cards import card_facts
+from .report.names import model_title
 
 # %% ../nbs/95d_share.ipynb #8a80d593
 def shared_names(

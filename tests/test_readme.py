@@ -39,14 +39,29 @@ def best(study, row):
 
 
 @pytest.mark.parametrize('said, study, row', [
-    ('EfficientNet-Lite0 reaches {:.1f} %', 'transfer', 'Cats vs Dogs, EfficientNet-Lite0: all layers from the probe'),
-    ('a small network give {:.1f} %', 'transfer', '20 dog breeds, MobileNetV2: probe'),
+    ('EfficientNet-Lite0, pretrained, reaches {:.1f} %', 'transfer', 'Cats vs Dogs, EfficientNet-Lite0: all layers from the probe'),
+    ('frozen features give {:.1f} %', 'transfer', '20 dog breeds, MobileNetV2: probe'),
     ('small CNN reaches {:.1f} %', 'tuned', 'CIFAR-10 cnn3, Nesterov'),
-    ('with the published settings, {:.1f} %', 'cifar100_baseline', 'LeNet-5'),
-    ('LeNet-5 reaches {:.1f} %', 'tuned', 'CIFAR-100 LeNet-5'),
-    ('Their CNN reaches {:.1f} %', 'cifar10_scratch_vs_resnet18', 'CNN from scratch')])
+    ('tuned, {:.1f} % untuned', 'cifar100_baseline', 'LeNet-5'),
+    ('LeNet-5: {:.1f} % tuned', 'tuned', 'CIFAR-100 LeNet-5'),
+    ('their CNN reaches {:.1f} %', 'cifar10_scratch_vs_resnet18', 'CNN from scratch')])
 def test_answers_are_those_of_the_records(said, study, row):
     assert said.format(best(study, row)) in readme
+
+
+def answers(text):
+    "The last cells of the table of the five studies."
+    table = text.split('what we found |')[1].split('\n\n')[0]
+    return [row.strip()[1:-1].split('|')[-1].strip() for row in table.splitlines()[2:]]
+
+
+def test_answers_have_ten_words():
+    assert len(answers(readme)) == 5 and [a for a in answers(readme) if len(a.split()) > 10] == []
+
+
+@pytest.mark.parametrize('cells, wanted', [('|a|b|c d|', 'c d'), ('| a | b | one |', 'one'), ('|x|y|1.0 %.|', '1.0 %.'), ('|x|y||', '')])
+def test_answers_are_found(cells, wanted):
+    assert answers(f'|a|b|what we found |\n|---|---|---|\n{cells}\n\nrest|') == [wanted]
 
 
 shown = ('mobilenetv2_keras on stanford_dogs20, from ImageNet', 'mobilenetv2_keras on cats_vs_dogs, from ImageNet',

@@ -24,7 +24,7 @@ from ..records.record import confidence, finished
 from ..records.find import get_record
 from ..stats.seeds import is_probe, tested_interval, training_seconds, valid_accuracy, with_intervals
 from ..stats.pairs import compare_all, holm, right_gains
-from .wording import signed
+from .wording import field_words, signed
 
 # %% ../../nbs/85_compare.ipynb #c43e39be
 def _images_differ(a, b) -> str:
@@ -200,18 +200,22 @@ def plot_run_curves(
     b, # another
     labels=('A', 'B'), # for the legend
     ax=None, # axes whose place the panels take; None: a figure of its own
-): # three Axes, or `ax`
-    "Validation loss, validation accuracy and learning rate per epoch; a ring marks the epoch whose weights were kept."
-    axs = panels(1, 3, ax, figsize=(7.2, 2.5))[0]
-    for r, label, style in zip(finished([get_record(a), get_record(b)]), labels, ('C0-', 'C1--')):
+): # two or three Axes, or `ax`
+    "Validation loss and accuracy and, if it varies, learning rate per epoch; a ring marks the epoch that was kept."
+    records = finished([get_record(a), get_record(b)])
+    varies = any(r.history.lr.nunique() > 1 for r in records) # a constant needs no picture
+    shown = {col: name for col, name in _panels.items() if col != 'lr' or varies}
+    axs = panels(1, len(shown), ax, figsize=(2.4*len(shown), 2.5))[0]
+    for r, label, style in zip(records, labels, ('C0-', 'C1--')):
         kept = r.history[r.history.epoch == r.info.get('best_epoch')]
-        for panel, col in zip(axs, _panels):
+        for panel, col in zip(axs, shown):
             panel.plot(r.history.epoch, r.history[col], style, marker='.', ms=4, label=label)
             panel.plot(kept.epoch, kept[col], style[:2] + 'o', mfc='none', ms=8)
-    for panel, name in zip(axs, _panels.values()):
+    for panel, name in zip(axs, shown.values()):
         panel.set(xlabel='epoch', ylabel=name); panel.xaxis.set_major_locator(MaxNLocator('auto', integer=True))
-    axs[2].set_yscale('log')
-    axs[2].yaxis.set_major_formatter('{x:g}'); axs[2].yaxis.set_minor_formatter(NullFormatter())
+    if varies:
+        axs[2].set_yscale('log')
+        axs[2].yaxis.set_major_formatter('{x:g}'); axs[2].yaxis.set_minor_formatter(NullFormatter())
     axs[0].legend(frameon=False); axs[1].set_ylim(0, None)
     return ax or axs
 
@@ -272,7 +276,8 @@ def comparison_text(a, b) -> str:
     "The comparison of the records `a` and `b` in a few sentences."
     a, b = run_pair(a, b)
     found, differ = outcomes_table(a, b).iloc[0], list(runs_differ_table(a, b).index)
-    settings = f"They differ in {', '.join(differ)}." if differ else 'They are the same run, made twice.'
+    named = ', '.join(map(field_words, differ))
+    settings = f'They differ in {named}.' if differ else 'They are the same run, made twice.'
     return (f'A ({a.id}) is right on {found.A:.1%} and B ({b.id}) on {found.B:.1%} '
             f'of the same {found.n:,.0f} test images. {_verdict(found)} '
             f'A alone is right on {found.only_A:,.0f}, B alone on {found.only_B:,.0f}. {settings} {_one_each(a, b)}')

@@ -4,24 +4,24 @@
 
 # %% auto #0
 __all__ = ['contamination', 'training_scale', 'caveats', 'brief_gain', 'transfer_sentences', 'transfer_verdict',
-           'tuning_sentence', 'single_changes', 'change_groups', 'change_sentences', 'best_change',
-           'fine_tuned_sentence', 'erasing_sentence', 'changes_in_short', 'Aim', 'aims', 'target_sentence',
-           'target_sentences', 'targets_in_short', 'networks_sentence', 'tuned_pairs', 'training_minutes',
-           'tuned_table', 'tuned_sentence']
+           'tuning_sentence', 'single_changes', 'change_groups', 'change_sentences', 'best_change', 'changes_in_short',
+           'Aim', 'aims', 'target_sentence', 'target_sentences', 'targets_in_short', 'networks_sentence', 'tuned_pairs',
+           'training_minutes', 'tuned_table', 'tuned_sentence']
 
 # %% ../../nbs/90_findings.ipynb #29dd95c6
 from dataclasses import dataclass
 import numpy as np, pandas as pd
 from ..runs import run_to_dict
-from ..references import references
 from ..data.datasets import get_dataset
 from ..records.find import find_records
 from ..stats.seeds import is_probe, tested_interval, training_seconds
 from ..stats.pairs import paired_gain, shared_pairs, with_partners
 from ..stats.configs import drawn_seeds, validation
-from ..study.studies import get_study, row_references, studies, study_runs
+from ..study.studies import get_study, studies, study_runs
+from .names import *
 from .wording import *
 from .overview import *
+from .page import count, percent
 
 # %% ../../nbs/90_findings.ipynb #2ef9135a
 def training_scale(record) -> str:
@@ -41,10 +41,10 @@ def caveats(
     "Caveats about the origin of pretrained weights and of images."
     datasets = {r.run.dataset: get_dataset(r.run.dataset) for r in records}
     pretrained = any(r.run.init == 'imagenet' for r in records)
-    return [contamination]*pretrained + [f'{name}: {d.note}' for name, d in datasets.items() if d.stand_in_for]
+    return [contamination]*pretrained + [f'{d.title}. {d.note}' for d in datasets.values() if d.stand_in_for]
 
-_changed_words = 'better with', 'worse with', 'within noise'
-_single_words = 'higher with', 'lower with', 'within the noise of images' # nothing is known about other seeds
+_changed_words = 'better with', 'worse with', 'no difference detected'
+_single_words = 'higher with', 'lower with', 'no difference over images' # nothing is known about other seeds
 
 def _by_side(signs, words=_changed_words) -> str: # signs: text -> 1, -1 or 0
     "Differences in words: positive ones first, then negative ones, then those within noise."
@@ -59,17 +59,16 @@ def brief_gain(
 ) -> str: # a sentence
     "Difference in test accuracy with one interval: over three or more seeds, folds or splits, else over images."
     row = paired_gain(a, b)
-    over, low, high = row.over, row.low, row.high
-    noise = '' if low > 0 or high < 0 else ', within noise'
+    noise = '' if row.low > 0 or row.high < 0 else ', no difference detected'
     differ = called[0] == 'from scratch' and not _same_recipe(a[0].run, b[0].run)
     unequal = ', each side with its own recipe' if differ else ''
     size = b[0].info['model']
     frozen = size['trained'] < size['parameters']
     part = f' with {size["trained"]:,} of its {size["parameters"]:,} weights trained' if frozen else ''
     scales = training_scale(a[0]), training_scale(b[0])
-    scale = scales[1] + (f' (on the other side {scales[0]})' if scales[0] != scales[1] else '')
-    return (f'test accuracy {row.base:.3f} {called[0]}, {row.other:.3f} {called[1]}{part}: '
-            f'{signed_span(row.difference, low, high)} over {over}, n={row.n_pairs}{noise}; {scale}{unequal}.')
+    scale = scales[1] + (f' ({called[0]}: {scales[0]})' if scales[0] != scales[1] else '')
+    return (f'{percent(row.base)} {called[0]}, {percent(row.other)} {called[1]}{part}: '
+            f'{points_span(row.difference, row.low, row.high)} {over_words(row)}{noise}. On {scale}{unequal}.')
 
 def _same_recipe(a, b) -> bool:
     "Whether two runs differ in nothing but initial weights, seed, fold and split."
@@ -81,8 +80,8 @@ def _rival(scratch, best) -> str:
     rival = best.get((scratch[0].run.dataset, 'scratch'))
     mean = lambda rs: np.mean([r.metrics['accuracy'] for r in rs])
     if not rival or mean(rival) <= mean(scratch) + .005: return ''
-    scale = f'n={len(rival)}, {training_scale(rival[0])}'
-    return f' From scratch {rival[0].run.model} reaches {mean(rival):.3f} here ({scale}).'
+    name, scale = model_title(rival[0].run.model), training_scale(rival[0])
+    return f' From scratch {name} reaches {percent(mean(rival))} ({scale}).'
 
 # %% ../../nbs/90_findings.ipynb #6f2f4bad
 def transfer_sentences(
@@ -90,9 +89,9 @@ def transfer_sentences(
     best=None,  # as returned by `best_configs`, to name a better network trained from scratch
 ) -> list: # of sentences
     "Gain of transfer over training from scratch, one sentence per pair, with one interval."
-    if not pairs: return ['Transfer: missing; train a model from scratch and from other weights with the same seeds, '
-                          'such as imgstudy run dog_breeds,label_efficiency.']
-    return [f'Transfer, {name}: {brief_gain(a, b)}{_rival(a, best or {})}' for name, (a, b) in pairs.items()]
+    if not pairs: return ['No network was trained both ways: train one from scratch and from other weights with the '
+                          'same seeds, such as imgstudy run dog_breeds,label_efficiency.']
+    return [f'{plain_names(name)}: {brief_gain(a, b)}{_rival(a, best or {})}' for name, (a, b) in pairs.items()]
 
 def transfer_verdict(
     pairs:dict, # as returned by `transfer_pairs`
@@ -100,14 +99,15 @@ def transfer_verdict(
     "Number of transfers that gained, lost or stayed within noise, by their intervals."
     if not pairs: return None
     rows = [paired_gain(a, b) for a, b in pairs.values()]
-    of = lambda sign: sorted(r.difference for r in rows if r.sign == sign)
-    span = lambda v: f' ({signed(v[0])} to {signed(v[-1])})' if len(v) > 1 else f' ({signed(v[0])})' if v else ''
-    gained, lost = of(1), of(-1)
-    return (f'Of {len(rows)} transfers, each held against the same network from scratch on the same images, '
-            f'{len(gained)} gained test accuracy{span(gained)}, {len(lost)} lost{span(lost)}, '
-            f'{len(of(0))} within noise. '
-            'A gain is over what that network learnt from scratch in the epochs that its line names; '
-            'longer training from scratch may make it smaller.')
+    of = lambda sign: sorted(abs(r.difference) for r in rows if r.sign == sign)
+    won, lost, tied = of(1), of(-1), of(0)
+    span = lambda v: f'{100*v[0]:.0f} to {100*v[-1]:.0f}' if len(v) > 1 else f'{100*v[0]:.0f}'
+    by = lambda v: f', by {span(v)} points' if v else ''
+    parts = [f'won {count(len(won)) if won else "none"} of {count(len(rows), "comparison")}{by(won)}',
+             f'{count(len(lost))} lost{by(lost)}' if lost else '',
+             f'{count(len(tied))} could not be told apart' if tied else '']
+    return ('Pretrained weights ' + '; '.join(filter(None, parts)) + '. Each compares the same network on the same '
+            'images. The networks from scratch trained only briefly, so these gains may be too large.')
 
 # %% ../../nbs/90_findings.ipynb #71ad1be5
 def tuning_sentence(
@@ -118,15 +118,17 @@ def tuning_sentence(
     if len(groups) < 2: return None
     order = sorted(groups, key=lambda k: validation(groups[k]))
     best, worst = (groups[order[i]] for i in (-1, 0))
-    each = lambda rs: ', '.join(f'{r.metrics["accuracy"]:.3f}' for r in rs)
-    same_seeds = lambda rs: drawn_seeds(rs) == drawn_seeds(best)
-    gain = lambda rs: gain_sentence(paired_gain(rs, best)) if same_seeds(rs) else 'of other seeds'
+    each = lambda rs: ', '.join(f'{100*r.metrics["accuracy"]:.1f}' for r in rs) + ' %'
+    def over(rs):
+        if drawn_seeds(rs) != drawn_seeds(best): return 'of other seeds'
+        g = paired_gain(rs, best)
+        short = '' if g.told else f', {short_words(g)}'
+        return f'by {points_span(g.difference, g.low, g.high)} {over_words(g)}{short}'
     second = groups[order[-2]]
-    return (f'Tuning, {get_study(study).name}: of {len(groups)} rows validation images choose "{order[-1]}" '
-            f'(test accuracy of its trainings {each(best)}); '
-            f'over the second, "{order[-2]}" ({each(second)}), {gain(second)}; '
-            f'over the last, "{order[0]}" ({each(worst)}), {gain(worst)}. '
-            f'Chosen among rows, such gains are too large by some. On {training_scale(best[0])}.')
+    return (f'Of {len(groups)} settings validation images choose "{order[-1]}" (trainings {each(best)}). It leads the '
+            f'second, "{order[-2]}" ({each(second)}), {over(second)}, '
+            f'and the last, "{order[0]}" ({each(worst)}), {over(worst)}. '
+            f'Chosen among several, such leads look larger than they are. On {training_scale(best[0])}.')
 
 # %% ../../nbs/90_findings.ipynb #42353802
 def single_changes(groups) -> list: # of names
@@ -181,55 +183,6 @@ def best_change(groups) -> str:
     "The single change with the best validation accuracy."
     return max(single_changes(groups), key=lambda k: validation(groups[k]))
 
-# %% ../../nbs/90_findings.ipynb #ba3e29ce
-def _published_fine_tunes() -> str:
-    "The published accuracies of ResNet-18 fine-tuned on CIFAR-10, in words."
-    t = references()
-    t = t[(t.model == 'resnet18') & (t.dataset == 'cifar10') & (t.init == 'imagenet') & (t.metric == 'accuracy')]
-    return f'{t.value.min():.2f} to {t.value.max():.2f} in {t.study.nunique()} reports'
-
-def _extremes(groups) -> str:
-    "The single changes that bring and cost most, with their gains."
-    gains = {k: paired_gain(groups['as published'], groups[k]) for k in single_changes(groups)}
-    order = sorted(gains, key=lambda k: gains[k].difference)
-    words = lambda k: f'"{k}" {signed_span(gains[k].difference, gains[k].low, gains[k].high)}'
-    n = gains[order[-1]].n_pairs
-    return f'Of {len(order)} single changes {words(order[-1])} brings most, {words(order[0])} least (n={n}).'
-
-def fine_tuned_sentence(
-    groups:dict, # as returned by `change_groups`
-) -> str:
-    "Why the published fine-tunes of ResNet-18 ended so low: settings as published, a probe, and single changes."
-    head = f'ResNet-18, fine-tuned on CIFAR-10, is published with {_published_fine_tunes()}. '
-    g = groups.get('ResNet-18 of CNTK on CIFAR-10', {})
-    if 'probe' not in g: return head + 'Why it ended so low is open: too few changes were trained.'
-    published, probe = g['as published'], g['probe']
-    gain = paired_gain(published, probe)
-    return (head + 'Those weights are not at hand. With those of another training of ResNet-18, by CNTK and cut '
-            f'before its last block, on {training_scale(published[0])}, the settings published reach {gain.base:.3f} '
-            f'on test images, and a logistic regression on the frozen features {gain.other:.3f} '
-            f'({signed_span(gain.difference, gain.low, gain.high)} over {gain.over}). {_extremes(g)}')
-
-def erasing_sentence(
-    groups:dict, # as returned by `change_groups`
-) -> str|None: # None if neither row was trained
-    "Whether the published loss of accuracy through random erasing is reproduced."
-    g = groups.get('cnn3 with erasing', {})
-    if 'erasing left out' not in g: return None
-    study = get_study('cifar10_cnn_augmentation')
-    validated = lambda r: (t := row_references(study, r)).value[t.split == 'validation'].item() # one is of Kaggle too
-    published = {r.run['augment']: validated(r) for r in study.rows if r.published}
-    without, with_erasing = published['basic'], published['erasing']
-    theirs = without - with_erasing
-    row = paired_gain(g['as published'], g['erasing left out'])
-    over, low, high = row.over, row.low, row.high
-    excluded = 'which this interval excludes at this scale: not found again'
-    found = 'which this interval holds' if low <= theirs <= high else excluded
-    return ('Random erasing, published, on validation images and about: '
-            f'{without:.2f} without it, {with_erasing:.2f} with it. Ours: leaving it out brings '
-            f'{signed_span(row.difference, low, high)} over {over}, n={row.n_pairs}, '
-            f'against {signed(theirs, 2)} there, {found}.')
-
 # %% ../../nbs/90_findings.ipynb #5c510297
 def changes_in_short(
     groups:dict, # as returned by `change_groups`
@@ -247,13 +200,12 @@ def _changes_line(what, groups) -> str:
     first = next(iter(gains.values()))
     def text(k, g):
         change = k + ' (two at once)'*(k not in single_changes(groups))
-        return f'{change} {signed_span(g.difference, g.low, g.high)}' + f' over {g.over}'*(len(overs) > 1)
+        return f'{change} {points_span(g.difference, g.low, g.high)}' + f' over {g.over}'*(len(overs) > 1)
     words = _changed_words if first.n_pairs > 2 else _single_words
     sides = _by_side({text(k, g): g.sign for k, g in gains.items()}, words)
-    n = f'n={first.n_pairs}' + ', single trainings: other seeds untried'*bool(first.n_pairs == 1)
-    return (f'{what}: test accuracy {first.base:.3f} with the settings published, '
-            f'cut to {training_scale(published[0])}. '
-            f'One thing changed, {sides}. ' + (f'Over {min(overs)}, ' if len(overs) == 1 else '') + f'{n}.')
+    n = 'each trained once, so other seeds are open' if first.n_pairs == 1 else f'{first.n_pairs} trainings each'
+    return (f'{what}: {percent(first.base)} with the settings published, cut to {training_scale(published[0])}. '
+            f'With one change, {sides}. Intervals ' + (f'over {min(overs)}, ' if len(overs) == 1 else '') + f'{n}.')
 
 # %% ../../nbs/90_findings.ipynb #9f67a2ea
 def _mean(records): return np.mean([r.metrics['accuracy'] for r in records])
@@ -283,16 +235,18 @@ def aims(
 def _reached_words(reached, target) -> tuple:
     "A mean accuracy with its interval in words, and whether the mean and the interval reach `target`."
     mean, low, high, over, n = reached
-    if mean < target: how = f'missed by {target - mean:.3f}'
+    if mean < target: how = f'missed by {100*(target - mean):.1f} points'
     else: how = 'reached' if low >= target else 'reached, but not beyond its interval'
-    return f'{mean:.3f} [{low:.3f}, {high:.3f}] over {over}, n={n}', how
+    trainings = f'over {n} {over}' if over != 'images' else f'over images, {n} training' + 's'*(n > 1)
+    return f'{percent(mean)} ({100*low:.1f} to {100*high:.1f} {trainings})', how
 
 def target_sentence(aim:Aim) -> str:
     "Whether a target was reached or by how much it was missed, and the other configurations tried."
     words = lambda reached: ', '.join(_reached_words(reached, aim.target))
     tried = '; '.join(f'"{k}" {words(v)}' for k, v in aim.tried.items())
-    head = f'{aim.row}: target {aim.target:g}, set before'
-    if aim.reached is None: return f'{head}, missing at full scale' + (f'; tried instead: {tried}.' if tried else '.')
+    head = f'{aim.row}: target {100*aim.target:g} %, set before'
+    if aim.reached is None:
+        return f'{head}, not trained at full scale' + (f'; tried instead: {tried}.' if tried else '.')
     return f'{head}: {words(aim.reached)}.' + (f' Also tried: {tried}.' if tried else '')
 
 def target_sentences(
@@ -308,9 +262,9 @@ def targets_in_short(
     "Targets that were reached or missed, and in one sentence those without a training."
     every = aims(study)
     waiting = [a for a in every if a.reached is None and not a.tried]
-    rest = ', '.join(f'{a.row} ({a.target:g})' for a in waiting)
+    rest = ', '.join(f'{a.row} ({100*a.target:g} %)' for a in waiting)
     return [target_sentence(a) for a in every if a not in waiting] + (
-        [f'Targets of rows that are missing at full scale: {rest}.'] if waiting else [])
+        [f'Targets not trained for at full scale: {rest}.'] if waiting else [])
 
 # %% ../../nbs/90_findings.ipynb #edd06cb1
 def networks_sentence(
@@ -327,13 +281,14 @@ def networks_sentence(
     order = sorted(best.values(), key=validation, reverse=True)
     order = [rs for rs in order if images(rs) == images(order[0])]
     if len(order) < 2: return None
-    parts = [f'{rs[0].run.model} {_mean(rs):.3f} after {rs[0].run.recipe.epochs} epochs' for rs in order]
+    epochs = lambda rs: f'{rs[0].run.recipe.epochs} epoch' + 's'*(rs[0].run.recipe.epochs != 1)
+    parts = [f'{model_title(rs[0].run.model)} {percent(_mean(rs))} after {epochs(rs)}' for rs in order]
     for i, (a, b) in enumerate(zip(order, order[1:]), 1):
         both = drawn_seeds(a) & drawn_seeds(b)
         row = paired_gain(*([r for r in rs if drawn_seeds([r]) <= both] for rs in (a, b)))
-        parts[i] += f' ({signed_span(row.difference, row.low, row.high)} over {row.over}, n={row.n_pairs})'
-    return (f'Networks on the same {images(order[0])[1]:,} images of {dataset}, each with the recipe of ours '
-            'that validation images choose, and how it differs from the one before: '
+        parts[i] += f', {points_span(row.difference, row.low, row.high)}'
+    return (f'Networks on the same {images(order[0])[1]:,} images of {dataset_title(dataset)}, each with the recipe of '
+            'ours that validation images choose, and its distance from the one before: '
             f'{"; ".join(parts)}. Epochs and tuning are not equal.')
 
 # %% ../../nbs/90_findings.ipynb #ef0780b3
@@ -392,9 +347,9 @@ def tuned_sentence(
     gains = {k: paired_gain(a, b) for k, (_, a, _, b) in pairs.items()}
     gains = dict(sorted(gains.items(), key=lambda kg: -kg[1].difference))
     lengths = {k: (len(a[0].history), len(b[0].history)) for k, (_, a, _, b) in pairs.items()}
-    longer = {k: '' if a == b else f', {a} epochs against {b}' for k, (a, b) in lengths.items()}
-    text = lambda k, g: (f'{k} {g.base:.3f} to {g.other:.3f} ({signed_span(g.difference, g.low, g.high)} '
-                         f'over {g.over}, n={g.n_pairs}{longer[k]})')
-    sides = _by_side({text(k, g): g.sign for k, g in gains.items()}, ('higher', 'lower', 'within noise'))
-    return (f'Tuned, against the settings published, each on the same images and seeds; {sides}. '
-            'Minutes and scale of each are in the table of the page; most are small.')
+    longer = {k: '' if a == b else f'; {a} epochs against {b}' for k, (a, b) in lengths.items()}
+    text = lambda k, g: (f'{plain_names(k)} from {percent(g.base)} to {percent(g.other)} '
+                         f'({100*g.low:+.1f} to {100*g.high:+.1f} {over_words(g)}{longer[k]})')
+    sides = _by_side({text(k, g): g.sign for k, g in gains.items()}, ('higher', 'lower', 'no difference detected'))
+    return (f'Our recipes against the settings published, on the same images and seeds; {sides}. '
+            'Most of these trainings are small; the table of the report has minutes and scale.')

@@ -22,6 +22,7 @@ from .overview import *
 from .exhibits import *
 from .compare import *
 from .page import *
+from .names import *
 from .wording import *
 from .findings import *
 from .conclusions import *
@@ -48,37 +49,32 @@ def _transfer_lines(records) -> list: # of sentences
     pairs = real_pairs(transfer_pairs(records))
     return [transfer_verdict(pairs), *transfer_sentences(pairs, best_configs(records)), calibration_sentence(pairs)]
 
-def _asked(short) -> dict: # question -> sentences
-    "Questions of the studies and their answers."
-    groups = change_groups()
+def _asked() -> dict: # question -> sentences
+    "Questions that several studies share, and their answers; what belongs to one stands in its cell of the report."
     return {
-        'What moves trainings with published settings?': [
-            *changes_in_short(groups), erasing_sentence(groups), fine_tuned_sentence(groups)],
-        'Did Adam beat AdamW?': [
-            pair_sentence('cats_dogs_optimizers', 'Adam', 'AdamW'), published_folds_sentence()],
-        'How far does tuning get?': [
-            *targets_in_short(), tuned_sentence(tuned_pairs()), networks_sentence(),
-            None if short else tuning_sentence('cifar10_cnn_batch_lr')],
+        'What moves trainings with published settings?': changes_in_short(change_groups()),
+        'How far does tuning get?': [*targets_in_short(), tuned_sentence(tuned_pairs()), networks_sentence()],
         'Do the published figures hold?': [
             verdicts_sentence(verdict_counts()), *decided_sentences(), missing_sentence()]}
 
 def answer_parts(
     records, # finished ones
-    short=False, # as in the README: without the sentences on the grid and on the spread over seeds
+    short=False, # as in docs/results.md: without the sentence on the spread over seeds
 ) -> dict: # question -> sentences
     "Answers to the questions of the report; for records of no study, only those that apply to any training."
     planned, transfers = planned_runs(), _transfer_lines(records)
     known = any(r.id in planned for r in records)
-    parts = {'From scratch, or transferred?': transfers + [labels_sentence()]*known, **(_asked(short) if known else {}),
+    parts = {'From scratch, or transferred?': transfers + [labels_sentence()]*known, **(_asked() if known else {}),
              'What it took, and what to mind': [
                  *caveats(records), None if short else spread_sentence(records), cost_sentence(records)]}
-    parts = {question: [*filter(None, lines)] for question, lines in parts.items()}
+    parts = {question: [plain_names(s) for s in lines if s] for question, lines in parts.items()}
     return {question: lines for question, lines in parts.items() if lines}
 
 # %% ../../nbs/94_general.ipynb #bd3691c7
 def gains_figure(pairs): # HTML
     "Gain in test accuracy by transfer, as a figure of the page."
     t = pd.concat([compare_pairs(a, b) for a, b in pairs.values()]).set_axis([*pairs])
+    t = t.set_axis([plain_names(k) for k in t.index])
     gains = ', '.join(f'{k} {signed(r.difference)}' for k, r in t.iterrows())
     caption = ('What transfer buys: the same network, images and seeds, from scratch and transferred, '
                'each side with its own recipe where the sentences above say so.')
@@ -89,11 +85,11 @@ def tuning_figure(study): # HTML; None if there are fewer than two rows with rec
     groups, name = study_groups(study), get_study(study).name
     if len(groups) < 2: return None
     test = lambda rs: np.mean([r.metrics['accuracy'] for r in rs])
-    t = pd.DataFrame({k: dict(validation=validation(rs), test=test(rs)) for k, rs in groups.items()})
+    t = pd.DataFrame({plain_names(k): dict(validation=validation(rs), test=test(rs)) for k, rs in groups.items()})
     t = t.T.sort_values('validation')
-    alt = (f'Accuracy of {len(t)} rows of {name}, from {t.index[0]}, {t.test.iloc[0]:.3f}, '
+    alt = (f'Accuracy of {len(t)} rows of {study_title(name)}, from {t.index[0]}, {t.test.iloc[0]:.3f}, '
            f'to {t.index[-1]}, {t.test.iloc[-1]:.3f}.')
-    caption = f'What tuning buys: the rows of {name}, in the order of their validation accuracy.'
+    caption = f'What tuning buys: the rows of {study_title(name)}, in the order of their validation accuracy.'
     return as_figure(plot_choice(t), alt, caption)
 
 def bubbles_figure(records, x): # HTML; x: 'parameters' or 'seconds'
@@ -149,8 +145,8 @@ def costs_section(records) -> list: # of HTML
                'ImageNet as the documents and timm quote it.')
     costs = ('What every way to train costs: '
              'seconds of the quickest of its trainings, median epoch times epochs')
-    return [bubbles_figure(records, 'parameters'), as_figure(axs, alt, caption),
-            as_table(_configs_table(records), costs, folded=True)]
+    return named([bubbles_figure(records, 'parameters'), as_figure(axs, alt, caption),
+                  as_table(_configs_table(records), costs, folded=True)])
 
 # %% ../../nbs/94_general.ipynb #b29d9521
 def _most_confident(a, b):
@@ -163,8 +159,7 @@ def pair_section(name, a, b) -> list: # of HTML
     curves = ', '.join(f'{k} ends at {r.history.valid_accuracy.iloc[-1]:.3f}' for k, r in (('A', a), ('B', b)))
     named = [r.predictions['pred'] for r in run_pair(a, b)]
     n = int((named[0] != named[1]).sum())
-    curves_alt = ('Validation loss, validation accuracy and learning rate of A and B, '
-                  f'{name}; in validation accuracy {curves}.')
+    curves_alt = f'Validation loss and validation accuracy of A and B, {name}; in validation accuracy {curves}.'
     confusion_alt = (f'Where the confusion matrices of A and B differ, {name}: '
                      f'B names {n:,} of {len(named[0]):,} images otherwise than A.')
     outcomes = outcomes_table(a, b).drop(columns='p').set_index('n')
@@ -182,19 +177,20 @@ def pair_section(name, a, b) -> list: # of HTML
             *cams_section({'from scratch': [a], 'transferred': [b]})]
 
 def pairs_section(pairs) -> list: # of HTML
-    "Each pair of a scratch and a transferred training in detail, without the demonstrations on digits."
+    "Each pair of a scratch and a transferred training in detail, without demonstrations and networks at chance."
     parts = []
-    for name, (a, b) in pairs.items():
-        if not is_demonstration(a[0]): parts += pair_section(name, a[0], b[0])
-    return parts
+    for name, (a, b) in real_pairs(pairs).items():
+        if not is_demonstration(a[0]): parts += pair_section(plain_names(name), a[0], b[0])
+    return named(parts)
 
 # %% ../../nbs/94_general.ipynb #2db16871
 def _config_name(config) -> str:
     "Network, initial weights, epochs, learning rate and subset of a configuration, in words."
     r = config[0].run
-    start = 'scratch' if r.init == 'scratch' else 'from ' + r.init.split(':')[0]
+    starts = dict(scratch='scratch', imagenet='from ImageNet', run='from a run of ours', file='from a file')
+    start = starts[r.init.split(':')[0]]
     subset = f', subset {r.subset}' if r.subset else ''
-    return f'{r.model}, {start}, {r.recipe.epochs} epochs, rate {r.recipe.lr:g}{subset}'
+    return f'{plain_names(r.model)}, {start}, {r.recipe.epochs} epochs, rate {r.recipe.lr:g}{subset}'
 
 def other_sections(
     records, # finished ones
@@ -205,16 +201,19 @@ def other_sections(
     for config in configs([r for r in records if r.id not in planned]):
         sets.setdefault(config[0].run.dataset, {}).setdefault(_config_name(config), config)
     for dataset, groups in sets.items():
-        title, best, few = get_dataset(dataset).title, best_row(groups), best_rows(groups, most)
+        title, seen = get_dataset(dataset).title, {k: g for k, g in groups.items() if has_learnt(g)}
         t = groups_table(groups).drop(columns=['dataset', 'flops', 'model', 'init'])
         t = t.assign(seconds=t.seconds.map('{:,.0f}'.format), epochs=t.epochs.map('{:g}'.format))
-        parts += [as_table(t, f'{title}: ways to train', folded=len(t) > 4), curves_figure(few)]
+        parts.append(as_table(t, f'{title}: ways to train', folded=len(t) > 4))
+        if not seen: continue # figures of guessing show nothing
+        best, few = best_row(seen), best_rows(seen, most)
+        parts.append(curves_figure(few))
         alike = max(same_images(few).values(), key=len)
         if len(alike) > 1:
             parts.append(comparisons_html(compare_all(alike), f'{title}: compared on the same images and seeds'))
         parts += [classwise_figure(best, groups[best]), confusion_figure(best, groups[best]), calibration_figure(few),
                   *confident_errors_section(best, groups[best])]
-    return parts
+    return named(parts)
 
 # %% ../../nbs/94_general.ipynb #b3fb7025
 def data_sections(
@@ -229,11 +228,11 @@ def data_sections(
         affected = {c: ', '.join(cautions.index[cautions == c]) for c in cautions if c} # caution -> data sets
         parts.append(as_table(found.T.rename_axis('what'), 'What the audit found', digits=2))
         if affected: parts.append(as_list([f'{of}: {c}' for c, of in affected.items()]))
-    missing = [f'{n}: missing; run imgstudy collect all --data where the images are.'
+    missing = [f'{dataset_title(n)}: not audited; run imgstudy collect all --data where the images are.'
                for n in names if n not in exhibits]
     if missing: parts.append(as_list(missing))
     for n, e in exhibits.items(): parts += [counts_figure(n, e), samples_figure(n, e)]
-    return parts
+    return named(parts)
 
 def counts_figure(name, exhibit): # HTML
     "Number of images per class and split, as a figure of the page."
@@ -254,9 +253,9 @@ def _by_dataset(records, key) -> dict: # data set -> values, one of each record
 
 def _copies(records) -> list: # of sentences
     "Test images among the training images, and the formats that images were stored in."
-    leaked = ', '.join(f'{k} up to {max(v)}' for k, v in _by_dataset(records, 'leaked').items())
+    leaked = ', '.join(f'{dataset_title(k)} up to {max(v)}' for k, v in _by_dataset(records, 'leaked').items())
     formats = {k: sorted({f for kinds in v for f in kinds}) for k, v in sorted(_by_dataset(records, 'formats').items())}
-    formats = ', '.join(f"{k} {' '.join(v)}" for k, v in formats.items())
+    formats = ', '.join(f"{dataset_title(k)} {' '.join(v)}" for k, v in formats.items())
     return ['Test images that are also among the training images of a run, byte for byte: '
             f'{leaked or "none were found in these runs"}.',
             f'Copies: images were read as {formats}; JPEG and WebP are not the original pixels, '
@@ -300,7 +299,8 @@ def threats(
             *few, *_copies(records), *precision, *[contamination]*pretrained,
             f'Records from a working tree with uncommitted changes: {len(dirty)} of {len(records)} '
             '(their commits end in +).', _selection(),
-            *(f'{name}: {note}' for name, note in sorted(notes.items()) if note and not name.startswith('digits_'))]
+            *(f'{dataset_title(name)}: {note}' for name, note in sorted(notes.items())
+              if note and not name.startswith('digits_'))]
 
 # %% ../../nbs/94_general.ipynb #6b6602ab
 def provenance(

@@ -13,7 +13,7 @@ from ..data.sources import datasets # which registers all
 from ..data.datasets import get_dataset
 from ..records.record import finished
 from ..stats.seeds import is_probe
-from .cards import model_title
+from .names import model_title
 
 # %% ../../nbs/95b_methods.ipynb #5db7063b
 def _joined(parts) -> str:

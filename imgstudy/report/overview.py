@@ -20,6 +20,8 @@ from ..records.find import find_records
 from ..stats.seeds import training_seconds, is_probe, tested_interval, valid_accuracy
 from ..stats.pairs import compare_all, plot_comparisons
 from ..stats.grid import factor_value
+from .names import *
+from .wording import field_words
 from .plots import *
 from .tables import *
 
@@ -150,10 +152,10 @@ def plot_bubbles(
     cols = min(2, len(parts)); rows = -(-len(parts)//cols)
     figsize = (8, 4.2) if cols == 1 else (5.2*cols, 3.4*rows)
     axs = panels(rows, cols, ax, figsize=figsize)
-    for panel, (title, t) in zip(axs.flat, parts): _bubbles(panel, t, x, title); panel.set_title(title)
+    for panel, (title, t) in zip(axs.flat, parts): _bubbles(panel, t, x, title); panel.set_title(plain_names(title))
     for panel in axs.flat[len(parts):]: panel.axis('off')
     axs[0, 0].figure.draw_without_rendering()
-    label = lambda r: r.model + (', transferred' if r.init != 'scratch' else '')
+    label = lambda r: plain_names(r.model) + (', transferred' if r.init != 'scratch' else '')
     for panel, (_, t) in zip(axs.flat, parts):
         name_points(panel, [(label(r), r[x], r.accuracy) for _, r in t.iterrows()])
     return axs if ax is None else ax
@@ -162,8 +164,8 @@ def _bubbles(ax, table, x, title):
     "One panel, with a legend unless its title names its only data set."
     for i, (name, t) in enumerate(table.groupby('dataset', sort=False)):
         ax.errorbar(t[x], t.accuracy, _whiskers(t), fmt='none', ecolor='.6', lw=1)
-        ax.scatter(t[x], t.accuracy, _bubble(t.flops), color=f'C{i}', marker='os^DvPX*'[i % 8], alpha=.7, label=name,
-                   edgecolor='white')
+        ax.scatter(t[x], t.accuracy, _bubble(t.flops), color=f'C{i}', marker='os^DvPX*'[i % 8], alpha=.7,
+                   edgecolor='white', label=plain_names(name))
     ax.set(xscale='log', xlabel='seconds per training' if x == 'seconds' else x, ylabel='test accuracy')
     plain_ticks(ax).margins(.4, .15)
     if set(table.dataset) == {title}: return
@@ -184,7 +186,7 @@ def published_table() -> pd.DataFrame: # as returned by `groups_table`, without 
     return pd.DataFrame(rows, index=pd.Index([f'{r["dataset"]}, {r["model"]}' for r in rows], name='row'))
 
 # %% ../../nbs/82_overview.ipynb #b9434a08
-def _grid_title(row): return ', '.join(f'{k} {v}' for k, v in row.items())
+def _grid_title(row): return ', '.join(f'{field_words(k)} {v}' for k, v in row.items())
 
 def plot_grid(
     records, # finished ones
@@ -216,8 +218,9 @@ def _points(ax, table, factors, title, styles):
     for j, (value, t) in enumerate(table.groupby(second, sort=False) if second else [('', table)]):
         color, marker = styles[value]
         shifted = [x[v] + .16*j - .08 for v in t[factors[0]]]
-        ax.plot(shifted, t.accuracy, marker, color=color, ms=5, alpha=.75, label=f'{second} {value}')
-    ax.set(xticks=[*x.values()], xticklabels=[*x], xlabel=factors[0]); ax.set_title(title, fontsize=8); ax.margins(x=.2)
+        ax.plot(shifted, t.accuracy, marker, color=color, ms=5, alpha=.75, label=f'{field_words(second or "")} {value}')
+    ax.set(xticks=[*x.values()], xticklabels=[*x], xlabel=field_words(factors[0]))
+    ax.set_title(title, fontsize=8); ax.margins(x=.2)
 
 # %% ../../nbs/82_overview.ipynb #f29ab5f2
 def plot_choice(

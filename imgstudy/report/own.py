@@ -14,7 +14,8 @@ from ..data.datasets import get_dataset
 from ..stats.seeds import tested_interval
 from ..stats.pairs import paired_gain
 from ..stats.configs import configs, transfer_pairs, validation
-from .cards import best_configs, headline_table, model_title
+from .names import model_title
+from .cards import best_configs, headline_table
 from .findings import training_scale
 from .general import costs_section, planned_runs, provenance, time_table
 from .page import PageLink, percent, points

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['page_style', 'set_page_style', 'as_figure', 'PageLink', 'as_table', 'as_list', 'as_parts', 'as_facts', 'percent',
-           'points', 'count', 'say']
+           'given', 'points', 'count', 'say']
 
 # %% ../../nbs/89_page.ipynb #5a545682
 import base64, html, io, re
@@ -144,6 +144,10 @@ def percent(x, digits=1) -> str:
     while round(100*x, digits) >= 100 > 100*x and digits < 6: digits += 1
     return f'{100*x:.{digits}f} %'
 
+def given(x) -> str:
+    "A published share in percent, with the digits that its source gave."
+    return f'{100*x:.6g} %'
+
 def points(x, digits=1) -> str:
     "A difference of two shares in percentage points, without its sign."
     value = f'{100*abs(x):.{digits}f}'
@@ -157,12 +161,12 @@ def count(n, noun='', many=None) -> str: # many: the plural, if it is not formed
 
 # %% ../../nbs/89_page.ipynb #c9d3fe31
 def say(
-    template:str, # Markdown with Jinja2's {{ }} and {% %}; filters percent, points, count, and those of Jinja2
+    template:str, # Markdown with Jinja2's {{ }} and {% %}; filters percent, given, points, count, and Jinja2's
     **values,     # what it names; text is escaped
 ) -> HTML:
     "Prose for a page."
     from jinja2 import Environment, StrictUndefined # both are slow to import, and only needed here
     from nbconvert.filters import markdown2html
     env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    env.filters.update(percent=percent, points=points, count=count)
+    env.filters.update(percent=percent, given=given, points=points, count=count)
     return HTML(markdown2html(env.from_string(template).render(values)))

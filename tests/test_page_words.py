@@ -1,0 +1,190 @@
+"The words of the page: as many as there is time for, names that people use, and sentences that follow from the records."
+import copy, html, json, re
+from pathlib import Path
+import numpy as np, pandas as pd, pytest
+from imgstudy.records.find import committed_records, find_records, records_in
+from imgstudy.records.record import read_records
+from imgstudy.report.findings import change_groups, transfer_verdict
+from imgstudy.report.front import plot_dumbbells, plot_folds, plot_network_marks, plot_published
+from imgstudy.report.names import named, plain_names
+from imgstudy.report.overview import study_groups
+from imgstudy.report.page import as_list, given
+from imgstudy.report.sections import missing_line, published_and_ours, rates_figure, results_table, study_section, worth_showing
+from imgstudy.stats.configs import transfer_pairs
+
+top = Path(__file__).parent.parent
+cells = json.loads((top/'nbs/report.ipynb').read_text(encoding='utf-8'))['cells']
+limits = {'The answer': 70, 'What we ran': 80, 'How few labels are enough?': 100, 'Do the published numbers hold?': 120,
+          'Cats and dogs': 80, 'Dog breeds': 60, 'CIFAR-10, by network': 90, 'CIFAR-100 and STL-10': 80,
+          'A small CNN against ResNet-18': 60, 'Architecture, or tuning?': 100, 'Accuracy against cost': 60, 'Where it errs': 60,
+          'What to doubt, and how to run it again': 150}
+
+
+def words(page):
+    "Heading of a section -> number of its words outside figures, tables and folded parts."
+    page = re.sub(r'<(style|nav|figure|details|table)\b.*?</\1>', '', page, flags=re.S)
+    parts = re.split('<h2[^>]*>(.*?)</h2>', page)[1:]
+    text = lambda s: html.unescape(re.sub('<[^>]+>', ' ', s))
+    return {html.unescape(h): len(re.findall(r'[\w%]\S*', text(s))) for h, s in zip(parts[::2], parts[1::2])}
+
+
+def visible(page):
+    "What is read: text, alternative texts, captions; no code, no pictures."
+    page = re.sub(r'<details class="code">.*?</details>|<style.*?</style>|src="[^"]*"|<code>.*?</code>', '', page, flags=re.S)
+    return html.unescape(' '.join(re.findall('alt="([^"]*)"', page)) + re.sub('<[^>]+>', ' ', page))
+
+
+def test_each_section_keeps_to_its_words():
+    counted = words((top/'report/index.html').read_text(encoding='utf-8'))
+    assert [*counted] == [*limits]
+    assert {h: n for h, n in counted.items() if n > limits[h]} == {}
+
+
+@pytest.mark.parametrize('text, wanted', [('one two', 2), ('<p>84.5 % of <b>it</b></p>', 4), ('a <figure>b</figure> c', 2), ('<table><td>a</td></table>', 0)])
+def test_words_are_counted(text, wanted): assert words(f'<h2 id="a">A</h2>{text}') == {'A': wanted}
+
+
+@pytest.mark.parametrize('name', ['index', 'full'])
+def test_no_code_names_where_a_reader_looks(name):
+    classes = {c for r in read_records(committed_records())[:400] if r.outcome == 'finished' for c in r.info['data']['classes']}
+    text = visible((top/f'report/{name}.html').read_text(encoding='utf-8'))
+    text = re.sub(r'imgstudy [a-z-]+ \S+', '', text)  # commands are typed as they are
+    found = set(re.findall(r'(?<![\w/.-])[a-z]\w*_\w+(?![\w./-])', text)) - classes
+    assert not found and not re.search(r'\b(mobilenetv2|lenet5|cnn3|resnet9|cifar10|cifar100)\b(?![-/_])', text)
+
+
+@pytest.mark.parametrize('text, wanted', [
+    ('mobilenetv2_keras on stanford_dogs20, from ImageNet', 'MobileNetV2 on 20 dog breeds, from ImageNet'),
+    ('CIFAR-10 cnn_custom, 100 epochs', 'CIFAR-10 CNN of six layers, 100 epochs'),
+    ('cifar10-lenet5-s0-0cf698a5', 'cifar10-lenet5-s0-0cf698a5'), ('imgstudy run cifar10_mlp --jobs 2', 'imgstudy run cifar10_mlp --jobs 2')])
+def test_names(text, wanted):
+    assert plain_names(text) == wanted
+    assert named([as_list([text])])[0].data == f'<ul><li>{wanted}</li></ul>'
+
+
+def nothing_missing(name): return '[nan' not in name and 'nan]' not in name
+
+
+def test_full_report_says_what_is_missing_once():
+    text = visible((top/'report/full.html').read_text(encoding='utf-8'))
+    assert nothing_missing(text) and not re.search(r'\bnan\b', text) and text.count(' missing ') < 5
+
+
+@pytest.mark.parametrize('study, said', [
+    ('cats_dogs_architectures', 'Not trained, for want of their pretrained weights: ViT-B, in21k (99.'),
+    ('dog_breeds', 'ConvNeXt-Base (91.875 % published)'), ('dog_breeds', 'Our records hold no ms per step.'),
+    ('cifar10_scratch_vs_resnet18', 'ResNet-18, fine-tuned (86 % published)')])
+def test_what_is_missing_is_one_line(study, said):
+    table = results_table(study)
+    assert said in missing_line(table, study)
+    parts = published_and_ours(table, study)
+    assert all('missing' not in p.data and nothing_missing(p.data) for p in parts)
+    assert sum('Not trained' in p.data for p in parts) == 1
+
+
+def test_nothing_is_said_of_what_is_not_missing():
+    whole = results_table('cifar10_mlp')
+    assert missing_line(whole, 'cifar10_mlp') is None and len(published_and_ours(whole, 'cifar10_mlp')) == 2
+
+
+def test_no_picture_of_constant_rates():
+    "Rates of a flat schedule have no figure; where some vary, those are drawn."
+    flat, some = study_groups('cats_dogs_optimizers'), study_groups('cifar100_schedules')
+    assert rates_figure(flat) is None and rates_figure({}) is None
+    cosine = {k: rs for k, rs in some.items() if 'cosine' in k}
+    mixed = rates_figure(flat | cosine).data
+    assert all(k in mixed for k in cosine) and 'AdamW' not in mixed
+    assert not any('Learning rate at' in p.data for p in study_section('cats_dogs_optimizers'))
+
+
+def test_networks_at_chance_are_shown_only_if_that_is_published():
+    grid = study_groups('cifar10_cnn_augmentation')
+    dead = [k for k, rs in grid.items() if all(r.metrics['accuracy'] == .1 for r in rs)]
+    assert dead and not {*dead} & {*worth_showing('cifar10_cnn_augmentation', grid)}
+    guessing = {'MLP (L)': next(rs for k, rs in grid.items() if k in dead)}
+    assert worth_showing('cifar10_mlp', guessing) == {} and worth_showing('cifar10_mlp', {}) == {}
+    assert [*worth_showing('cats_dogs_optimizers', study_groups('cats_dogs_optimizers'))] == [*study_groups('cats_dogs_optimizers')]
+
+
+def run_cell(start, **values):
+    "The text that the cell of the report with this text shows, with some of its names replaced."
+    source, = (''.join(c['source']) for c in cells if c['cell_type'] == 'code' and start in ''.join(c['source']))
+    imports, = (''.join(c['source']) for c in cells if 'from imgstudy.report.ahead' in ''.join(c['source']))
+    shown, names = [], {}
+    exec('\n'.join(line for line in imports.splitlines() if line.startswith(('import', 'from'))), names)
+    names |= dict(ahead={s: ['chapter'] for s in study_names}, show=shown.extend, compared=pd.DataFrame(),
+                  images=lambda rs: rs[0].info['data']['counts']['train']) | values
+    exec(source, names)
+    assert shown[-1] == 'chapter'
+    return visible(' '.join(p.data for p in shown[:-1]))
+
+
+study_names = 'cats_dogs_optimizers', 'cifar10_cnn_augmentation', 'cifar10_scratch_vs_resnet18', 'cifar10_cnn_batch_lr'
+
+
+def changed(records, by):
+    "Records as if each had that much more accuracy."
+    made = copy.deepcopy(records)
+    for r in made:
+        r.metrics['accuracy'] += by
+        right = np.asarray(r.predictions['target']) == r.predictions['pred']
+        n = int(round(by*len(right)))
+        places = np.flatnonzero(~right)[:n] if n > 0 else np.flatnonzero(right)[:-n]
+        r.predictions['pred'][places] = r.predictions['target'][places] if n > 0 else (r.predictions['target'][places] + 1) % 10
+    return made
+
+
+@pytest.mark.parametrize('by, said', [(0, 'excludes the published loss, but 8 epochs'), (.06, 'lies within this interval'), (-.2, 'excludes the')])
+def test_erasing_follows_from_its_records(by, said):
+    groups = change_groups()['cnn3 with erasing']
+    groups = groups | {'erasing left out': changed(groups['erasing left out'], by)} if by else groups
+    gain = np.mean([r.metrics['accuracy'] for r in groups['erasing left out']]) - np.mean([r.metrics['accuracy'] for r in groups['as published']])
+    text = ' '.join(run_cell("get('cnn3 with erasing'", change_groups=lambda: {'cnn3 with erasing': groups}).split())
+    assert said in text and f'{100*gain:+.1f} points' in text and '71 % without' in text
+
+
+def test_fine_tuning_follows_from_its_records():
+    "A better probe changes the sentence, and so does the change that brings most."
+    what = 'ResNet-18 of CNTK on CIFAR-10'
+    groups = change_groups()[what]
+    start = "show([*words, *ahead['cifar10_scratch_vs_resnet18']])"
+    before = run_cell(start)
+    after = run_cell(start, change_groups=lambda: {what: groups | {'probe': changed(groups['probe'], .1)}})
+    percent = lambda x: f'{100*x:.1f} %'
+    probe = groups['probe'][0].metrics['accuracy']
+    assert f'a linear probe {percent(probe)}' in before and f'a linear probe {percent(probe + .1)}' in after
+    assert 'rate a tenth' in before and ' probe brings most' in re.sub(r'\s+', ' ', after)
+    assert run_cell(start, change_groups=lambda: {}).strip() == ''
+
+
+@pytest.mark.parametrize('shift, said', [(0., 'no difference detected'), (.05, 'a difference')])
+def test_published_folds_follow_from_the_figures(shift, said):
+    "By hand: t interval of five differences, widened for the training images that folds share."
+    from imgstudy.report.tables import folds_table
+    folds = folds_table('cats_dogs_optimizers', 'largest')
+    folds['Adam, published'] = folds['Adam, published'] + shift
+    text = run_cell("AdamW instead of Adam", folds_table=lambda *args: folds)
+    gain = (folds['Adam, published'] - folds['AdamW, published']).drop('mean').dropna().astype(float)
+    half = 2.776*gain.std(ddof=1)*(1/5 + 1/4)**.5
+    assert f'{100*gain.mean():+.2f}' in text and f'{100*(gain.mean() + half):+.2f}' in text and said in text
+
+
+def test_verdict_on_transfers_follows_from_the_pairs():
+    pair = next(iter(transfer_pairs([r for r in read_records(committed_records()) if r.outcome == 'finished']).values()))
+    up, down, same = dict(a=pair), dict(a=pair[::-1]), dict(a=(pair[0], pair[0]))
+    assert transfer_verdict({}) is None
+    assert 'won one of one comparison, by' in transfer_verdict(up) and 'told apart' not in transfer_verdict(up)
+    assert 'won none of one comparison; one lost, by' in transfer_verdict(down)
+    assert 'won none of one comparison; one could not be told apart.' in transfer_verdict(same)
+
+
+texts = lambda ax: [t.get_text() for t in ax.texts]
+
+
+@pytest.mark.parametrize('value, wanted', [(.9996, '99.96 %'), (.83, '83 %'), (.91875, '91.875 %'), (.7252, '72.52 %')])
+def test_published_figures_keep_their_digits(value, wanted):
+    marks = pd.DataFrame([dict(name='a CNN', start='scratch', what='published', accuracy=value, low=np.nan, high=np.nan),
+                          dict(name='a CNN', start='scratch', what='from scratch', accuracy=.5, low=.4, high=.6)])
+    ax = plot_network_marks(marks)
+    assert given(value) == wanted and {wanted, '50.0 %'} <= {*texts(ax)}
+    assert [t.get_text() for t in ax.get_yticklabels()] == ['CNN']
