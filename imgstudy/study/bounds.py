@@ -14,7 +14,12 @@ from ..runs import Run
 _often = 'every test image is read that often, and 4 to 50 views are usual'
 _long = 'the longest published trainings have about a thousand'
 _mixed = '0.1 to 1 is usual; below 0.001 nothing is mixed, and above 1000 every pair is half and half'
+_rate = '1e-5 to 1 is usual, and what lies beyond trains nothing, or makes NaN of the weights'
+_batch = 'the largest published batches have about 64,000 images'
+_part = 'a number of images, or a fraction of them'
 limits = dict( # parameter: (least, most, why)
+    lr=(1e-12, 1e3, _rate), lr_start=(1e-12, 1e3, _rate), wd=(0, 1e3, '1e-5 to 0.1 is usual'), bs=(1, 500_000, _batch),
+    clip=(1e-6, 1e9, '0.1 to 10 is usual'), subset=(1e-6, 1e9, _part),
     epochs=(1, 100_000, _long), frozen_epochs=(1, 100_000, _long), tta=(1, 1000, _often),
     mixup=(1e-3, 1e3, _mixed), cutmix=(1e-3, 1e3, _mixed), folds=(2, 1000, '5 or 10 are usual'))
 
@@ -50,5 +55,7 @@ def check_memory(
 # %% ../../nbs/66_bounds.ipynb #1404737f
 def check_bounds(run:Run):
     "Raise `StudyError` if a value of `run` is a slip of the finger, or its batches do not fit into memory."
-    check_limits({**vars(run.recipe), 'folds': run.folds})
+    check_limits({**vars(run.recipe), 'folds': run.folds, 'subset': run.subset})
+    if run.image_range and max(map(abs, run.image_range)) > 1e30: raise StudyError( # their squares overflow
+        f'`image_range` is the values of black and white, such as (0, 4095), not {run.image_range}.')
     check_memory(run.recipe.bs, run.size)
