@@ -15,7 +15,7 @@ from .runs import (Recipe, check_place, check_rules, check_seeds, fields_of, is_
                            seed_runs)
 from .light_tables import light_names, light_table
 from .own_weights import weights_place
-from .study.bounds import check_bounds, check_limits
+from .study.bounds import check_bounds, check_limits, typed_limits
 
 # %% ../nbs/76_quick.ipynb #a85bb6ec
 def is_own_study(name:str) -> bool: return (Path(name).expanduser()/'study.ipynb').is_file()
@@ -74,7 +74,7 @@ def check_run(
     "Raise `StudyError` for what can be said of a run without building its model."
     params = {k: v for k, v in params.items() if v is not None}
     check_seeds(seeds)
-    check_limits(params)
+    check_limits(params, typed_limits)
     run = make_run(**params)
     check_dataset(run.dataset)
     check_bounds(run)

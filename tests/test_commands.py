@@ -161,7 +161,7 @@ soon = {
     'train {} --model lenet5 --subset 1e-9': '`subset` must be', 'compare {} --models lenet5 --subset .01': '0.01 of 48 files is 0', 'train {} --model lenet5 --subset 49': '49 of 48 files',
     'train {} --model lenet5 --subset 1.5': 'a whole number of images, or a fraction',
     'train {} --model lenet5 --root {top}/photos.csv': 'Nothing can be written to', 'run tuned --root {top}/photos.csv/x': 'set --root to', 'best {} --root {top}/photos.csv': 'set --root to',
-    'train {} --model lenet5 --lr 1e300': '`lr` must be from', 'train {} --model lenet5 --bs 1e9': '`bs` must be from', 'compare {} --models lenet5 --lr inf': '`lr` must be from',
+    'train {} --model lenet5 --lr 1e300': '`lr` must be from', 'train {} --model lenet5 --bs 1e9': '`bs` must be from', 'train {} --lr 1e5': '`lr` must be from 1e-12 to 1,000', 'compare {} --models lenet5 --lr inf': '`lr` must be from',
     'train {} --model lenet5 --max-bad 1.5': '`max_bad` is a whole number', 'suspects {} --max-bad 1e999': '`max_bad` must be', 'best {} --max-bad 2.5': '`max_bad` is a whole',
     'train {} --model lenet5 --image-range=-1e308,1e308': '`image_range` is the values'}
 
