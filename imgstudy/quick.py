@@ -14,7 +14,7 @@ from .core import StudyError, checkout_path, did_you_mean, is_writable, parse_du
 from .runs import (Recipe, check_place, check_rules, check_seeds, fields_of, is_content, make_run,
                            seed_runs)
 from .light_tables import light_names, light_table
-from .own_weights import weights_place
+from .own_weights import check_weights, weights_place
 from .study.bounds import check_bounds, check_limits, typed_limits
 
 # %% ../nbs/76_quick.ipynb #a85bb6ec
@@ -98,8 +98,7 @@ def check_model(
     if init == 'imagenet' and 'weights' in row and not row['weights']:
         raise StudyError(f'There are no published ImageNet weights for {name}: take init=scratch, or another model '
                          '(imgstudy models --weights lists those that have some).')
-    if init.startswith('file:') and not weights_place(init[5:]).is_file():
-        raise StudyError(f'There is no weights file {init[5:]}: check the path, after file:')
+    if init.startswith('file:'): check_weights(weights_place(init[5:]))
 
 # %% ../nbs/76_quick.ipynb #bf410e22
 _of_a_run = ('dataset model init epochs size lr bs tune augment subset folds mixup cutmix tta class_weights '
