@@ -277,7 +277,9 @@ def check_place(
     if path.is_file() and path.suffix.lower() in ('.csv', '.tsv'):
         raise StudyError(f'{path} is a table: write csv:{path}')
     if path.is_file(): raise StudyError(f'{path} is a file: unpack it first, and name the folder.')
-    near, what = _nearest_to(path, is_table), 'table' if is_table else 'folder'
+    what = 'table' if is_table else 'folder'
+    if path.exists(): raise StudyError(f'{path} is a pipe or device, and no {what}: name a {what}.')
+    near = _nearest_to(path, is_table)
     raise StudyError(f'There is no {what} {path}.{near} After {prefix}: comes {_after[prefix]}.')
 
 # %% ../nbs/01_runs.ipynb #6d94412c

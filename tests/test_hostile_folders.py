@@ -172,3 +172,16 @@ def test_a_missing_file_and_the_nearest(tmp_path):
     (root/'holiday1.jpg').write_bytes((root/'cat/0.png').read_bytes())
     with pytest.raises(StudyError, match=r'holiday_.\.jpg \(is it holiday1.jpg\?\)'): read_table(root/'t.csv')
     with pytest.raises(StudyError, match=r'There is no table .*T2.csv. Did you mean .*t.csv\?'): load_data(Run(dataset=f'csv:{root}/T2.csv', model='lenet5'))
+
+
+def test_pipes_among_the_images_of_a_training(tmp_path, capsys):
+    "They are named, and never opened: that would wait for ever."
+    root = photos(tmp_path/'a')
+    for name in ('cat/pipe.png', 'dog/device', 'top.jpg'): os.mkfifo(root/name)
+    data = load_data(Run(dataset=f'folder:{root}', model='lenet5'))
+    assert len(data.items) == 12 and 'not opened, as they are pipes or devices: top.jpg, cat/pipe.png, dog/device' in capsys.readouterr().out
+    (root/'t.csv').write_text('file,label\n' + ''.join(f'{c}/{i}.png,{c}\n' for c in ('cat', 'dog') for i in range(6)) + 'cat/pipe.png,cat\n')
+    assert any('pipes or devices' in s and 'cat/pipe.png' in s for s in read_table(root/'t.csv').said)
+    for name, dataset in {'pipe.csv': 'csv', 'pipes': 'folder'}.items():
+        os.mkfifo(tmp_path/name)
+        with pytest.raises(StudyError, match=f'{name} is a pipe or device'): load_data(Run(dataset=f'{dataset}:{tmp_path/name}', model='lenet5'))

@@ -284,7 +284,7 @@ def read_table(
     if items.label.nunique() < 2: raise StudyError(f'There is only one class in {path}, {items.label.iloc[0]!r}: '
                                                    'a classifier needs two or more.')
     check_items(items, path, 'rows')
-    said += merged + _unused(table, columns)
+    said += merged + _unused(table, columns) + say_special(files.top)
     said += ([f"{some(len(spare), 'picture')} without a row ({few(spare)})"] if spare else [])
     told = _say_columns(columns)
     if groups: items = items.assign(group=items.group.where(items.group != '', items.path))
