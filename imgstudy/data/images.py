@@ -215,7 +215,6 @@ _contents = {b'PK\3\4': 'a ZIP archive', b'PK\5\6': 'a ZIP archive', b'\x1f\x8b\
              b'\0\0\1\xba': 'a video', b'ID3': 'a sound file', b'OggS': 'a sound file',
              b'\0\5\x16\7': 'metadata of a Mac',
              b'version https://git-lfs': 'a pointer of Git LFS: git lfs pull gets the file'}
-_texts = b'P1', b'P2', b'P3', b'P4', b'P5', b'P6', b'P7', b'PF', b'Pf', b'/* XPM', b'#define' # images that are text
 
 def content_kind(
     data:bytes, # the first 512
@@ -225,11 +224,7 @@ def content_kind(
     if data[257:262] == b'ustar': return 'a tar archive'
     if data[:4] == b'RIFF' and data[8:12] in (b'AVI ', b'WAVE'): return 'a video or sound file'
     if data[4:8] == b'ftyp' and not (_heif_brands | {b'avif', b'avis'}) & _brands(data[:64]): return 'a video'
-    known = next((kind for first, kind in _contents.items() if data.startswith(first)), '')
-    if known or data.startswith(_texts): return known
-    try: text = data.decode()
-    except UnicodeDecodeError as e: text = data[:e.start].decode() if e.reason == 'unexpected end of data' else ''
-    return '' if not text or re.search(r'[\x00-\x08\x0e-\x1f]', text) else 'a text'
+    return next((kind for first, kind in _contents.items() if data.startswith(first)), '')
 
 def is_image(
     data:bytes, # at least the first 64

@@ -276,7 +276,7 @@ def _split(items, run):
     if states_before(run): items = split_grown(items, _before(run), run)
     elif run.folds: items = deal_folds(items, run.folds, run.fold, run.split_seed)
     items = split_items(items, run.split_seed, valid=run.valid)
-    if run.groups == 'duplicates' and 'group' in items: items = without_twins(items) # where the split is given, groups may be divided
+    if run.groups == 'duplicates' and 'group' in items: items = without_twins(items) # given splits may divide them
     return take_subset(items, run.subset, run.split_seed)
 
 # %% ../../nbs/13_split.ipynb #ba937e01

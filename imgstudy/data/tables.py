@@ -111,7 +111,8 @@ def find_image_col(
     value = next((v for c in table.columns for v in rows[c][:1] if re.search(r'\w\.\w{3,4}$', v)), '')
     near = f' The first is {files.guess(value)}.' if value else ''
     raise StudyError(f'No column of {path} ({few(table.columns, 8)}) names images in {files.root}, where there are '
-                     f'{len(files.paths):,}.{near} Put the table beside its images, or name the column with `image_col`.')
+                     f'{len(files.paths):,}.{near} Put the table beside its images, or name the column with '
+                     '`image_col`.')
 
 # %% ../../nbs/09_tables.ipynb #f36dd2e3
 def _one_hot(table, columns):
