@@ -43,8 +43,8 @@ def image_files(
         if not os.path.isdir(path): images.append(path); continue
         others += _not_opened(path)
         for f in files_below(path):
-            with open(f, 'rb') as opened: first = opened.read(64)
-            (images if is_image(first, Path(f).suffix) else others).append(f)
+            with open(f, 'rb') as opened: first = opened.read(512)
+            (images if first and is_image(first, Path(f).suffix) else others).append(f)
     check_text(images, 'what is to be predicted')
     none = f' Found: {few(others)}.' if others else ''
     if not images: raise StudyError(f"There are no images in {', '.join(map(str, paths))}: is it the right folder?"

@@ -156,7 +156,7 @@ def train(
 ):
     "Train one model on your images, or go on with it."
     a = locals()
-    check_sweep(time_limit=time_limit)
+    check_sweep(time_limit=time_limit, root=root)
     if distributed or os.environ.get('WORLD_SIZE', '') not in ('', '0', '1'): return do('distributed.train_together', a)
     check_run(seeds, **run_options(a))
     do('photos.train_model', a)
@@ -232,7 +232,7 @@ def compare(
     "Compare models on your images, from scratch and transferred."
     a, names = locals(), [m.strip() for m in models.split(',') if m.strip()]
     check_sweep(jobs, time_limit, backend, stack, gpu_memory, seeds)
-    check_sweep(time_limit=budget)
+    check_sweep(time_limit=budget, root=root)
     if not names: raise StudyError('Name at least one model to compare, such as lenet_modern.')
     for name in names: check_run(seeds or 3, dataset=dataset, model=name, **run_options(a))
     do('commands.compare_models', a)
@@ -298,7 +298,7 @@ def run(
     a = locals() | dict(root=study_root(study, root))
     check_studies(study)
     check_choice('scale', scale, 'smoke small full')
-    check_sweep(jobs, time_limit, backend, stack, gpu_memory, seeds)
+    check_sweep(jobs, time_limit, backend, stack, gpu_memory, seeds, a['root'])
     do('commands.run_studies', a)
 
 @command

@@ -25,6 +25,7 @@ def decide(
     parse_duration(budget or None)
     if not 0 < margin < 100:
         raise StudyError(f'`margin` is a number of points above 0, not {margin!r}. Try --margin 0.5.')
+    check_sweep(root=root)
     given = dict(a=record_folder(a, root), b=record_folder(b, root), budget=budget, margin=margin, root=root)
     do('decide.decide_runs', given)
 
@@ -53,7 +54,7 @@ def work(
     "Do one unit of work, or go on with it."
     given = locals()
     check_studies(unit.split('/')[0])
-    check_sweep(time_limit=time_limit)
+    check_sweep(time_limit=time_limit, root=root)
     do('sweep.units.work_on', given)
 
 # %% ../nbs/98a_more.ipynb #f6be463c

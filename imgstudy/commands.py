@@ -44,7 +44,7 @@ from .report.diagnose import diagnose_text
 from .report.cards import (headline_table, markdown_parts, markdown_table, readme_table, update_between,
                                    write_cards, write_starts)
 from .report.general import answer_parts
-from .report.own import own_alone
+from .report.own import own_page
 from .report.collect import collect, keep_pictures
 
 # %% ../nbs/77_commands.ipynb #6fdd7741
@@ -379,7 +379,7 @@ def make_report(a): # out, root, cards
     out = Path(a.out).expanduser() if a.out else default
     params = dict(root=str(where), links=os.path.relpath(where, out.resolve().parent)) if own else {}
     records, left_out = sound_records(where)
-    template = 'own_report' if own and own_alone(records) else 'report'
+    template = 'own_report' if own and own_page(records) else 'report'
     notebook = checkout_file(f'nbs/{template}.ipynb', 'take the checkout, which holds the notebook')
     for path in build_pages(notebook, report_pages(out, own), **params): print(path)
     for line in left_out: print(f'left out: {line}')

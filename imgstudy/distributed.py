@@ -35,7 +35,7 @@ from .training.fit import EMA, Diverged, event_cbs, fit, is_out_of_memory
 from .training.learner import create_learner
 from .training.probe import start_from_probe
 from .training.trackers import tracker_cbs, tracking
-from .training.train import check_data, in_time, make_record, say_uneven, test_share
+from .training.train import check_data, in_time, make_record, test_share
 from .photos import check_blocked, confirm_long, planned_runs, say_plan, say_result, within
 
 # %% ../nbs/47a_distributed.ipynb #e1f41bcd

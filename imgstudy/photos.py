@@ -23,7 +23,7 @@ from .models.zoo import create_light
 from .records.record import is_finished, read_record, read_records
 from .training.checkpoint import deadline
 from .training.trackers import tracking
-from .training.train import check_data, say_uneven, train_once
+from .training.train import check_data, say_data, train_once
 from .stats.seeds import records_table, tested_interval
 from .study.create import create_run
 from .study.estimate import Speed
@@ -61,7 +61,7 @@ def say_plan(
     counts = ', '.join(f'{split} {n:,}' for split, n in data.counts().sum().items())
     if not data.said: # else it was printed with how the folder was read
         print(f'{get_dataset(runs[0].dataset).title}: {len(data.classes)} classes; {counts} images.')
-    say_uneven(data)
+    say_data(data)
     disk = len(runs)*record_bytes(runs[0], len(data.classes))
     print(f"{len(runs)} training{'s'*(len(runs) > 1)} of {_how(runs[0])}: about {say_duration(seconds)}"
           f"{'' if known else ', a rough guess'}; {say_bytes(disk)} in {root}.")

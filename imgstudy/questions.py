@@ -44,7 +44,7 @@ def best(
 ):
     "Find the best model of your images within a budget of time."
     a = locals()
-    check_sweep(time_limit=budget)
+    check_sweep(time_limit=budget, root=root)
     _check_images(a)
     check_networks(networks, size)
     do('best.find_best', a | dict(reading=reading_options(a)))

@@ -50,7 +50,7 @@ def test_answers_at_once(words):
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
 
 
-absurd = [dict(epochs=10**12), dict(epochs=100_001), dict(frozen_epochs=10**9), dict(tta=10**6), dict(tta=1001), dict(mixup=1e-300), dict(mixup=1e300),
+absurd = [dict(lr=1e300), dict(lr=1e-300), dict(wd=1e300), dict(lr_start=1e300), dict(clip=1e-300), dict(bs=10**9), dict(subset=1e-9), dict(epochs=10**12), dict(epochs=100_001), dict(frozen_epochs=10**9), dict(tta=10**6), dict(tta=1001), dict(mixup=1e-300), dict(mixup=1e300),
           dict(cutmix=1e-300), dict(cutmix=9e-4), dict(folds=10**9), dict(bs=10**9, size=4096), dict(bs=10**6, size=1024)]
 
 
@@ -151,6 +151,32 @@ def photos(tmp_path_factory):
             im.save(to/f'{c} {i}.jpg')
     (top/'new/notes.txt').write_text('not an image')
     return top
+
+
+soon = {
+    'train {} --model lenet5 --layout klass': 'is no layout', 'audit {} --layout class/class': 'is no layout', 'best {} --layout name:^cat': 'has no group',
+    'train {} --model lenet5 --groups name:(': 'is no regular expression', 'suspects {} --groups patient': 'a column of a table', 'compare {} --models lenet5 --groups name:[': 'no regular',
+    'train csv:{top}/none.csv': 'There is no table', 'audit csv:{top}/photo.csv': 'photos.csv?', 'compare csv:{top} --models lenet5': 'is a folder: write folder:',
+    'train folder:{top}/Photo': 'photos?', 'best folder:{top}/photos.csv': 'is a table: write csv:',
+    'train {} --model lenet5 --subset 1e-9': '`subset` must be', 'compare {} --models lenet5 --subset .01': '0.01 of 48 files is 0', 'train {} --model lenet5 --subset 49': '49 of 48 files',
+    'train {} --model lenet5 --subset 1.5': 'a whole number of images, or a fraction',
+    'train {} --model lenet5 --root {top}/photos.csv': 'Nothing can be written to', 'run tuned --root {top}/photos.csv/x': 'set --root to', 'best {} --root {top}/photos.csv': 'set --root to',
+    'train {} --model lenet5 --lr 1e300': '`lr` must be from', 'train {} --model lenet5 --bs 1e9': '`bs` must be from', 'train {} --lr 1e5': '`lr` must be from 1e-12 to 1,000', 'compare {} --models lenet5 --lr inf': '`lr` must be from',
+    'train {} --model lenet5 --max-bad 1.5': '`max_bad` is a whole number', 'suspects {} --max-bad 1e999': '`max_bad` must be', 'best {} --max-bad 2.5': '`max_bad` is a whole',
+    'train {} --model lenet5 --image-range=-1e308,1e308': '`image_range` is the values'}
+
+
+@pytest.mark.parametrize('words', soon, ids=str)
+def test_errors_about_own_images_come_at_once(words, photos):
+    "One message, without what takes seconds to import, and nothing left behind."
+    (photos/'photos.csv').write_text('image,label\nround 0.jpg,round\n')
+    before, was = resource.getrusage(resource.RUSAGE_CHILDREN), sorted(photos.iterdir())
+    done = imgstudy(*words.replace('{}', f'folder:{photos}/photos').replace('{top}', str(photos)).split())
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 1 and done.stderr.startswith('imgstudy: ') and soon[words] in done.stderr, done.stderr
+    assert 'imported' not in done.stderr and done.stderr.count('\n') == 1 and not done.stdout
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 1
+    assert sorted(photos.iterdir()) == was
 
 
 def run_main(monkeypatch, capsys, *words):

@@ -90,3 +90,96 @@ def test_8_bits_are_read_as_ever(mode, tmp_path):
     im = Image.fromarray(rng.integers(0, 255, (9, 9, 3), np.uint8)).convert(mode)
     im.save(buf := io.BytesIO(), 'TIFF')
     assert 'lower_bytes' not in open_upright(buf).info
+
+
+def la_png(a): # uint16 [h, w, 2]: grey and alpha
+    chunk = lambda name, data: struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
+    rows = np.frombuffer(a.astype('>u2').tobytes(), np.uint8).reshape(len(a), -1)
+    left = np.pad(rows, ((0, 0), (4, 0)))[:, :-4]
+    sub = b''.join(b'\1' + (r - l).astype(np.uint8).tobytes() for r, l in zip(rows, left))
+    head = struct.pack('>IIBBBBB', a.shape[1], a.shape[0], 16, 4, 0, 0, 0)
+    return b'\x89PNG\r\n\x1a\n' + chunk(b'IHDR', head) + chunk(b'IDAT', zlib.compress(sub)) + chunk(b'IEND', b'')
+
+
+def any_tiff(a, order='<', packed=False, orientation=1, lzw=False):
+    "One strip of the numbers `a`, [h, w, n], in the type that they have."
+    h, w, n = a.shape
+    data = a.astype(a.dtype.newbyteorder(order)).tobytes()
+    if packed: data = zlib.compress(data)
+    if lzw: # by Pillow, as an image of bytes
+        Image.frombytes('L', (w*n*a.dtype.itemsize, h), data).save(buf := io.BytesIO(), 'TIFF', compression='tiff_lzw')
+        with Image.open(buf) as im: at, length = im.tag_v2[273], im.tag_v2[279]
+        data = b''.join(buf.getvalue()[x:x + y] for x, y in zip(at, length)) if len(at) == 1 else None
+    tags = {256: [w], 257: [h], 258: [8*a.dtype.itemsize]*n, 259: [5 if lzw else 8 if packed else 1], 262: [2 if n > 2 else 1], 273: [8], 274: [orientation], 277: [n], 278: [h],
+            279: [len(data)], 284: [1], 339: [{'u': 1, 'i': 2, 'f': 3}[a.dtype.kind]]*n} | ({338: [2]} if n in (2, 4) else {})
+    at, body, values = 8 + len(data) + len(data)%2, b'', b''
+    end = at + 2 + 12*len(tags) + 4
+    for tag, v in sorted(tags.items()):
+        kind = 4 if tag in (256, 257, 273, 278, 279) else 3
+        put = struct.pack(f'{order}{len(v)}{"I" if kind == 4 else "H"}', *v)
+        body += struct.pack(f'{order}HHI', tag, kind, len(v)) + (put.ljust(4, b'\0') if len(put) <= 4 else struct.pack(f'{order}I', end + len(values)))
+        if len(put) > 4: values += put + bytes(len(put)%2)
+    return (b'II*\0' if order == '<' else b'MM\0*') + struct.pack(f'{order}I', at) + data + bytes(len(data)%2) + struct.pack(f'{order}H', len(tags)) + body + bytes(4) + values
+
+
+@pytest.mark.parametrize('top', [255, 4095, 65535])
+def test_grey_with_transparency_keeps_16_bits(top, tmp_path):
+    a = np.stack([rng.integers(0, top + 1, (7, 9)), rng.integers(0, 65536, (7, 9))], 2).astype(np.uint16)
+    a[:3, :, 1] = 65535
+    for name, data in {'a.png': la_png(a), 'a.tif': any_tiff(a)}.items():
+        (tmp_path/name).write_bytes(data)
+        im = open_upright(tmp_path/name)
+        assert (deep_values(im) == a[..., :1]).all() and np.abs(np.asarray(im.getchannel('A')) - a[..., 1]/257).max() <= 1
+        got = np.asarray(StudyImage.create(tmp_path/name, (0, top)))
+        assert np.abs(got[:3] - a[:3, :, :1]*(255/top)).max() <= .5
+
+
+@pytest.mark.parametrize('way', ['P6', 'P3', 'P6 with comments'])
+@pytest.mark.parametrize('white', [1023, 4095, 65535])
+def test_a_ppm_keeps_its_range(way, white, tmp_path):
+    a = rng.integers(0, white + 1, (5, 8, 3))
+    head = f'{way[:2]}\n' + '# of a camera\n'*('comments' in way) + f'8 5\n{white}\n'
+    (tmp_path/'a.ppm').write_bytes(head.encode() + (a.astype('>u2').tobytes() if way[1] == '6' else ' '.join(map(str, a.ravel())).encode()))
+    assert np.abs(deep_values(open_upright(tmp_path/'a.ppm')) - a*(65535/white)).max() <= .5 # as Pillow reads a grey one
+    assert check_image(tmp_path/'a.ppm')['mode'] == 'I RGB'
+    (tmp_path/'a.ppm').write_bytes((tmp_path/'a.ppm').read_bytes()[:-40])
+    assert check_image(tmp_path/'a.ppm')['error'] and 'no image' not in check_image(tmp_path/'a.ppm')['error']
+
+
+@pytest.mark.parametrize('dtype', ['f2', 'f4', 'f8', 'u4', 'i4', 'i2'])
+@pytest.mark.parametrize('n', [1, 2, 3, 4])
+@pytest.mark.parametrize('how', [{}, dict(order='>'), dict(packed=True), dict(lzw=True)], ids=str)
+def test_tiffs_of_programs_are_read(dtype, n, how, tmp_path):
+    a = (rng.normal(0, 3000, (6, 7, n)) if dtype[0] != 'u' else rng.integers(0, 4096, (6, 7, n))).astype(dtype)
+    if n in (2, 4): a[..., -1] = np.iinfo(dtype).max if dtype[0] != 'f' else 1
+    (tmp_path/'a.tif').write_bytes(any_tiff(a, **how))
+    want = (a[..., :3] if n > 2 else a[..., 0]).astype(np.float32)
+    got = deep_values(open_upright(tmp_path/'a.tif'))
+    assert (got == (want[..., None] if n == 2 else want)).all() and check_image(tmp_path/'a.tif')['error'] is None
+    low, high = float(want.min()), float(want.max())
+    shown = np.asarray(StudyImage.create(tmp_path/'a.tif', (low, high)))
+    assert np.abs(shown - ((want if n > 2 else want[..., None]) - low)*(255/(high - low))).max() <= .51
+
+
+@pytest.mark.parametrize('orientation', [3, 6, 8])
+@pytest.mark.parametrize('n', [1, 3, 4])
+def test_floats_are_turned(orientation, n, tmp_path):
+    a = rng.random((4, 6, n)).astype(np.float64)
+    (tmp_path/'a.tif').write_bytes(any_tiff(a, orientation=orientation))
+    turned = {3: a[::-1, ::-1], 6: a.transpose(1, 0, 2)[:, ::-1], 8: a.transpose(1, 0, 2)[::-1]}[orientation].astype(np.float32)
+    assert (deep_values(open_upright(tmp_path/'a.tif')) == (turned[..., :3] if n > 1 else turned[..., 0])).all()
+
+
+def test_a_folder_of_float_colours(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv('IMGSTUDY_CACHE', str(tmp_path/'cache'))
+    for c in 'ab':
+        (tmp_path/'p'/c).mkdir(parents=True)
+        for i in range(8):
+            a = np.linspace(-1000, 3000, 16*16*3).reshape(16, 16, 3)*(1 if c == 'a' else .9)
+            if i < 4: (tmp_path/'p'/c/f'{i}.tif').write_bytes(any_tiff(a.astype('f4')))
+            else: (tmp_path/'p'/c/f'{i}.pfm').write_bytes(b'PF\n16 16\n-1.0\n' + a[::-1].astype('<f4').tobytes())
+    data = load_data(make_run(dataset=f'folder:{tmp_path}/p', model='lenet5'))
+    assert not data.skipped and data.image_range == (-1000, 3000)
+    for damaged in (b'II*\0' + struct.pack('<I', 8) + b'\xff\xff' + bytes(90), any_tiff(a.astype('f4'))[:-300], b'PF\n999 999\n-1.0\n' + bytes(90)):
+        (tmp_path/'x.tif').write_bytes(damaged)
+        assert check_image(tmp_path/'x.tif')['error']

@@ -1,5 +1,5 @@
 "Folders and tables as they really come: each is read, or refused with one message that names the fix."
-import os, sys
+import os, sys, unicodedata
 import numpy as np, pytest
 from PIL import Image
 from imgstudy.apply import image_files
@@ -127,3 +127,61 @@ def test_a_comma_at_the_end_of_each_row(tmp_path):
     root = photos(tmp_path/'a', 'cat')
     found = table(root, 'file,label,split', lambda i: f"cat/{i}.png,{'ab'[i % 2]},{['train', 'test'][i > 3]}", end=',\n')
     assert {*found.items.label} == {'a', 'b'} and split(found) == ['train']*4 + ['test']*2
+
+
+def respelt(root, change):
+    "A table whose names differ from those on disk."
+    names = [f'{c}/Caf\u00e9 {i}.JPG' for c in ('cat', 'dog') for i in range(3)]
+    for i, n in enumerate(names):
+        path = root/unicodedata.normalize('NFD', n) # as a Mac writes it
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new('RGB', (9, 9), (40*i, 0, 0)).save(path)
+    rows = [f"{change(n)},{n[:3]}" for n in names]
+    (root/'t.csv').write_text('\n'.join(['file,label', *rows]) + '\n')
+    return read_table(root/'t.csv')
+
+
+ways = {'composed': lambda n: n, 'lower case': str.lower, 'upper case': str.upper, 'without ending': lambda n: n[:-4].lower(), 'of Windows': lambda n: n.replace('/', '\\'),
+        'by name alone, decomposed': lambda n: unicodedata.normalize('NFD', n), 'a longer path': lambda n: f'/data/photos/{n.lower()}'}
+
+
+@pytest.mark.parametrize('way', ways)
+def test_names_in_a_table_by_another_case_or_composition(way, tmp_path):
+    found = respelt(tmp_path, ways[way])
+    assert len(found.items) == 6 and {*found.items.label} == {'cat', 'dog'} and not any('without' in s for s in found.said), found.said
+    assert all((tmp_path/p).is_file() for p in found.items.path)
+
+
+def test_names_that_differ_by_case_alone(tmp_path):
+    "The one that is written is meant; where none is, both are named."
+    root = photos(tmp_path/'a', 'cat', n=2)
+    (root/'cat/X.png').write_bytes((root/'cat/0.png').read_bytes())
+    (root/'cat/x.png').write_bytes((root/'cat/1.png').read_bytes())
+    if len(os.listdir(root/'cat')) < 4: pytest.skip('the file system ignores case')
+    (root/'t.csv').write_text('file,label\nX.png,a\nx.png,b\n0.png,a\n1.png,b\n')
+    assert read_table(root/'t.csv').items.set_index('path').label.to_dict() == {'cat/X.png': 'a', 'cat/x.png': 'b', 'cat/0.png': 'a', 'cat/1.png': 'b'}
+    (root/'t.csv').write_text('file,label\nX.PNG,a\n0.png,a\n1.png,b\n')
+    with pytest.raises(StudyError, match="'X.PNG' in .* may be cat/X.png, cat/x.png"): read_table(root/'t.csv')
+
+
+def test_a_missing_file_and_the_nearest(tmp_path):
+    root = photos(tmp_path/'a', 'cat dog')
+    (root/'t.csv').write_text('file,label\n' + ''.join(f'{c}/{i}.png,{c}\n' for c in ('cat', 'dog') for i in range(3)) + 'cat/01.png,cat\nnothing at all,dog\n')
+    assert '2 rows without a file (cat/01.png (is it 1.png?), nothing at all)' in read_table(root/'t.csv').said
+    (root/'t.csv').write_text('file,label\nholiday_1.jpg,a\nholiday_2.jpg,b\n')
+    (root/'holiday1.jpg').write_bytes((root/'cat/0.png').read_bytes())
+    with pytest.raises(StudyError, match=r'holiday_.\.jpg \(is it holiday1.jpg\?\)'): read_table(root/'t.csv')
+    with pytest.raises(StudyError, match=r'There is no table .*T2.csv. Did you mean .*t.csv\?'): load_data(Run(dataset=f'csv:{root}/T2.csv', model='lenet5'))
+
+
+def test_pipes_among_the_images_of_a_training(tmp_path, capsys):
+    "They are named, and never opened: that would wait for ever."
+    root = photos(tmp_path/'a')
+    for name in ('cat/pipe.png', 'dog/device', 'top.jpg'): os.mkfifo(root/name)
+    data = load_data(Run(dataset=f'folder:{root}', model='lenet5'))
+    assert len(data.items) == 12 and 'not opened, as they are pipes or devices: top.jpg, cat/pipe.png, dog/device' in capsys.readouterr().out
+    (root/'t.csv').write_text('file,label\n' + ''.join(f'{c}/{i}.png,{c}\n' for c in ('cat', 'dog') for i in range(6)) + 'cat/pipe.png,cat\n')
+    assert any('pipes or devices' in s and 'cat/pipe.png' in s for s in read_table(root/'t.csv').said)
+    for name, dataset in {'pipe.csv': 'csv', 'pipes': 'folder'}.items():
+        os.mkfifo(tmp_path/name)
+        with pytest.raises(StudyError, match=f'{name} is a pipe or device'): load_data(Run(dataset=f'{dataset}:{tmp_path/name}', model='lenet5'))

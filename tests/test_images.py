@@ -198,3 +198,31 @@ def test_endings_and_contents():
     assert all(is_image(saved(ext)[:64]) for ext in ('png', 'jpeg', 'gif', 'tiff', 'webp'))
     assert all(is_image(b'', e) for e in ('.jpg', '.JPEG', '.HEIC', '.Tif', '.bmp', '.avif'))
     assert not any(is_image(b'II*\0' if data is None else data, Path(name).suffix) for name, data in others.items())
+
+
+called_jpg = {'page': b'<html><body>404', 'Page': b'\n<!DOCTYPE HTML>', 'Loud': b'<HTML>', 'empty': b'',
+              'zip': b'PK\3\4' + bytes(90), 'gz': b'\x1f\x8b\x08' + bytes(90), '7z': b'7z\xbc\xaf\x27\x1c' + bytes(90), 'tar': b'a.jpg'.ljust(257, b'\0') + b'ustar\x0000' + bytes(300),
+              'lfs': b'version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n', 'film': struct.pack('>I', 24) + b'ftypmp42' + bytes(100),
+              'mac': b'\0\5\x16\7' + bytes(90)}
+
+
+@pytest.mark.parametrize('ending', ['.jpg', '.PNG', '.tiff', '.webp'])
+def test_what_is_called_like_an_image_and_is_none(ending, tmp_path, capsys):
+    "All of them are named by what they are; none counts as damaged."
+    root = folder(tmp_path/'photos')
+    for name, data in called_jpg.items(): (root/'a'/f'{name}{ending}').write_bytes(data)
+    data = load_data(make_run(dataset=f'folder:{root}', model='lenet5', max_bad=0))
+    said = capsys.readouterr().out
+    assert len(data.items) == 60 and f'{len(called_jpg)} files are no images: ' in said and 'damaged' not in said
+    for words in (f'page{ending} (HTML)', f'Loud{ending} (HTML)', f'empty{ending} (an empty file)', f'zip{ending} (a ZIP archive)', 'git lfs pull'):
+        assert words in said, words
+    from imgstudy.apply import image_files
+    images, others = image_files([root])
+    assert len(images) == 60 and len(others) == len(called_jpg)
+    with pytest.raises(StudyError, match='This is no image, whatever its name, but a ZIP'): open_upright(root/f'a/zip{ending}')
+
+
+@pytest.mark.parametrize('data', [bytes(1000), b'\xff\xd8\xff\xe0' + bytes(60), b'\x89PNG\r\n\x1a\n', np.random.default_rng(1).integers(128, 255, 900, np.uint8).tobytes()])
+def test_a_damaged_image_is_still_one(data, tmp_path):
+    (tmp_path/'a.jpg').write_bytes(data)
+    assert 'no image' not in check_image(tmp_path/'a.jpg')['error']

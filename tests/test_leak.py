@@ -1,4 +1,5 @@
 "Duplicates stay on one side of a split, also of a given one, and the command says what they were worth."
+import shutil
 import numpy as np, pytest
 from PIL import Image
 from imgstudy.core import StudyError
@@ -55,3 +56,40 @@ def test_unknown_groups_name_the_choices(given):
 def test_few_leaked_images_are_no_price():
     e = leak_effect(np.ones(1000), np.arange(1000) < 5, np.zeros(1000))
     assert e['low'] < 0 < e['high'] and e['worth_high'] - e['worth_low'] < .01
+
+
+def copied(given, how):
+    "Copies of training images among those that test, and how many."
+    if how == 'under another name':
+        for i in range(4): shutil.copy(given/f'train/a/{i}.png', given/f'test/a/copy{i}.png')
+        return f'folder:{given}', 4
+    if how == 'in another class':
+        shutil.copy(given/'train/a/0.png', given/'test/b/copy.png')
+        return f'folder:{given}', 1
+    if how == 'of a validation image':
+        for c in 'ab': shutil.copytree(given/f'test/{c}', given/f'valid/{c}')
+        return f'folder:{given}', 24
+    rows = [f'train/a/{i}.png,a,train' for i in range(9)] + [f'train/b/{i}.png,b,train' for i in range(9)]
+    shutil.copy(given/'train/a/0.png', given/'test/a/copy.png')
+    (given/'t.csv').write_text('\n'.join(['image,label,split', *rows, 'test/a/copy.png,a,test', 'test/b/0.png,b,test']) + '\n')
+    return f'csv:{given}/t.csv', 1
+
+
+@pytest.mark.parametrize('how', ['under another name', 'in another class', 'of a validation image', 'in a table'])
+def test_train_says_that_test_images_leaked(how, given, tmp_path, monkeypatch, capsys):
+    from imgstudy.cli import answer
+    monkeypatch.setenv('IMGSTUDY_CACHE', str(tmp_path/'cache'))
+    dataset, n = copied(given, how)
+    say = lambda *words: (answer(['train', dataset, '--model', 'mlp_s', '--size', '16', '--epochs', '1', '--root', str(tmp_path/'runs'), *words]),
+                          capsys.readouterr().out)[1]
+    said = say('--seeds', '2')
+    (line,) = [l for l in said.splitlines() if 'byte for byte' in l]
+    assert line.startswith(f'{n} of ') and 'groups=\'duplicates\'' in line and 'imgstudy leak' in line
+    assert said.index(line) < said.index('trainings of mlp_s')
+    assert 'byte for byte' not in say('--groups', 'duplicates', '--dry-run')
+
+
+def test_nothing_is_said_without_copies(given, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('IMGSTUDY_CACHE', str(tmp_path/'cache'))
+    train(create_run(dataset=f'folder:{given}', model='mlp_s', size=16, epochs=1), root=tmp_path/'runs')
+    assert 'byte for byte' not in capsys.readouterr().out

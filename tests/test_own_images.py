@@ -327,3 +327,40 @@ def test_the_executed_notebook_in_a_record_names_no_folder(told, tmp_path):
     again = json.loads((tmp_path/'a.ipynb').read_text(encoding='utf-8'))
     assert again['cells'] == cells and '/' not in json.dumps(again['metadata'])
     assert {*again['metadata'].get('papermill', {})} == {*(told or {})}
+
+
+@pytest.mark.parametrize('n, how, says', [
+    (1, {}, 'no images of eagle to validate, as there are too few; no images of eagle to test'), (2, {}, 'no images of eagle to'),
+    (1, dict(groups='duplicates'), None), (1, dict(subset=8), 'no images of eagle'), (1, dict(groups='name:(.)'), None),
+    (1, dict(folds=2, fold=0), None), (1, dict(folds=2, fold=1), None), (1, dict(class_weights='balanced'), 'no images of eagle')])
+def test_a_new_class_with_one_image(n, how, says, tmp_path, runs_dir, capsys):
+    "A clear line: it trains, and says what cannot be tested; or one message."
+    photos = photographs(tmp_path/'photos', range(12))
+    train(lenet(photos))
+    photographs(photos, range(n), seed=9, names=['eagle'])
+    try: data = load_data(lenet(photos, **how))
+    except StudyError as e: return says is None or pytest.fail(str(e))
+    said = capsys.readouterr().out
+    assert (says or '') in said and 'eagle' in data.classes and (data.of('train').label == 'eagle').any()
+
+
+def test_copies_are_kept_apart_when_a_folder_has_grown(tmp_path, runs_dir):
+    "The old split stays; new copies of what tests are not trained on."
+    photos = photographs(tmp_path/'photos', range(12))
+    first = lenet(photos)
+    train(first)
+    old = splits(first)
+    tested = old.index[old == 'test'][0]
+    shutil.copy(photos/tested, photos/tested.split('/')[0]/'copy.jpg')
+    photographs(photos, range(20, 30), seed=3)
+    train(lenet(photos))
+    data = load_data(lenet(photos, groups='duplicates'))
+    assert not data.leaked and {*old.index[old == 'test']} <= {*data.of('test').path}
+
+
+def test_a_class_that_only_tests(tmp_path, runs_dir):
+    photos = photographs(tmp_path/'photos', range(12))
+    train(lenet(photos))
+    photographs(photos, range(1), seed=9, names=['eagle'])
+    with pytest.raises(StudyError, match="The class 'eagle' has 1 image, of which none is left to train on|only 1 image to train on"):
+        for fold in range(3): load_data(lenet(photos, folds=3, fold=fold))

@@ -1,5 +1,6 @@
 "A report of one's own trainings: what is theirs, under the names they know, and nothing of the five studies or of their folders."
 import re
+from pathlib import Path
 import numpy as np, pytest
 from PIL import Image
 from imgstudy import cli
@@ -42,3 +43,26 @@ def test_it_has_nothing_that_is_not_theirs(words, page):
 def test_no_heading_without_a_section(page):
     headings = re.findall('<h2 id=[^>]*>(.*?)</h2>', page[0])
     assert headings == ['The answer', 'What to doubt', 'The best of each data set', 'How it was learnt, and where it errs', 'What it costs', 'Every training']
+
+
+def test_beside_records_of_a_study(page, tmp_path, monkeypatch):
+    "The images of one's own come first, by name, and no study has a section."
+    import shutil
+    from imgstudy.records.find import sound_records
+    from imgstudy.report.general import planned_runs
+    from imgstudy.report.own import own_answers, own_best_table, own_page, own_titles
+    _, own, top = page
+    monkeypatch.setenv('IMGSTUDY_CACHE', str(top/'cache'))
+    committed = [p for p in sorted((Path(__file__).parent.parent/'report/records').glob('cifar10-*')) if p.name in planned_runs()][:2]
+    for path in [r.path for r in own] + committed: shutil.copytree(path, tmp_path/'runs'/path.name)
+    records, _ = sound_records(tmp_path/'runs')
+    assert own_page(records) and len(records) == len(own) + 2
+    assert [*own_titles(records).values()] == ['garden', 'pets', 'CIFAR-10'] and [*dict.fromkeys(own_best_table(records).index)] == ['garden', 'pets', 'CIFAR-10']
+    assert [a.split(':')[0] for a in own_answers(records)][:3] == ['garden', 'pets', 'CIFAR-10']
+    assert not own_page([r for r in records if r.run.dataset == 'cifar10']), 'the page of the studies'
+    monkeypatch.setattr('sys.argv', ['imgstudy', 'report', '--root', str(tmp_path/'runs'), '--out', str(tmp_path/'mixed.html')])
+    cli.main()
+    text = (tmp_path/'mixed.html').read_text(encoding='utf-8')
+    assert re.findall('<h2 id=[^>]*>(.*?)</h2>', text) == ['The answer', 'What to doubt', 'The best of each data set', 'How it was learnt, and where it errs', 'What it costs',
+                                                          'Every training']
+    assert text.index('garden') < text.index('CIFAR-10') and all(r.path.name in text for r in records)

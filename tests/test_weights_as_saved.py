@@ -158,3 +158,56 @@ def test_a_whole_model_is_refused_by_name(saved, tmp_path):
 def test_an_array_of_objects_is_refused(tmp_path):
     torch.save(dict(state_dict=dict(a=torch.ones(2)), x=np.array([print, 'x'], dtype=object)), tmp_path/'a.pth')
     with pytest.raises(StudyError, match='cannot be read as weights'): read_weights(tmp_path/'a.pth')
+
+
+def integer(v, dtype=torch.int8): return (v*127/v.abs().max().clip(1e-9)).round().to(dtype) if v.ndim > 1 else v
+
+
+whole = {'int8.pth': torch.int8, 'uint8.pt': torch.uint8, 'int32.bin': torch.int32, 'int8.safetensors': torch.int8}
+
+
+@pytest.mark.parametrize('name', whole)
+def test_whole_numbers_without_a_scale_are_no_weights(name, saved, tmp_path):
+    from safetensors.torch import save_file
+    state = {k: integer(v, whole[name]).contiguous() for k, v in saved[1].items()}
+    (save_file if name.endswith('safetensors') else torch.save)(state, tmp_path/name)
+    kind = str(whole[name]).removeprefix('torch.')
+    with pytest.raises(StudyError, match=f'{name} holds {kind} in .*weight.*before they were quantised'):
+        init_weights(create_model('timm:test_resnet', 5, size=64), f'file:{tmp_path/name}', 'timm:test_resnet')
+
+
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('way', ['sparse', 'half', 'double', 'quantised', 'float8'])
+def test_numbers_of_other_kinds_are_read(way, saved, tmp_path):
+    other = dict(sparse=lambda v: v.to_sparse() if v.ndim > 1 else v, half=torch.Tensor.half, double=torch.Tensor.double, float8=lambda v: v.to(torch.float8_e5m2),
+                 quantised=lambda v: torch.quantize_per_tensor(v, float(v.abs().max()/127) or 1, 0, torch.qint8) if v.ndim > 1 else v)[way]
+    torch.save({k: other(v) if v.is_floating_point() else v for k, v in saved[1].items()}, tmp_path/'a.pth')
+    net = create_model('timm:test_resnet', 5, size=64)
+    init_weights(net, f'file:{tmp_path}/a.pth', 'timm:test_resnet')
+    k = max((k for k, v in saved[1].items() if v.ndim == 4), key=lambda k: saved[1][k].numel())
+    assert (net.state_dict()[k] - saved[1][k]).abs().max() <= .13*saved[1][k].abs().max()
+
+
+def test_tensors_without_values(saved, tmp_path):
+    torch.save({k: v.to('meta') for k, v in saved[1].items()}, tmp_path/'a.pth')
+    with pytest.raises(StudyError, match='holds names and shapes, but no values'):
+        init_weights(create_model('timm:test_resnet', 5, size=64), f'file:{tmp_path}/a.pth', 'timm:test_resnet')
+
+
+@pytest.mark.parametrize('name', ['A.PTH', 'a.Pt', 'A.CKPT', 'a.SafeTensors', 'torch.safetensors', 'safetensors.pth'])
+def test_endings_in_capitals_and_swapped(name, saved, tmp_path):
+    "What a file holds is known by its content."
+    from safetensors.torch import save_file
+    save = save_file if name in ('a.SafeTensors', 'safetensors.pth') else torch.save
+    save({k: v.contiguous() for k, v in saved[1].items()}, tmp_path/name)
+    net = create_model('timm:test_resnet', 5, size=64)
+    assert (init_weights(net, f'file:{tmp_path/name}', 'timm:test_resnet').status == 'loaded').sum() > 50
+
+
+@pytest.mark.parametrize('ending', ['.pth', '.safetensors', '.BIN'])
+@pytest.mark.parametrize('data, says', [(b'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n', 'git lfs pull'), (b'\n<!DOCTYPE html>', 'web page'), (b'', 'it is empty')])
+def test_what_was_downloaded_instead(ending, data, says, tmp_path):
+    from imgstudy.quick import check_run
+    (tmp_path/f'a{ending}').write_bytes(data)
+    for ask in (lambda f: read_weights(f), lambda f: check_run(dataset='digits', model='lenet5', init=f'file:{f}')):
+        with pytest.raises(StudyError, match=says): ask(tmp_path/f'a{ending}')

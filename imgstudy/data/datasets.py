@@ -18,7 +18,7 @@ from torchvision.datasets.utils import download_url
 from typing import Callable
 from urllib.request import urlopen
 from ..core import DiskFull, Registry, StudyError, atomic_dir, cache_root, content_key, data_root, writable
-from ..runs import is_content
+from ..runs import check_place, check_rules, is_content
 from .content import *
 from .folders import *
 from .layouts import *
@@ -230,16 +230,10 @@ def _download(spec):
 # %% ../../nbs/11_datasets.ipynb #dca35390
 def _find_own(name):
     "The folder or table that a `folder:` or `csv:` name refers to."
-    path, is_table = own_path(name), name.startswith('csv:')
-    if path.is_file() if is_table else path.is_dir(): return path
-    if is_content(name): raise StudyError(f'Nothing can be read: {say_lost(name)}.')
-    if is_table and path.is_dir():
-        raise StudyError(f'{path} is a folder: write folder:{path}, or name the table in it.')
-    if is_table: raise StudyError(f'There is no table {path}. After csv: comes the path of a CSV or TSV file.')
-    if path.is_file() and path.suffix.lower() in ('.csv', '.tsv'):
-        raise StudyError(f'{path} is a table: write csv:{path}')
-    if path.is_file(): raise StudyError(f'{path} is a file: unpack it first, and name the folder.')
-    raise StudyError(f'There is no folder {path}. After folder: comes the path of a folder of class folders.')
+    if not is_content(name): return check_place(name)
+    path = own_path(name)
+    if path.is_file() if name.startswith('csv:') else path.is_dir(): return path
+    raise StudyError(f'Nothing can be read: {say_lost(name)}.')
 
 def find_dataset(
     name:str, # a registered name, folder:PATH or csv:PATH
@@ -360,10 +354,7 @@ def read_images(
     if groups == 'duplicates' and not (table and _has_groups(name, image_col, label_col, split_col)):
         from imgstudy.data.twins import add_twins # reads images, which reading a list of them does not
         return add_twins(read_images(name, layout, image_col, label_col, split_col))
-    if groups and not (rule or table): raise StudyError(
-        '`groups` is `duplicates`, a column of a table (csv:PATH), or a rule for names of files, as in name:^(p\\d+)_, '
-        f'not {groups!r}. '
-        "If the groups are folders, say so with the layout, as in layout='class/group'.")
+    check_rules(name, groups=groups)
     if table: found = read_table(_find_own(name), image_col, label_col, split_col, None if rule else groups)
     else: found = read_folder(_find_own(name), layout) if is_own(name) else Found(*_registered(name))
     return add_groups(found, groups[5:]) if rule else found

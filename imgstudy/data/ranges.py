@@ -26,7 +26,7 @@ def value_range(
     a = a[::max(1, len(a)//_most) | 1] # an odd step meets all columns
     a = a[np.isfinite(a)]
     low, high = np.quantile(a, _ends, method='nearest').tolist() if len(a) else (0., 0.)
-    return dict(low=low, high=high, kind='float' if im.mode == 'F' else 'whole')
+    return dict(low=low, high=high, kind='float' if mode_of(im)[0] == 'F' else 'whole')
 
 # %% ../../nbs/19_ranges.ipynb #5943ca23
 def value_ranges(

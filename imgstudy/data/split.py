@@ -162,7 +162,7 @@ def split_items(
     missing = [s for s in ('test', 'valid') if s not in set(items.split) and not (s == 'valid' and valid == 0)]
     counts = items[items.split == 'train'].label.value_counts()
     if missing and counts.min() <= len(missing):
-        raise StudyError(f'The class {counts.idxmin()!r} has only {counts.min()} images to train on; at least '
+        raise StudyError(f"The class {counts.idxmin()!r} has only {some(counts.min(), 'image')} to train on; at least "
                          f"{len(missing) + 1} are needed, one for each of train, {', '.join(missing[::-1])}. "
                          'Add images or remove the class.')
     for split in missing:
@@ -276,7 +276,7 @@ def _split(items, run):
     if states_before(run): items = split_grown(items, _before(run), run)
     elif run.folds: items = deal_folds(items, run.folds, run.fold, run.split_seed)
     items = split_items(items, run.split_seed, valid=run.valid)
-    if run.groups == 'duplicates': items = without_twins(items) # where the split is given, groups may be divided
+    if run.groups == 'duplicates' and 'group' in items: items = without_twins(items) # given splits may divide them
     return take_subset(items, run.subset, run.split_seed)
 
 # %% ../../nbs/13_split.ipynb #ba937e01
@@ -309,6 +309,13 @@ def _group_words(split) -> list:
             *[f"as your splits are, images of {some(len(both), 'group')} ({few(both)}) both test and train"]*bool(both)]
 
 # %% ../../nbs/13_split.ipynb #5dae3e6b
+def _new_words(split, run) -> list:
+    "Which classes of images that have grown are too small to be divided, in words."
+    if not states_before(run) or 'group' in split: return []
+    lack = lambda s: few(sorted({*split.label} - {*split.label[split.split == s]}))
+    said = [(lack(s), what) for s, what in (('valid', 'validate'), ('test', 'test')) if (split.split == s).any()]
+    return [f'no images of {names} to {what}, as there are too few' for names, what in said if names]
+
 def say_reading(
     title:str,   # of the data set
     found:Found, # as it was read
@@ -320,7 +327,7 @@ def say_reading(
     n, counts = split.label.nunique(), split.split.value_counts()
     parts = ', '.join(f'{s} {counts.get(s, 0):,}' for s in ('train', 'valid', 'test'))
     used = say_splits(found.names, run.valid, run.folds)
-    said = [*used, *found.said, *_drawn(found.items, split, run), *_group_words(split)]
+    said = [*used, *found.said, *_drawn(found.items, split, run), *_group_words(split), *_new_words(split, run)]
     return f"{title}: {n} classes; {parts}" + (f": {'; '.join(said)}." if said else '.')
 
 _already_said = set()
@@ -386,8 +393,10 @@ def load_data(
     split = _split(items, run)
     lost = sorted(set(found.items.label.unique()) - set(split.label[split.split == 'train'].unique()))
     if lost:
-        raise StudyError(f'The class {lost[0]!r} has no readable images to train on in {found.root}: '
-                         'put some in or remove it.')
+        n = (items.label == lost[0]).sum()
+        raise StudyError(f'The class {lost[0]!r} has ' + (f"{some(n, 'image')}, of which none is left to train on: add "
+            'images or remove the class.' if n else f'no readable images to train on in {found.root}: put some in or '
+            'remove it.'))
     _say_once(said := say_reading(spec.title, found, split, run))
     split, image_range = in_one_range(found.root, split, run.image_range)
     mean, std = channel_stats(split[split.split == 'train'])

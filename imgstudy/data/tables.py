@@ -7,11 +7,11 @@ __all__ = ['open_table', 'Files', 'find_image_col', 'find_label_col', 'find_spli
            'table_dataset']
 
 # %% ../../nbs/09_tables.ipynb #0fb8f72a
-import hashlib, io, os, re
+import hashlib, io, os, re, unicodedata
 import pandas as pd
 from collections import Counter
 from pathlib import Path
-from ..core import StudyError, atomic_file, cache_root, did_you_mean, writable
+from ..core import StudyError, atomic_file, cache_root, did_you_mean, nearest, writable
 from .folders import *
 from .layouts import *
 
@@ -49,6 +49,10 @@ def _fits(value, path):
     "Whether `value` may mean `path`: one is the end of the other."
     return path == value or path.endswith('/' + value) or value.endswith('/' + path)
 
+def _plain(text): return unicodedata.normalize('NFC', text).casefold() # a Mac writes accents as signs of their own
+
+def _without_ending(path): return path[:len(path) - len(Path(path).suffix)]
+
 class Files:
     "The pictures below a folder, found by what a table calls them."
     def __init__(self, root):
@@ -56,7 +60,7 @@ class Files:
         self.paths = sorted(f.at(n) for f in self.top.walk() for n in f.pictures)
         self.known, self.by_name, self.by_stem = set(self.paths), {}, {}
         for p in self.paths:
-            name = p.rpartition('/')[2]
+            name = _plain(p).rpartition('/')[2]
             self.by_name.setdefault(name, []).append(p)
             self.by_stem.setdefault(name.rpartition('.')[0] or name, []).append(p)
 
@@ -64,9 +68,17 @@ class Files:
         "The paths that `value` may mean; several if it is not clear."
         value = re.sub(r'^(\./)+', '', value.replace('\\', '/'))
         if value in self.known: return [value]
-        name = value.rpartition('/')[2]
-        found = [p for p in self.by_name.get(name, ()) if _fits(value, p)]
-        return found or [p for p in self.by_stem.get(name, ()) if _fits(value, p[:len(p) - len(Path(p).suffix)])]
+        for alike in (lambda s: s), _plain: # as it is written, or but for case and composition
+            v, name = alike(value), _plain(value).rpartition('/')[2]
+            found = [p for p in self.by_name.get(name, ()) if _fits(v, alike(p))]
+            found = found or [p for p in self.by_stem.get(name, ()) if _fits(v, alike(_without_ending(p)))]
+            if found: return found
+        return []
+
+    def guess(self, value) -> str:
+        "`value`, which is no file, and the file whose name is most like it."
+        near = nearest(value.replace('\\', '/').rpartition('/')[2], (p.rpartition('/')[2] for p in self.paths))
+        return f'{value} (is it {near[0]}?)' if near else value
 
 # %% ../../nbs/09_tables.ipynb #16e37240
 _label_names = ('label labels class class_name classname category target species breed diagnosis dx y class_id '
@@ -96,8 +108,11 @@ def find_image_col(
     with_ending = lambda vs: any(Path(v).suffix and not Path(v).suffix[1:].isdigit() for v in vs)
     best = max(hits, key=lambda c: (with_ending(hits[c]), len(hits[c]), sum(map(len, hits[c]))))
     if hits[best]: return best
+    value = next((v for c in table.columns for v in rows[c][:1] if re.search(r'\w\.\w{3,4}$', v)), '')
+    near = f' The first is {files.guess(value)}.' if value else ''
     raise StudyError(f'No column of {path} ({few(table.columns, 8)}) names images in {files.root}, where there are '
-                     f'{len(files.paths):,}. Put the table beside its images, or name the column with `image_col`.')
+                     f'{len(files.paths):,}.{near} Put the table beside its images, or name the column with '
+                     '`image_col`.')
 
 # %% ../../nbs/09_tables.ipynb #f36dd2e3
 def _one_hot(table, columns):
@@ -222,18 +237,26 @@ def _as_rows(table, columns, path):
     return rows.assign(split=table[split].map(lambda v: names.get(v, roles.get(v, '') or 'none')))
 
 # %% ../../nbs/09_tables.ipynb #22613578
-def _clean(rows, path):
+def _clean(rows, path, files):
     "`rows` with file, label and split, each file once; and sentences about the others."
     gone, bare = rows[rows.path == ''], rows[(rows.path != '') & (rows.label == '')]
     if len(gone) > .5*len(rows): raise StudyError(
         f'{some(len(gone), "row")} of {len(rows):,} in {path} name files that are not there '
-        f'({few(gone.image)}): put the table beside its images, or name their column with `image_col`.')
+        f'({_guessed(gone, files)}): put the table beside its images, or name their column with `image_col`.')
     rest = rows[(rows.path != '') & (rows.label != '')]
     off = rest.split.isin(['none', 'unlabelled'])
     told = [(gone, 'without a file'), (bare, 'without a label'), (rest[off], 'without a split')]
     rest = rest[~off].drop_duplicates(['path', 'label', 'split', 'group'])
     _check_once(rest, path)
-    return rest, [f"{some(len(d), 'row')} {what} ({few(d.image)})" for d, what in told if len(d)]
+    respelt = {r.image: r.path for r in rest.itertuples() if _plain(r.image) == _plain(r.path) and r.image != r.path}
+    said = [f"{some(len(respelt), 'file')} found by another case or composition of the name "
+            f"({few(f'{v} is {p}' for v, p in respelt.items())})"]*bool(respelt)
+    listed = lambda d: _guessed(d, files) if d is gone else few(d.image)
+    return rest, said + [f"{some(len(d), 'row')} {what} ({listed(d)})" for d, what in told if len(d)]
+
+def _guessed(gone, files):
+    "The first of the rows that name no file, each with the nearest file."
+    return few([*map(files.guess, gone.image[:3]), *gone.image[3:]])
 
 def _check_once(rows, path):
     "Raise `StudyError` if several rows are about one file."
@@ -257,12 +280,12 @@ def read_table(
     columns = _columns(table, files, path, image_col, label_col, split_col, groups)
     rows = _match(_as_rows(table, columns, path), files, path)
     spare = sorted(files.known - {*rows.path})
-    rows, said = _clean(rows, path)
+    rows, said = _clean(rows, path, files)
     items, merged = merge_names(rows[['path', 'label', 'split', 'group']].sort_values('path').reset_index(drop=True))
     if items.label.nunique() < 2: raise StudyError(f'There is only one class in {path}, {items.label.iloc[0]!r}: '
                                                    'a classifier needs two or more.')
     check_items(items, path, 'rows')
-    said += merged + _unused(table, columns)
+    said += merged + _unused(table, columns) + say_special(files.top)
     said += ([f"{some(len(spare), 'picture')} without a row ({few(spare)})"] if spare else [])
     told = _say_columns(columns)
     if groups: items = items.assign(group=items.group.where(items.group != '', items.path))

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from timm.models import adapt_input_conv, get_pretrained_cfg
 from urllib.request import Request, urlopen
 from ..core import StudyError, data_root, did_you_mean, file_digest, runs_root
-from ..own_weights import weights_place
+from ..own_weights import check_weights, weights_endings, weights_place
 from .packages import *
 from .register import *
 
@@ -31,16 +31,27 @@ _kinds = {type(np.dtype(c)) for c in '?bBhHiIlLqQefd'} # of numbers: an array of
 _harmless = [argparse.Namespace, pathlib.PosixPath, pathlib.PurePosixPath, np.ndarray, np.dtype, *_kinds, *_numpy]
 
 def _torch_load(path):
-    with torch.serialization.safe_globals(_harmless): return torch.load(path, map_location='cpu', weights_only=True)
+    with torch.serialization.safe_globals(_harmless), open(path, 'rb') as f: # by content, not by the file's ending
+        return torch.load(f, map_location='cpu', weights_only=True)
 
-_endings = '.pth', '.pt', '.bin', '.ckpt', '.tar', '.th', '.pyth'
-_readers = {'.safetensors': load_file} | dict.fromkeys(_endings, _torch_load)
+def _read(path):
+    "What a file holds; its content says how it is read, since endings are swapped now and then."
+    with open(path, 'rb') as f: head = f.read(9)
+    if head[8:] == b'{': return load_file(path) # after the length of a header in JSON
+    by_torch = head.startswith((b'PK', b'\x80')) or path.suffix.lower() != '.safetensors'
+    return _torch_load(path) if by_torch else load_file(path)
 
 # %% ../../nbs/28_weights.ipynb #433a6022
 def _as_tensor(v):
     "A tensor or an array of numbers as a tensor; None for everything else."
     if isinstance(v, np.ndarray) and v.dtype.kind in 'biuf': return torch.from_numpy(v)
-    return v.detach() if isinstance(v, torch.Tensor) else None
+    return _plain(v.detach()) if isinstance(v, torch.Tensor) else None
+
+def _plain(v):
+    "A tensor as ordinary numbers: those that are quantised with their scale, sparse, or floats of 8 bits."
+    if v.is_quantized: return v.dequantize()
+    if v.layout != torch.strided: v = v.to_dense()
+    return v.float() if v.is_floating_point() and v.itemsize == 1 else v
 
 def _states(found, name='', depth=4):
     "Pairs of a name, such as 'model_ema.module', and the tensors that lie there together."
@@ -55,11 +66,8 @@ def read_states(
     path, # a .safetensors, .pth, .pt, .bin, .ckpt or .tar file
 ) -> dict: # name, '' at the top of the file -> dict: name -> tensor, on the CPU
     "All groups of tensors in a file; code in it is never executed."
-    path = weights_place(str(path))
-    if not path.is_file(): raise StudyError(f'There is no weights file {path}: check the path, after file:')
-    if path.suffix not in _readers:
-        raise StudyError(f'{path.name} is not known as a weights file: it should end in {", ".join(_readers)}.')
-    try: states = dict(_states(found := _readers[path.suffix](path)))
+    path = check_weights(weights_place(str(path)))
+    try: states = dict(_states(found := _read(path)))
     except (*_refused, AttributeError, TypeError) as e: raise _unreadable(path, _reason(e))
     if not states and not isinstance(found, dict): raise _unreadable(path, f'a {type(found).__name__}, not a dict')
     if not states: raise StudyError(f'{path.name} holds no tensors: it is not a state dict.')
@@ -78,7 +86,14 @@ def _unreadable(path, why): return StudyError(
 
 # %% ../../nbs/28_weights.ipynb #7101e530
 def _check_finite(name, state):
-    "Raise `StudyError` unless all values of `state` are finite."
+    "Raise `StudyError` unless all values of `state` are there, finite, and weights are no bare whole numbers."
+    if gone := [k for k, v in state.items() if v.is_meta]:
+        raise StudyError(f'{name} holds names and shapes, but no values ({gone[0]!r} is on the device meta): save the '
+                         'weights after they were loaded.')
+    if whole := [k for k, v in state.items() if v.ndim > 1 and k.endswith('weight') and not v.is_floating_point()]:
+        raise StudyError(f"{name} holds {str(state[whole[0]].dtype).removeprefix('torch.')} in {whole[0]!r}, not "
+                         'floats, and no scale that makes weights of them: take the weights from before they were '
+                         'quantised.')
     broken = [k for k, v in state.items() if v.is_floating_point() and not v.isfinite().all()]
     if broken: raise StudyError(f'{name} holds NaN or infinite values in {broken[0]!r}: the training it comes from had '
                                 'diverged. Use other weights.')
@@ -129,7 +144,7 @@ def find_weights(
     tag:str, # timm's name of the weights, or that of a file of one's own
 ) -> tuple: # 'data root', the name and version of a package, or 'hub'; and the path. '' and None if not at hand
     "Where on this machine the weights `tag` are, in this order: data root, installed package, cache of the hub."
-    files = [data_root()/'weights'/f'{tag}{ext}' for ext in _readers]
+    files = [data_root()/'weights'/f'{tag}{ext}' for ext in weights_endings]
     if here := next((p for p in files if p.is_file()), None): return 'data root', here
     if path := package_file(tag): return str(weights_packages[tag]), path
     return ('hub', path) if (path := _cached(tag)) else ('', None)

@@ -8,7 +8,7 @@ __all__ = ['Record', 'coarse_log_probs', 'pack_predictions', 'brief_predictions'
            'verify_record', 'copy_record', 'has_splits', 'by_test_images', 'record_confusion', 'mean_confusion']
 
 # %% ../../nbs/31_record.ipynb #c099642e
-import io, json, lzma, shutil, struct, zipfile, zlib
+import io, json, lzma, os, shutil, struct, zipfile, zlib
 import numpy as np, pandas as pd
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
@@ -227,6 +227,26 @@ def _first_of_each(records, copies) -> list: # of `Record`
         copies.append(f'{r.path.name} is left out: {first.path.name} is a record of the same run.')
     return [r for r in records if kept[r.id] is r]
 
+def _id_in(path):
+    "The id of the record in the folder `path`; '' if it cannot be read."
+    try: return run_id(run_from_dict(json.loads((path/'record.json').read_text())['run']))
+    except (StudyError, OSError, ValueError, LookupError, TypeError, AttributeError): return ''
+
+def _further_down(root, kept) -> list:
+    "What is said of records in folders in folders of `root`, which are not read: copies of those `kept`, and others."
+    said, others = [], {}
+    for top, folders, files in os.walk(root):
+        folders[:] = sorted(f for f in folders if not f.startswith('.'))
+        path = Path(top)
+        if 'units.json' in files: folders.clear() # a search, which keeps its tries
+        if 'record.json' not in files or root in (path, path.parent): continue
+        if first := kept.get(_id_in(path)):
+            said.append(f'{path.relative_to(root)} is left out: {first.path.name} is a record of the same run.')
+        else: others.setdefault(path.parent, []).append(path.name)
+    return said + [f"{folder.relative_to(root)} holds {len(names)} further record{'s'*(len(names) > 1)}, which "
+                   f"{'are' if len(names) > 1 else 'is'} not counted: name that folder with --root, or move "
+                   f"{'them' if len(names) > 1 else 'it'} into {root.name}." for folder, names in others.items()]
+
 def read_records(
     root=None,    # folder of the records; None: `runs_root()`
     damaged=None, # a list that collects messages on damaged records; None: they raise
@@ -240,7 +260,9 @@ def read_records(
         except StudyError as e:
             if damaged is None: raise
             damaged.append(str(e))
-    return _first_of_each(found, [] if copies is None else copies)
+    kept = _first_of_each(found, [] if copies is None else copies)
+    if copies is not None: copies += _further_down(Path(root or runs_root()), {r.id: r for r in kept})
+    return kept
 
 # %% ../../nbs/31_record.ipynb #f609b897
 def finished(

@@ -12,9 +12,8 @@ from functools import lru_cache
 from types import ModuleType
 from pathlib import Path
 from ..core import StudyError, did_you_mean
-from ..runs import (Recipe, Run, checked, fields_of, is_content, make_run, run_id, run_parameters,
-                           seed_runs)
-from ..data.layouts import compile_rule, parse_layout
+from ..runs import (Recipe, Run, checked, fields_of, check_rules, is_content, make_run, run_id,
+                           run_parameters, seed_runs)
 from ..data.tables import table_dataset
 from ..data.datasets import get_dataset, is_own, own_path
 from ..data.split import name_content, part_of
@@ -103,8 +102,7 @@ def complete_run(
 def _check_run(run):
     "Raise `StudyError` if the model, augmentation, weights or compiler that `run` asks for do not allow it."
     check_bounds(run)
-    if run.layout: parse_layout(run.layout)
-    if run.groups and run.groups.startswith('name:'): compile_rule(run.groups[5:])
+    check_rules(run.dataset, run.layout, run.groups)
     if augment_levels[run.augment].name == 'none' and run.recipe.tta: raise StudyError(
         '`tta` averages augmented views of a test image, but augment is none, which has only one: choose a level.')
     if run.torch_compile and not any(map(shutil.which, (os.environ.get('CXX', 'g++'), 'c++', 'clang++'))):
