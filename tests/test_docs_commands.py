@@ -101,7 +101,7 @@ def at_smoke_size(line, folder):
     if 'UNIT' in line: line = line.replace('UNIT', json.loads(do('imgstudy plan cifar100_deeper --scale smoke --json'.split()))[0]['unit'])
     if not line.startswith('imgstudy'): return shlex.split(line)
     name, *words = shlex.split(line)[1:]
-    if name == 'new-study' and (folder/words[0]).exists(): words[0] += '_again'
+    while name == 'new-study' and (folder/words[0]).exists(): words[0] += '_again'
     if name in ('run', 'plan', 'status') and '--study' not in words: words += ['--scale', 'smoke']
     if name == 'run': words = [w for w in words if w not in ('--jobs', '2')] + ['--no-notebook']*('--no-notebook' not in words)
     if name == 'report' and '--root' not in words: words += ['--root', 'runs', '--out', 'report.html']

@@ -195,6 +195,7 @@ def _config_name(config) -> str:
 def other_sections(
     records, # finished ones
     most=6,  # maximum number of rows in a figure of curves
+    folded=False, # comparisons too, as the tables of many rows are
 ) -> list: # of HTML
     "Curves, comparisons, classes, calibration and errors of the trainings that belong to no study."
     planned, parts, sets = planned_runs(), [], {}
@@ -210,7 +211,8 @@ def other_sections(
         parts.append(curves_figure(few))
         alike = max(same_images(few).values(), key=len)
         if len(alike) > 1:
-            parts.append(comparisons_html(compare_all(alike), f'{title}: compared on the same images and seeds'))
+            parts.append(comparisons_html(compare_all(alike), f'{title}: compared on the same images and seeds',
+                                          0 if folded else 8))
         parts += [classwise_figure(best, groups[best]), confusion_figure(best, groups[best]), calibration_figure(few),
                   *confident_errors_section(best, groups[best])]
     return named(parts)

@@ -252,16 +252,18 @@ _headings = {'over seeds': 'interval over seeds or folds', 'over bootstrap': 'in
 def comparisons_html(
     t,       # as returned by `compare_all`
     caption, # of the table
+    most:int=8, # rows that are seen at once; more are folded
 ): # HTML
     "A table of comparisons for the page."
     t = _with_p(t if 'words' in t else _plainly(t))
+    t = t.assign(words=t.words.where(t.words != t.finding, 'the same'))
     size = lambda r: f'{r.n_pairs} {r.over}' if r.n_pairs > 1 else 'n=1'
     t = t.assign(test=[f'{r.test}, {size(r)}' for r in t.itertuples()])
     rest = ['test', 'p', 'p_holm', 'finding', 'words']
     shown = with_intervals(t[['difference', 'seeds_low', 'seeds_high', 'bootstrap_low', 'bootstrap_high', *rest]], 3)
     splits = {'over seeds': 'interval over seeds, folds or splits'} if 'splits' in set(t.over) else {}
     shown = shown[['difference', 'over seeds', 'over bootstrap', *rest]].rename(columns=_headings | splits)
-    return as_table(shown, caption, folded=len(t) > 8)
+    return as_table(shown, caption, folded=len(t) > most)
 
 # %% ../../nbs/93_sections.ipynb #36947ebd
 _short_note = 'Not compared, because trainings are missing: {}. Adjusted p-values are over the rows that are there.'
