@@ -51,6 +51,7 @@ def test_called_steps_end_where_fastais_loop_ends(name, monkeypatch):
         for k in set(p) - {'seconds'}: assert p[k] == pytest.approx(q[k], abs=1e-4, nan_ok=True), k
     assert a.recorder.hps['lr'] == pytest.approx(b.recorder.hps['lr'], rel=1e-9)
     assert [float(v) for v in a.recorder.losses] == pytest.approx([float(v) for v in b.recorder.losses], abs=1e-4)
+    for l in (a, b): assert {type(v) for v in l.recorder.losses[:-1]} == {float} # no tensor of each step stays in memory
     assert b.layout['not_captured'] == 'its steps are called one by one'
 
 

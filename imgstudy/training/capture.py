@@ -41,7 +41,7 @@ def _tell_recorder(cb, done):
     value, n = float(smooth.val), smooth.count
     for loss, lr in zip(done.losses[:, 0].tolist(), done.lrs):
         value, n = loss + (value - loss)*beta, n + 1
-        cb.losses.append(torch.tensor(value/(1 - beta**n)))
+        cb.losses.append(value/(1 - beta**n))
         cb.lrs.append(lr[-1] if isinstance(lr, list) else lr.flatten()[-1].item())
     smooth.val, smooth.count = torch.tensor(value), n
     cb.learn.smooth_loss = smooth.value

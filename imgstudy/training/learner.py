@@ -134,6 +134,9 @@ class DeviceSmoothLoss(AvgSmoothLoss):
     "fastai's `AvgSmoothLoss`, kept on the device."
     def accumulate(self, learn):
         self.count += 1
+        kept = learn.recorder.losses
+        # small tensors that stay, between large ones that go, keep glibc from using memory again: gigabytes in an hour
+        if kept and isinstance(kept[-1], torch.Tensor) and kept[-1].device.type == 'cpu': kept[-1] = kept[-1].item()
         self.val = torch.lerp(learn.loss.detach().mean(), self.val.to(learn.loss.device), self.beta)
 
 def _mean_loss(learn): return learn.loss.mean()
