@@ -89,6 +89,13 @@ def test_a_misspelt_name_is_one_message(name, hurt, capsys):
         assert words == 'verify' or f'diagnose {b.name}' == words or a.name in says(words, capsys), words
 
 
+def test_a_lost_metric_of_a_sealed_record_is_damage(hurt, capsys):
+    (a, _), _ = hurt
+    text = (a/'record.json').read_text()
+    (a/'record.json').write_text(text.replace('"top5_accuracy"', '"tpp5_accuracy"', 1))
+    assert 'record.json was changed since it was sealed' in says('verify', capsys)
+
+
 def test_a_seal_is_made_again_and_the_first_is_kept(two, tmp_path):
     record = read_record(two[0])
     copy = copy_record(record, tmp_path/'kept')

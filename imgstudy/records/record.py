@@ -324,11 +324,11 @@ def verify_record(record:Record):
         k = wrong[0]
         raise StudyError(f'{record.id}: {k} is recorded as {record.metrics[k]}, but the predictions give {again[k]}. '
                          'The record was changed, or written by another version: run it again.')
+    if record.path: check_seal(record)
     missing = [k for k in again if k not in record.metrics and k not in later_metrics]
     if missing:
         raise StudyError(f"{record.id} was made by an older version: metrics {', '.join(missing)} missing. What it has "
                          'is right; delete the folder and run it again to have them too.')
-    if record.path: check_seal(record)
 
 # %% ../../nbs/31_record.ipynb #4579fe03
 _never_copied = ('weights.safetensors', 'predictions.npz')

@@ -373,7 +373,7 @@ def plot_networks(
     left.set(yticks=y, xlabel='test images right, %'); left.invert_yaxis()
     left.set_yticks(y, class_labels(table.index, 30, 3))
     right.barh(y, table.seconds, color=colours, height=.5); right.set(xlabel='seconds of a training')
-    right.set_xlim(0, 1.35*np.nanmax([*table.seconds, 1e-3]))
+    right.set_xlim(0, 1.35*np.nanmax([*table.seconds, 1e-3])); right.locator_params(axis='x', nbins=4)
     for k, s in zip(y, table.seconds.fillna(0)): right.text(s, k, f' {say_duration(s)}', va='center', fontsize=8)
     if title: panels_title(axs, ax, class_label(title, 90, 2), fontsize=10)
     fig = use_fonts(left.figure)
