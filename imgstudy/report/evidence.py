@@ -102,13 +102,18 @@ def published_accuracies(
     return [(model_title(model), start, value) for (model, start), value in best.items()]
 
 # %% ../../nbs/55_evidence.ipynb #db4b3e95
-_fields = 'dataset', 'model', 'start', 'row', 'images', 'published', 'value', 'low', 'high', 'over', 'n', 'verdict'
+_fields = ('dataset', 'model', 'start', 'row', 'images', 'published', 'value', 'low', 'high', 'over', 'n', 'verdict',
+           'differs')
+def _differs(reasons) -> str:
+    "Why the two are not comparable: ours is smaller, or else the field of the first `Reason`."
+    return 'smaller' if any(r.smaller for r in reasons) else next((r.field for r in reasons), '')
+
 def _beside(r, run) -> dict: # r: a row of `answer_table`
     return dict(zip(_fields, (run.dataset, run.model, start_of(run), r.row, r.images, r.published, r.value,
-                              r.value_low, r.value_high, r.over, r.n, r.verdict)))
+                              r.value_low, r.value_high, r.over, r.n, r.verdict, _differs(r.reasons))))
 
 def published_beside_ours(
-) -> pd.DataFrame: # study, dataset, model, row, images, published, value, low, high, over, n, verdict
+) -> pd.DataFrame: # study, dataset, model, row, images, published, value, low, high, over, n, verdict, differs
     "Published accuracies with a training of ours; of one figure that several rows answer, the row that comes nearest."
     rows = []
     for s in studies.values():
