@@ -81,12 +81,18 @@ def _speed(root, jobs): # jobs: workers on this machine
     "How long trainings take on this device, as far as the records in `root` tell."
     return Speed(read_records(root, damaged=[]), worker_threads(max(1, jobs)))
 
-def _say_total(runs, speed):
-    "Print how long `runs` take, and how much of that was measured."
+def _say_total(runs, speed, root):
+    "Print how long those of `runs` take that have no record in `root`, and how much of that was measured."
+    states, n = run_states(runs, root), len(runs)
+    finished = {*states.id[states.state == 'done']}
+    runs = [r for r in runs if run_id(r) not in finished]
+    if not runs: return print(f'{n} trainings, all done.')
     total, measured = sum(map(speed.seconds, runs)), sum(speed.epoch(r) is not None for r in runs)
     basis = f'{measured} by records of the same kind on this device, the others a rough guess from their operations'
     if measured in (0, len(runs)): basis = 'by records of the same kind on this device' if measured else 'a rough guess'
-    print(f'{len(runs)} trainings, about {total/60:.0f} minutes one after the other: {basis}.')
+    before = f'{len(finished)} done, the others ' if finished else ''
+    minutes = max(1, round(total/60))
+    print(f'{n} trainings, {before}about {minutes} minute{"s"*(minutes > 1)} one after the other: {basis}.')
 
 def _root(path): return Path(path).expanduser().resolve() if path else None
 
@@ -167,7 +173,7 @@ def run_studies(a): # the options of `imgstudy run`
     chosen, root = _named(a.study), _root(a.root)
     runs, speed = _planned(chosen, a.scale, a.seeds, a.only), _speed(root, a.jobs)
     if a.dry_run: _plan(chosen, a.scale, a.seeds, speed, runs)
-    _say_total(runs, speed)
+    _say_total(runs, speed, root)
     if a.dry_run: return
     _run_all(runs, root, speed=speed, **_sweep_options(a))
     _answer(chosen, a.scale, a.seeds, root)
@@ -295,7 +301,7 @@ def compare_models(a): # the options of `imgstudy compare`
     root, scale = _root(a.root), 'full'
     runs, speed = _planned([study], scale, a.seeds, ''), _speed(root, a.jobs)
     if a.dry_run: _plan([study], scale, a.seeds, speed, runs)
-    _say_total(runs, speed)
+    _say_total(runs, speed, root)
     _say_needs(study, scale, a.seeds, root or runs_root())
     if a.dry_run: return
     _run_all(_by_cost(study, scale, a.seeds, speed) if a.budget else runs, root, speed=speed, budget=a.budget,
