@@ -152,6 +152,9 @@ _media_css = """
   table { font-size: 7pt; width: 100%; }
   td, th { padding: 1pt 3pt; }
   td { overflow-wrap: anywhere; }
+  td.short { overflow-wrap: break-word; }
+  summary { break-after: avoid; }
+  p + figure, figure:has(+ table) { break-before: avoid; }
   th { overflow-wrap: break-word; }
   figure, table:not(:has(tr:nth-of-type(20))) { break-inside: avoid; }
   body { font-size: 10pt; }

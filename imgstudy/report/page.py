@@ -169,4 +169,5 @@ def say(
     from nbconvert.filters import markdown2html
     env = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     env.filters.update(percent=percent, given=given, points=points, count=count)
-    return HTML(markdown2html(env.from_string(template).render(values)))
+    prose = markdown2html(env.from_string(template).render(values))
+    return HTML(re.sub(r'(?<=[\s(])-(?=\d)', '\u2212', prose)) # a minus, not a hyphen

@@ -343,8 +343,8 @@ def confident_errors_section(name, records) -> list: # of HTML
     if not kept: return []
     t = confident_errors_table(kept[0])[:12]
     errors = ', '.join(f'{r.true} read as {r.predicted} with {r.probability:.0%}' for r in t[:3].itertuples())
-    alt = f'The {len(t)} surest mistakes of {name}: {errors}, and so on.'
-    caption = (f'{name}, seed {kept[0].run.seed}: of its mistakes those with the highest confidence; '
+    alt = f'The {len(t)} most confident errors of {name}: {errors}, and so on.'
+    caption = (f'{name}, seed {kept[0].run.seed}: its most confident errors; '
                'true class, predicted class, confidence.')
     return [as_figure(plot_confident_errors_kept(kept[0]), alt, caption)]
 

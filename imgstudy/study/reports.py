@@ -15,7 +15,7 @@ _federici = 'Federici 2022, Can new architectures reach public SOTA?'
 _breeds = 'Classification of dog breeds using the ConvNext model, 2023, project report'
 _four = 'Sobieski & Olejnik 2023, Deep Learning, project I report'
 _lenet = 'De Kok, Tomaszewski & Velja 2023, CIFAR-100 and STL-10 report'
-_maverick = 'Model Mavericks 2023, Deep Learning project'
+_maverick = 'Hegedűs, Lakatos & Sárossy 2023, Deep Learning Project'
 
 # %% ../../nbs/62_reports.ipynb #669f473d
 all_images = dict(valid=0) # train on all images that are not test images, as the reports did
