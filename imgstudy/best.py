@@ -32,7 +32,7 @@ from .training.checkpoint import Paused
 from .training.features import get_features
 from .training.fit import is_out_of_memory
 from .training.learner import create_learner
-from .training.train import describe_data, free_memory, in_time, predict_test, train_once
+from .training.train import describe_data, free_memory, in_time, predict_test, say_leaked, train_once
 from .study.create import create_run
 from .study.estimate import guess_seconds
 from .study.judge import (few_valid, fold_label_hits, judging_folds, label_hits, label_shares, most_in_folds,
@@ -165,7 +165,7 @@ def start_search(
     "A search with what was kept of it before."
     root, nets = writable(Path(root or runs_root()), 'IMGSTUDY_RUNS'), _networks(networks)
     start, base = time.perf_counter(), create_run(dataset=dataset, model='lenet5', **reading)
-    data = load_data(base)
+    say_leaked(data := load_data(base))
     base = replace(base, size=size)
     key = base.dataset, data.fingerprint, reading_of(base), size, sorted(nets.items()), small
     folds = count_folds(data)

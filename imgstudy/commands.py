@@ -17,13 +17,14 @@ from .runs import *
 from .html import *
 from .quick import network_options, reading_options, run_options
 from .show import say_bytes, show_table
-from .data.datasets import find_images, get_dataset
+from .data.datasets import find_images, get_dataset, is_own
 from .data.split import load_data, reading_of
 from .data.audit import audit_page
 from .models.zoo import weights_table
 from .records.record import read_records, verify_record
 from .records.find import committed_records, find_records, get_record, records_in, sound_records
 from .training.features import features_table, get_features
+from .training.train import say_data
 from .stats.seeds import with_intervals
 from .stats.configs import siblings_of
 from .study.create import create_run
@@ -300,6 +301,7 @@ def compare_models(a): # the options of `imgstudy compare`
     study = compare_study(a.dataset, names, **run_options(vars(a)))
     root, scale = _root(a.root), 'full'
     runs, speed = _planned([study], scale, a.seeds, ''), _speed(root, a.jobs)
+    if is_own(a.dataset): say_data(load_data(runs[0]), runs[0])
     if a.dry_run: _plan([study], scale, a.seeds, speed, runs)
     _say_total(runs, speed, root)
     _say_needs(study, scale, a.seeds, root or runs_root())

@@ -16,6 +16,7 @@ from .quick import run_options
 from .show import say_bytes, show_table
 from .data.content import known_states
 from .data.datasets import get_dataset, is_own
+from .data.layouts import some
 from .data.split import load_data, name_content, part_of
 from .own_weights import name_weights
 from .models.register import count_params
@@ -48,7 +49,7 @@ def record_bytes(run, classes:int) -> int:
 def _how(run): # in a few words
     tune = f', {run.recipe.tune}' if run.recipe.tune else ''
     start = run.init.split(':')[0] + tune
-    return f'{run.model} ({start}; {run.recipe.epochs} epochs, {run.size} pixels)'
+    return f'{run.model} ({start}; {some(run.recipe.epochs, "epoch")}, {run.size} pixels)'
 
 def say_plan(
     runs,  # those to train
@@ -61,7 +62,7 @@ def say_plan(
     counts = ', '.join(f'{split} {n:,}' for split, n in data.counts().sum().items())
     if not data.said: # else it was printed with how the folder was read
         print(f'{get_dataset(runs[0].dataset).title}: {len(data.classes)} classes; {counts} images.')
-    say_data(data)
+    say_data(data, runs[0])
     disk = len(runs)*record_bytes(runs[0], len(data.classes))
     print(f"{len(runs)} training{'s'*(len(runs) > 1)} of {_how(runs[0])}: about {say_duration(seconds)}"
           f"{'' if known else ', a rough guess'}; {say_bytes(disk)} in {root}.")

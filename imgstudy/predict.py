@@ -96,7 +96,9 @@ def open_image(
     try:
         if isinstance(item, Image.Image): return StudyImage(to_rgb(upright(item), image_range))
         return StudyImage.create(item, image_range)
-    except StudyError: raise # HEIC without its package
+    except StudyError as e: # such as HEIC without its package
+        raise StudyError(f'{Path(item).name}: {e}' if isinstance(item, (str, Path)) else str(e)) from None
+    except FileNotFoundError: raise StudyError(f'There is no file {item}: check the path.') from None
     except Exception as e: # Pillow raises many types on broken files
         reason = f'{type(e).__name__}: {e}'.splitlines()[0][:120]
         raise StudyError(f'{item} cannot be read as an image ({reason}): repair or replace it, or take it '

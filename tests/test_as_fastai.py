@@ -171,3 +171,9 @@ def test_a_record_shows_itself(uneven):
         assert len(shown.splitlines()) == 2 and record.id in shown and record.id in html
         assert str(record.path.parent) not in shown + html and '/' not in shown.replace('interval', ''), 'no path'
         assert f"{100*record.metrics['accuracy']:.1f} %" in shown and f"{100*record.metrics['balanced_accuracy']:.1f} %" in html
+
+
+@pytest.mark.parametrize('what, says', [('phto.jpg', 'There is no file .*phto.jpg: check the path'), ('note.jpg', 'note.jpg: This is no image, whatever its name, but text')])
+def test_a_picture_that_cannot_be_explained_is_named(what, says, uneven, tmp_path):
+    (tmp_path/'note.jpg').write_text('a note')
+    with pytest.raises(StudyError, match=says): plot_grad_cam(uneven[0][0], tmp_path/what)

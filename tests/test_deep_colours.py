@@ -183,3 +183,39 @@ def test_a_folder_of_float_colours(tmp_path, capsys, monkeypatch):
     for damaged in (b'II*\0' + struct.pack('<I', 8) + b'\xff\xff' + bytes(90), any_tiff(a.astype('f4'))[:-300], b'PF\n999 999\n-1.0\n' + bytes(90)):
         (tmp_path/'x.tif').write_bytes(damaged)
         assert check_image(tmp_path/'x.tif')['error']
+
+
+def tiled_tiff(a, tile, predictor, big):
+    "The numbers `a`, [h, w, n], in packed tiles, of which the last ones are filled up; `big`: a BigTIFF."
+    h, w, n = a.shape
+    full, parts = np.pad(a, ((0, -h%tile), (0, -w%tile), (0, 0))), []
+    for i, j in ((i, j) for i in range(0, h, tile) for j in range(0, w, tile)):
+        t = full[i:i + tile, j:j + tile]
+        if predictor == 2: t = np.diff(t, axis=1, prepend=np.zeros_like(t[:, :1])).astype(a.dtype)
+        if predictor == 3:
+            b = t.astype(a.dtype.newbyteorder('>')).reshape(tile, -1).view(np.uint8).reshape(tile, -1, a.itemsize).transpose(0, 2, 1).reshape(tile, -1, n)
+            t = np.diff(b, axis=1, prepend=np.zeros_like(b[:, :1])).astype(np.uint8)
+        parts.append(zlib.compress(t.tobytes()))
+    start = 16 if big else 8
+    at = [*map(int, start + np.cumsum([0, *map(len, parts)]))]
+    tags = {256: [w], 257: [h], 258: [8*a.itemsize]*n, 259: [8], 262: [2 if n > 2 else 1], 277: [n], 284: [1], 317: [predictor], 322: [tile], 323: [tile],
+            324: at[:-1], 325: [*map(len, parts)], 339: [dict(u=1, i=2, f=3)[a.dtype.kind]]*n}
+    place, width, kind = ('Q', 8, 16) if big else ('I', 4, 4)
+    end, body, values = at[-1] + (8 if big else 2) + len(tags)*(4 + 2*width) + width, b'', b''
+    for tag, v in sorted(tags.items()):
+        put = struct.pack(f'<{len(v)}{place}', *v)
+        body += struct.pack(f'<HH{place}', tag, kind, len(v)) + (put if len(v) == 1 else struct.pack(f'<{place}', end + len(values)))
+        if len(v) > 1: values += put
+    head = b'II+\0' + struct.pack('<HHQ', 8, 0, at[-1]) if big else b'II*\0' + struct.pack('<I', at[-1])
+    return head + b''.join(parts) + struct.pack('<Q' if big else '<H', len(tags)) + body + bytes(width) + values
+
+
+@pytest.mark.parametrize('dtype', ['f4', 'f2', 'u4', 'i2'])
+@pytest.mark.parametrize('n', [1, 3])
+@pytest.mark.parametrize('big', [False, True], ids=['classic', 'big'])
+@pytest.mark.parametrize('predicted', [False, True], ids=['plain', 'predicted'])
+def test_tiles_and_large_files_of_microscopes(dtype, n, big, predicted, tmp_path):
+    a = (rng.normal(0, 300, (21, 37, n)) if dtype[0] != 'u' else rng.integers(0, 4096, (21, 37, n))).astype(dtype)
+    (tmp_path/'a.tif').write_bytes(tiled_tiff(a, 16, (3 if dtype[0] == 'f' else 2) if predicted else 1, big))
+    assert check_image(tmp_path/'a.tif')['error'] is None
+    assert (deep_values(open_upright(tmp_path/'a.tif')) == (a if n > 1 else a[..., 0]).astype(np.float32)).all()

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np, pytest
 from PIL import Image, ImageOps
 from imgstudy.core import StudyError
-from imgstudy.data.images import StudyImage, check_image, is_image, no_image, open_upright
+from imgstudy.data.images import StudyImage, check_image, check_images, is_image, listing_key, no_image, open_upright
 from imgstudy.data.split import load_data
 from imgstudy.runs import make_run
 
@@ -203,7 +203,7 @@ def test_endings_and_contents():
 called_jpg = {'page': b'<html><body>404', 'Page': b'\n<!DOCTYPE HTML>', 'Loud': b'<HTML>', 'empty': b'',
               'zip': b'PK\3\4' + bytes(90), 'gz': b'\x1f\x8b\x08' + bytes(90), '7z': b'7z\xbc\xaf\x27\x1c' + bytes(90), 'tar': b'a.jpg'.ljust(257, b'\0') + b'ustar\x0000' + bytes(300),
               'lfs': b'version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n', 'film': struct.pack('>I', 24) + b'ftypmp42' + bytes(100),
-              'mac': b'\0\5\x16\7' + bytes(90)}
+              'mac': b'\0\5\x16\7' + bytes(90), 'note': b'a note\n', 'table': b'file,label\n' + b'a.jpg,cat\n'*90, 'note_utf8': ('ü'*400).encode(), 'json': b'{"a": 1}'}
 
 
 @pytest.mark.parametrize('ending', ['.jpg', '.PNG', '.tiff', '.webp'])
@@ -214,7 +214,7 @@ def test_what_is_called_like_an_image_and_is_none(ending, tmp_path, capsys):
     data = load_data(make_run(dataset=f'folder:{root}', model='lenet5', max_bad=0))
     said = capsys.readouterr().out
     assert len(data.items) == 60 and f'{len(called_jpg)} files are no images: ' in said and 'damaged' not in said
-    for words in (f'page{ending} (HTML)', f'Loud{ending} (HTML)', f'empty{ending} (an empty file)', f'zip{ending} (a ZIP archive)', 'git lfs pull'):
+    for words in (f'page{ending} (HTML)', f'Loud{ending} (HTML)', f'empty{ending} (an empty file)', f'zip{ending} (a ZIP archive)', 'git lfs pull', f'note{ending} (text)', f'table{ending} (text)', f'note_utf8{ending} (text)', f'json{ending} (text)'):
         assert words in said, words
     from imgstudy.apply import image_files
     images, others = image_files([root])
@@ -226,3 +226,23 @@ def test_what_is_called_like_an_image_and_is_none(ending, tmp_path, capsys):
 def test_a_damaged_image_is_still_one(data, tmp_path):
     (tmp_path/'a.jpg').write_bytes(data)
     assert 'no image' not in check_image(tmp_path/'a.jpg')['error']
+
+
+@pytest.mark.parametrize('ending, data', [('ppm', b'P3\n2 1 255\n1 2 3 4 5 6\n'), ('pgm', b'P2 2 1 255 1 2'), ('pbm', b'P1\n2 1\n0 1\n'), ('xbm', None)])
+def test_images_written_in_letters_are_images(ending, data, tmp_path):
+    if data is None: Image.new('1', (9, 9)).save(buf := io.BytesIO(), ending); data = buf.getvalue()
+    (tmp_path/f'a.{ending}').write_bytes(data)
+    assert check_image(tmp_path/f'a.{ending}')['error'] is None
+    (tmp_path/'cut.jpg').write_bytes(data[:9])
+    assert 'text' not in check_image(tmp_path/'cut.jpg')['error']
+
+
+def test_checks_of_before_deep_colours_are_not_used(tmp_path, monkeypatch):
+    "An older version read colours of 16 bits as 8, and its checks say so."
+    monkeypatch.setenv('IMGSTUDY_CACHE', str(tmp_path/'cache'))
+    (tmp_path/'x').mkdir()
+    Image.new('RGB', (4, 4)).save(tmp_path/'x/a.png')
+    key = listing_key(tmp_path/'x', ['a.png'])
+    (tmp_path/'cache/checks').mkdir(parents=True)
+    (tmp_path/f'cache/checks/{key}.csv').write_text('path,digest,width,height,mode,r,g,b,r2,g2,b2,error\na.png,0,9,9,RGB,0,0,0,0,0,0,\n')
+    assert check_images(tmp_path/'x', ['a.png']).width[0] == 4

@@ -85,6 +85,9 @@ read = {
     'docs_beside': ('train/a train/b test/a test/b docs', 'a b', dict(train=12, test=12), 'left out: 6 pictures in docs/'),
     'class_split': ('cat/train cat/test dog/train dog/test', 'cat dog', dict(train=12, test=12), 'your test/ is used to test'),
     'underscores': ('train/great_dane train/pug test/Great~Dane test/pug', 'great_dane pug', dict(train=12, test=12), 'are one class'),
+    'hidden_class': ('.a b c', 'b c', {'': 12}, 'left out: 6 pictures in hidden folders (.a/)'),
+    'originals_of_picasa': ('a b a/.picasaoriginals', 'a b', {'': 12}, 'left out: 6 pictures in hidden folders (a/.picasaoriginals/)'),
+    'hidden_splits': ('train/a train/b test/a test/b .thumbnails train/.cache', 'a b', dict(train=12, test=12), 'left out: 12 pictures in hidden folders'),
     'venv': ('a b venv/lib/x node_modules/y .git/z', 'a b', {'': 12}, 'left out: '),
 }
 

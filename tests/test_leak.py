@@ -1,13 +1,13 @@
 "Duplicates stay on one side of a split, also of a given one, and the command says what they were worth."
 import shutil
 import numpy as np, pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from imgstudy.core import StudyError
 from imgstudy.data.split import load_data
 from imgstudy.leak import leak_effect
 from imgstudy.runs import make_run
 from imgstudy.study.create import create_run
-from imgstudy.training.train import train
+from imgstudy.training.train import say_leaked, train
 
 
 @pytest.fixture
@@ -93,3 +93,60 @@ def test_nothing_is_said_without_copies(given, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv('IMGSTUDY_CACHE', str(tmp_path/'cache'))
     train(create_run(dataset=f'folder:{given}', model='mlp_s', size=16, epochs=1), root=tmp_path/'runs')
     assert 'byte for byte' not in capsys.readouterr().out
+
+
+again = {'smaller': lambda im: im.resize((40, 40)), 'as a JPEG': lambda im: im, 'mirrored': ImageOps.mirror, 'larger': lambda im: im.resize((96, 96))}
+commands = {'train': '--model mlp_s --size 16 --epochs 1', 'compare': '--models mlp_s --size 16 --epochs 1 --seeds 1 --dry-run'}
+
+
+@pytest.mark.parametrize('how', again)
+@pytest.mark.parametrize('command', commands)
+def test_copies_that_were_saved_again_are_told(command, how, given, tmp_path, monkeypatch, capsys):
+    from imgstudy.cli import answer
+    monkeypatch.setenv('IMGSTUDY_CACHE', str(tmp_path/'cache'))
+    for f in given.glob('test/*/twin*'): f.unlink()
+    words = [command, f'folder:{given}', *commands[command].split(), '--root', str(tmp_path/'runs')]
+    answer(words)
+    assert 'saved again' not in capsys.readouterr().out
+    other = shutil.copytree(given, tmp_path/'other')
+    for i in range(5): again[how](Image.open(given/f'train/a/{i}.png')).save(other/f'test/a/again{i}.jpg')
+    words[1] = f'folder:{other}'
+    answer(words)
+    said = capsys.readouterr().out
+    (line,) = [l for l in said.splitlines() if 'saved again' in l]
+    assert line.startswith('5 of 23 test images seem to be among those to train or validate on') and 'imgstudy audit' in line
+    answer([*words, '--groups', 'duplicates'])
+    assert 'saved again' not in capsys.readouterr().out
+
+
+def test_both_kinds_of_copies_are_in_one_line(given, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv('IMGSTUDY_CACHE', str(tmp_path/'cache'))
+    copied(given, 'under another name')
+    say_leaked(load_data(make_run(dataset=f'folder:{given}', model='lenet5')))
+    (line,) = [l for l in capsys.readouterr().out.splitlines() if 'byte for byte' in l]
+    assert line.startswith('4 of 28 test images are also') and '; 6 of 28 test images seem to be among them, resized' in line
+
+
+def test_best_says_it_too(given, tmp_path, monkeypatch, capsys):
+    from imgstudy.best import start_search
+    monkeypatch.setenv('IMGSTUDY_CACHE', str(tmp_path/'cache'))
+    start_search(f'folder:{given}', networks={}, small=('mlp_s',), root=tmp_path/'runs')
+    assert '6 of 24 test images seem to be among those to train or validate on' in capsys.readouterr().out
+
+
+def test_uneven_classes_in_train_and_compare(tmp_path, monkeypatch, capsys):
+    from imgstudy.cli import answer
+    monkeypatch.setenv('IMGSTUDY_CACHE', str(tmp_path/'cache'))
+    rng = np.random.default_rng(0)
+    for name, n in dict(x=80, y=8, z=40).items():
+        (tmp_path/f'p/{name}').mkdir(parents=True)
+        for i in range(n): Image.fromarray(rng.integers(0, 256, (12, 12, 3), np.uint8)).save(tmp_path/f'p/{name}/{i}.png')
+    line = 'The largest class (x, 51 training images) is 10 times the smallest (y, 5)'
+    words = ['compare', f'folder:{tmp_path}/p', *commands['compare'].split(), '--root', str(tmp_path/'runs')]
+    answer(words)
+    said = capsys.readouterr().out
+    assert line in said and '--class-weights balanced' in said and 'p: 3 classes; train' in said
+    other = shutil.copytree(tmp_path/'p', tmp_path/'q')
+    answer(['train', f'folder:{other}', *commands['train'].split(), '--class-weights', 'balanced', '--dry-run', '--root', str(tmp_path/'runs')])
+    said = capsys.readouterr().out
+    assert 'The largest class' not in said and '(scratch; 1 epoch, 16 pixels)' in said

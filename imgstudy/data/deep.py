@@ -11,22 +11,25 @@ import numpy as np
 from PIL import Image
 
 # %% ../../nbs/09a_deep.ipynb #975951da
-_types = {1: 'B', 3: 'H', 4: 'I'} # of the values of a tag: those that are needed
+_types = {1: 'B', 3: 'H', 4: 'I', 16: 'Q'} # of the values of a tag: those that are needed
+_orders = {b'II*\0': '<', b'MM\0*': '>', b'II+\0': '<', b'MM\0+': '>'} # the last two are of BigTIFF, with wider places
 _wide = {256, 257, 273, 278, 279, 322, 323, 324, 325} # tags with sizes and places
 
 def tiff_tags(
     data:bytes, # of a file
 ) -> tuple: # order of bytes, '<' or '>'; dict of the tags of the first picture. ('', {}) if it is no TIFF
     "The tags of a TIFF whose values are whole numbers."
-    order = {b'II*\0': '<', b'MM\0*': '>'}.get(data[:4], '')
+    order = _orders.get(data[:4], '')
     if not order: return '', {}
     read = lambda form, at: struct.unpack_from(order + form, data, at)
-    (at,), tags = read('I', 4), {}
-    for i in range(read('H', at)[0]):
-        tag, kind, n = read('HHI', at + 2 + 12*i)
+    place, count, start, width = ('Q', 'Q', 8, 8) if b'+' in data[:4] else ('I', 'H', 4, 4)
+    (at,), tags, step = read(place, start), {}, 4 + 2*width
+    for i in range(read(count, at)[0]):
+        entry = at + struct.calcsize(f'={count}') + step*i
+        tag, kind, n = read(f'HH{place}', entry)
         if not (form := _types.get(kind)): continue
-        where = at + 10 + 12*i
-        if n*struct.calcsize(form) > 4: (where,) = read('I', where)
+        where = entry + 4 + width
+        if n*struct.calcsize(f'={form}') > width: (where,) = read(place, where)
         tags[tag] = [*read(f'{n}{form}', where)]
     return order, tags
 
@@ -42,16 +45,18 @@ def _as_bytes(data, order, tags):
         entries += struct.pack(f'{order}HHI', tag, 4 if form == 'I' else 3, len(v)) + place
         if len(packed) > 4: values += packed + bytes(len(packed)%2)
     ifd = struct.pack(f'{order}H', len(tags)) + entries + bytes(4) + values
-    return data[:4] + struct.pack(f'{order}I', at) + data[8:] + bytes(len(data)%2) + ifd
+    head = b'II*\0' if order == '<' else b'MM\0*'
+    return head + struct.pack(f'{order}I', at) + data[8:] + bytes(len(data)%2) + ifd
 
 def _unpacked(data, order, tags, per_pixel, plane=None):
-    "The bytes of the pixels, uint8 [h, w*per_pixel]; of one plane, if each has its own strips."
-    kept = {t: v for t, v in tags.items() if t in (257, 259, 266, 278, 323)}
-    places = {t: tags[t] for t in (273, 279, 324, 325) if t in tags}
+    "The bytes of the pixels, uint8 [h, w*per_pixel]; of one plane, if each has its own strips; of tiles, one by one."
+    kept = {t: v for t, v in tags.items() if t in (257, 259, 266, 278)}
+    places = {t: tags[at] for t in (273, 279) for at in (t, t + (51 if t == 273 else 46)) if at in tags}
     if plane is not None:
         n = {t: len(v)//tags[277][0] for t, v in places.items()}
         places = {t: v[plane*n[t]:(plane + 1)*n[t]] for t, v in places.items()}
-    wide = {t: [tags[t][0]*per_pixel] for t in (256, 322) if t in tags}
+    wide = {256: [tags[322 if 322 in tags else 256][0]*per_pixel]}
+    if 322 in tags: wide |= {257: [tags[323][0]*len(places[273])], 278: tags[323]} # tiles as strips
     made = _as_bytes(data, order, kept | places | wide | {258: [8], 262: [1], 277: [1], 284: [1], 339: [1]})
     with Image.open(io.BytesIO(made), formats=['TIFF']) as im: return np.asarray(im)
 
@@ -65,15 +70,21 @@ def _values(rows, dtype, n, predictor):
     a = np.ascontiguousarray(rows).view(dtype).reshape(len(rows), -1, n)
     return np.cumsum(a, axis=1, dtype=a.dtype.newbyteorder('=')) if predictor == 2 else a
 
+def _side_by_side(a, tags): # tiles that lie one below another, or a whole picture, [rows, columns, channels]
+    "The picture [h, w, channels]."
+    if 322 not in tags: return a
+    (w,), (h,), (tw,), (th,) = (tags[t] for t in (256, 257, 322, 323))
+    across, down = -(-w//tw), -(-h//th)
+    return a.reshape(down, across, th, tw, -1).transpose(0, 2, 1, 3, 4).reshape(down*th, across*tw, -1)[:h, :w]
+
 def _pixels(data, order, tags):
     "The values of a TIFF as they are stored, [h, w, channels]; None if it is of another kind."
     n, bits = tags.get(277, [1])[0], {*tags.get(258, [1])}
     form = {1: 'u', 2: 'i', 3: 'f'}.get(tags.get(339, [1])[0])
     if len(bits) > 1 or not form or (size := bits.pop()//8) not in (2, 4, 8) or n > 4: return
     dtype, predictor, planes = np.dtype(f'{order}{form}{size}'), tags.get(317, [1])[0], tags.get(284, [1])[0] == 2
-    if predictor > 1 and 322 in tags: return # the differences end at each tile
-    if not planes: return _values(_unpacked(data, order, tags, n*size), dtype, n, predictor)
-    one = [_values(_unpacked(data, order, tags, size, k), dtype, 1, predictor) for k in range(n)]
+    if not planes: return _side_by_side(_values(_unpacked(data, order, tags, n*size), dtype, n, predictor), tags)
+    one = [_side_by_side(_values(_unpacked(data, order, tags, size, k), dtype, 1, predictor), tags) for k in range(n)]
     return np.concatenate(one, 2)
 
 def read_tiff(

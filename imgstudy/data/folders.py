@@ -42,6 +42,7 @@ class Folder:
     loops: list = field(default_factory=list)  # names of links to a folder above
     top: str = ''           # the path of the top itself
     special: list = field(default_factory=list) # names of pipes, sockets and devices, which are not opened
+    hidden: list = field(default_factory=list) # (name, number of pictures) of hidden folders that hold some
 
     @property
     def name(self): return self.path.rpartition('/')[2]
@@ -74,7 +75,15 @@ def _entries(path):
     try:
         with os.scandir(path) as found: found = sorted(found, key=lambda e: e.name)
     except OSError as e: raise StudyError(f'The folder {path} cannot be read ({e.strerror}): change its permissions.')
-    return [e for e in found if not e.name.startswith(hidden_prefixes)]
+    return found
+
+_sure_pictures = set('jpg jpeg png gif bmp webp tif tiff heic'.split()) # endings
+
+def _hidden(entries):
+    "Name and number of pictures of each hidden folder that holds some, but for a Mac's shadows."
+    count = lambda e: sum(n.rpartition('.')[2].lower() in _sure_pictures for n in os.listdir(e.path))
+    dirs = [e for e in entries if e.name[:1] == '.' != e.name[1:2] and e.is_dir() and os.access(e.path, os.R_OK)]
+    return [(e.name, n) for e in dirs if (n := count(e))]
 
 def _identity(path):
     s = os.stat(path)
@@ -95,7 +104,10 @@ def _add(folder, entry, above):
 def _scan(top, path, link, above):
     folder = Folder(path, [], [], link, top=top)
     above = above | {_identity(folder.full or '/')}
-    for entry in _entries(folder.full or '/'): _add(folder, entry, above)
+    found = _entries(folder.full or '/')
+    folder.hidden = _hidden(found)
+    for entry in found:
+        if not entry.name.startswith(hidden_prefixes): _add(folder, entry, above)
     return folder
 
 def scan_folder(

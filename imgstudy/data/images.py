@@ -8,7 +8,7 @@ __all__ = ['raster_formats', 'no_image', 'check_raster', 'open_raster', 'is_deep
            'check_image', 'listing_key', 'check_images', 'tell_once', 'fingerprint']
 
 # %% ../../nbs/10_images.ipynb #fe6454bf
-import hashlib, io, os, re, struct, sys, warnings
+import codecs, hashlib, io, os, re, struct, sys, warnings
 import numpy as np, pandas as pd, PIL
 from fastai.vision.core import PILImage
 from fastcore.parallel import parallel
@@ -197,6 +197,7 @@ _pages = {b'%PDF': 'PDF', b'%!': 'PostScript', b'\x04%!': 'PostScript', b'\xc5\x
 _endings = set('.jpg .jpeg .jpe .jfif .png .apng .gif .bmp .dib .webp .tif .tiff .ppm .pgm .pbm .pnm .pfm .heic .heif '
                '.hif .avif .jp2 .j2k .jpx .tga .ico .psd .pcx .sgi .ras .dds .qoi'.split())
 _raw_endings = set('.cr2 .cr3 .nef .nrw .arw .dng .orf .raf .rw2 .pef .srw'.split())
+_deep_endings = set('.png .tif .tiff .ppm .pnm .pfm .jp2'.split()) # of colours that older versions read as 8 bits
 _beginnings = (b'\xff\xd8\xff', b'\x89PNG', b'GIF8', b'II*\0', b'MM\0*', b'II+\0', b'MM\0+', b'\0\0\0\x0cjP  ')
 
 def page_kind(
@@ -216,6 +217,14 @@ _contents = {b'PK\3\4': 'a ZIP archive', b'PK\5\6': 'a ZIP archive', b'\x1f\x8b\
              b'\0\5\x16\7': 'metadata of a Mac',
              b'version https://git-lfs': 'a pointer of Git LFS: git lfs pull gets the file'}
 
+_in_letters = re.compile(rb'P[1-7Ff]\s|GIF8|SIMPLE  =|/\* XPM|#define |Image type|File name') # images that begin so
+
+def _is_text(data): # the first bytes of a file
+    if _in_letters.match(data): return False
+    try: text = codecs.getincrementaldecoder('utf-8-sig')().decode(data) # the last letter may be cut
+    except UnicodeDecodeError: return False
+    return bool(text) and all(c.isprintable() or c.isspace() for c in text)
+
 def content_kind(
     data:bytes, # the first 512
 ) -> str: # '' if it may be an image
@@ -224,7 +233,8 @@ def content_kind(
     if data[257:262] == b'ustar': return 'a tar archive'
     if data[:4] == b'RIFF' and data[8:12] in (b'AVI ', b'WAVE'): return 'a video or sound file'
     if data[4:8] == b'ftyp' and not (_heif_brands | {b'avif', b'avis'}) & _brands(data[:64]): return 'a video'
-    return next((kind for first, kind in _contents.items() if data.startswith(first)), '')
+    kind = next((kind for first, kind in _contents.items() if data.startswith(first)), '')
+    return kind or 'text'*_is_text(data)
 
 def is_image(
     data:bytes, # at least the first 64
@@ -352,7 +362,8 @@ def check_images(
     image_range=None, # as in `to_rgb`
 ) -> pd.DataFrame: # path, digest, width, height, mode, r, g, b, r2, g2, b2, error: one row per file
     "The results of `check_image` for every file, from the cache if no file has changed."
-    key = listing_key(root, paths, *([image_range] if image_range else []))
+    maybe_deep = any(Path(p).suffix.lower() in _deep_endings for p in paths)
+    key = listing_key(root, paths, *([image_range] if image_range else []), *['deep 2']*maybe_deep)
     cached = writable(cache_root()/'checks', 'IMGSTUDY_CACHE')/f'{key}.csv'
     if not cached.exists():
         with atomic_file(cached) as part: _check_all(root, paths, image_range).to_csv(part, index=False)

@@ -323,6 +323,11 @@ def say_special(top:Folder) -> list: # of one sentence, or none
     special = [f.at(n) for f in top.walk() for n in f.special]
     return [f'not opened, as they are pipes or devices: {few(special)}'] if special else []
 
+def _hidden_words(top):
+    hidden = [(f.at(name) + '/', n) for f in top.walk() for name, n in f.hidden]
+    n = sum(n for _, n in hidden)
+    return [f'left out: {some(n, "picture")} in hidden folders ({few(name for name, _ in hidden)})'] if hidden else []
+
 def _loops(top):
     loops = [f.at(n) for f in top.walk() for n in f.loops]
     return [f'not followed, as they lead back to a folder above: {few(loops)}'] if loops else []
@@ -391,7 +396,7 @@ def read_folder(
     check_items(items, root)
     missing = [_missing(items, s) for s in ('valid', 'test')]
     left = _left_out(top, {*items.path}, reading.unlabelled)
-    said = [*reading.said, *filter(None, missing), *merged, *left, *_loops(top), *say_special(top)]
+    said = [*reading.said, *filter(None, missing), *merged, *left, *_hidden_words(top), *_loops(top), *say_special(top)]
     return Found(Path(root), items, reading.layout, reading.names, said, _lost(reading))
 
 def _missing(items, split):

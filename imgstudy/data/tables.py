@@ -18,9 +18,13 @@ from .layouts import *
 # %% ../../nbs/09_tables.ipynb #dfa0cec7
 def _text(path):
     data = Path(path).read_bytes()
+    if data[:4] in (b'PK\3\4', b'\xd0\xcf\x11\xe0'):
+        raise StudyError(f'{path} is a workbook of a spreadsheet program: save the sheet with the labels as CSV there.')
     if data[:2] in (b'\xff\xfe', b'\xfe\xff'): return data.decode('utf-16', errors='replace') # "Unicode text" of Excel
     try: return data.decode('utf-8-sig')
-    except UnicodeDecodeError: return data.decode('cp1252', errors='replace')
+    except UnicodeDecodeError: pass
+    if b'\0' in data[:4096]: raise StudyError(f'{path} holds no text: a table is a CSV or TSV file.')
+    return data.decode('cp1252', errors='replace')
 
 def _without_last_sep(text, sep):
     "`text` without the separator at the end of each row, if the first has none: pandas would shift the columns."
@@ -126,6 +130,9 @@ def find_label_col(
 ) -> str:
     "The column that holds the class."
     found = _like(columns, _label_names) or (columns[0] if len(columns) == 1 else None)
+    same = [c for c in columns if re.fullmatch(rf'{re.escape(str(found))}[.]\d+', c)] # so pandas tells them apart
+    if same: raise StudyError(f'{path} has several columns called {found!r}. For one class per image, name it with '
+                              f'`label_col`: {few([found, *same])}.')
     if found: return found
     raise StudyError(f'Which column of {path} is the class? Name it with `label_col`: '
                      f'{few(columns, 12) or "there is no other"}.')
@@ -180,15 +187,25 @@ def check_single(labels, path):
     "Raise `StudyError` if values hold several labels, or are measurements."
     values = sorted(set(labels) - {''})
     for sep in '|;,':
-        split = {v: [p.strip() for p in v.split(sep)] for v in values if sep in v}
+        split = {v: [p.strip(' \'"[](){}') for p in v.split(sep)] for v in values if sep in v}
         parts = Counter(p for ps in split.values() for p in ps)
-        again = [p for p in parts if p in values or (parts[p] > 1 and sep != ',')]
+        listed = all(v[:1] in '[({' for v in split) # ['cat', 'dog']
+        again = [p for p in parts if p in values or (parts[p] > 1 and (sep != ',' or listed))]
         if again: raise StudyError(f'{path} has several labels in one value, such as {next(iter(split))!r}: that is '
                                    f'multi-label. {_one_class}')
     numbers = [v for v in values if re.fullmatch(r'-?\d+[.]\d*[1-9]', v)]
     if len(numbers) > 20 and len(numbers) > .3*len(labels): raise StudyError(
         f'The labels in {path} are measurements ({few(values)}), not classes: this library does not predict numbers. '
         'Divide them into ranges, and give each a name.')
+
+def _joined(labels):
+    "What looks like several labels in one value, and yet may be a class of its own, in words."
+    values, used = sorted({*labels} - {''}), Counter(p for v in {*labels} for p in {*v.split()})
+    made = [v for v in values if len(ps := re.split(r'[+&/]| and ', v)) > 1 and any(p.strip() in values for p in ps)]
+    tags = [v for v in values if len(ps := v.split()) > 1 and all(used[p] > 1 for p in ps)]
+    if not made and len(tags) > max(2, len(values)/2): made = tags # words that are combined, as tags are
+    return [f'{few(map(repr, made))} may be several labels in one value, and {"is" if len(made) == 1 else "are"} read '
+            f'as {"a class" if len(made) == 1 else "classes"}: one image has one class here']*bool(made)
 
 # %% ../../nbs/09_tables.ipynb #3f4fdb11
 def _elsewhere(table, home):
@@ -285,7 +302,7 @@ def read_table(
     if items.label.nunique() < 2: raise StudyError(f'There is only one class in {path}, {items.label.iloc[0]!r}: '
                                                    'a classifier needs two or more.')
     check_items(items, path, 'rows')
-    said += merged + _unused(table, columns) + say_special(files.top)
+    said += merged + _joined(items.label) + _unused(table, columns) + say_special(files.top)
     said += ([f"{some(len(spare), 'picture')} without a row ({few(spare)})"] if spare else [])
     told = _say_columns(columns)
     if groups: items = items.assign(group=items.group.where(items.group != '', items.path))
@@ -304,9 +321,15 @@ def table_dataset(
     folder='.',         # that the paths are relative to
 ) -> str: # csv:PATH
     "Write `table` to the cache, once, and return the name of the data set."
+    if not pd.api.types.is_numeric_dtype(table.index): table = table.reset_index() # the images may be its index
     full = lambda v: os.path.abspath(os.path.join(folder, v)) if os.path.isfile(os.path.join(folder, v)) else v
     value = lambda v: full(str(v)) if isinstance(v, (str, Path)) else '' if pd.isna(v) else v
-    text = table.map(value).to_csv(index=False)
+    made = table.map(value)
+    if not made.isin([v for v in made.to_numpy().ravel() if isinstance(v, str) and os.path.isfile(v)]).any(axis=None):
+        raise StudyError(f'No column of the table ({few(map(str, table.columns), 8)}) names files in '
+                         f'{os.path.abspath(folder)}: give full paths, or say what they are relative to with '
+                         '`table_dataset(table, folder)`.')
+    text = made.to_csv(index=False)
     home = writable(cache_root()/'tables', 'IMGSTUDY_CACHE')
     path = home/f'table-{hashlib.sha256(text.encode()).hexdigest()[:12]}.csv'
     if not path.exists():

@@ -189,7 +189,8 @@ def plot_grad_cam(
     heats = grad_cam(model, xb, **kwargs).cpu()
     with _eval_mode(model), torch.no_grad(): pred = model(xb.to(next(model.parameters()).device)).argmax(1)
     names = class_labels(names if classes is None else classes, 15)
-    axs = panels(2, len(xb), ax, figsize=(1.1*len(xb), 2.6), dpi=60)
+    wide, high, dpi = (1.1, 2.6, 60) if len(xb) > 3 else (2.6, 5.8, 100) # so that one photograph is seen
+    axs = panels(2, len(xb), ax, figsize=(wide*len(xb), high), dpi=dpi)
     for (above, below), picture, heat, t, p in zip(axs.T, _pictures(xb), heats, [None]*n if yb is None else yb, pred):
         for panel in (above, below): panel.imshow(picture, cmap='gray', interpolation='nearest'); panel.axis('off')
         below.imshow(heat, cmap='inferno', alpha=.6, vmin=0, vmax=1, interpolation='nearest')

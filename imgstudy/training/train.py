@@ -15,6 +15,7 @@ from pathlib import Path
 from ..core import StudyError, environment, runs_root, seed_everything, writable
 from ..runs import Run, run_id
 from ..data.images import tell_once
+from ..data.twins import near_leaks
 from ..data.datasets import is_own
 from ..data.split import StudyData, load_data, part_of
 from ..data.loaders import create_dls, create_test_dl
@@ -97,27 +98,34 @@ def check_data(
                          'the data has changed since. Delete or rename that folder to train on the new images.')
 
 # %% ../../nbs/48_train.ipynb #a8118f51
-def say_uneven(data:StudyData):
-    "Print, once, that classes are uneven in size, and what can be done about it."
+def say_uneven(data:StudyData, run=None):
+    "Print, once, that classes are uneven in size, and what can be done about it that `run` does not do."
     n = data.counts().train
-    if n.max() <= 5*n.min(): return # our choice
+    if n.max() <= 5*n.min() or run and run.recipe.class_weights: return # 5 is our choice
     tell_once(data.root, f'The largest class ({n.idxmax()}, {n.max():,} training images) is {n.max()/n.min():.0f} '
-                         f"times the smallest ({n.idxmin()}, {n.min():,}): class_weights='balanced' gives each the "
-                         'same weight in training, and balanced accuracy in the result.')
+                         f"times the smallest ({n.idxmin()}, {n.min():,}): class_weights='balanced' "
+                         '(--class-weights balanced) gives each the same weight in training, and the result has the '
+                         'balanced accuracy beside the other.')
 
 def say_leaked(data:StudyData):
     "Print, once, how many test images of your own are also trained or validated on, and which command answers it."
-    if not data.leaked or not is_own(data.part[0]): return
+    if not is_own(data.part[0]) or ('groups', 'duplicates') in data.part: return
     test, others = data.of('test'), data.items[data.items.split != 'test'].drop_duplicates('digest')
-    first = test.merge(others, on='digest', suffixes=('', '_there')).iloc[0]
-    tell_once(data.root, f'{data.leaked:,} of {len(test):,} test images are also among those to train or validate on, '
-                         f'byte for byte ({first.path} is {first.path_there}), so that the accuracy will be too high: '
-                         "train with groups='duplicates' (--groups duplicates), which keeps copies on one side. "
-                         '`imgstudy leak RECORD` says what they were worth.')
+    same = test.merge(others[['path', 'digest']].rename(columns=dict(path='there')), on='digest')
+    near = near_leaks(data.root, test[~test.path.isin(same.path)], others)
+    how = ((same, 'are also among those to train or validate on, byte for byte', 'is'),
+           (near, 'seem to be among them, resized, mirrored or saved again', 'is like'))
+    said = [f'{len(t):,} of {len(test):,} test images {what} ({t.path[0]} {verb} {t.there[0]})'
+            for t, what, verb in how if len(t)]
+    if not said: return
+    said[0] = said[0].replace('among them', 'among those to train or validate on')
+    tell_once(data.root, f"{'; '.join(said)}, so that the accuracy will be too high: train with groups='duplicates' "
+                         '(--groups duplicates), which keeps copies on one side. `imgstudy leak RECORD` says what they '
+                         'were worth, and `imgstudy audit` shows all that look alike.')
 
-def say_data(data:StudyData):
-    "Print what should be known of the images before the training: uneven classes, and leaked test images."
-    say_uneven(data)
+def say_data(data:StudyData, run=None):
+    "Print what should be known of the images before the training `run`: uneven classes, and leaked test images."
+    say_uneven(data, run)
     say_leaked(data)
 
 # %% ../../nbs/48_train.ipynb #3253e76f
@@ -218,7 +226,7 @@ def _train(run, data, root, way):
     if time.time() >= deadline(): raise Paused(f'Paused before {run_id(run)} began: the deadline has passed.')
     data = data or load_data(run)
     check_data(run, data, root)
-    say_data(data)
+    say_data(data, run)
     do = _probed if run.recipe.tune == 'probe' else _fitted
     learn, history, keep = yield from do(run, data, root, start, way)
     return make_record(run, data, learn, history, keep)
