@@ -148,7 +148,7 @@ def test_erasing_follows_from_its_records(by, said):
     groups = groups | {'erasing left out': changed(groups['erasing left out'], by)} if by else groups
     gain = np.mean([r.metrics['accuracy'] for r in groups['erasing left out']]) - np.mean([r.metrics['accuracy'] for r in groups['as published']])
     text = ' '.join(run_cell("get('cnn3 with erasing'", change_groups=lambda: {'cnn3 with erasing': groups}).split())
-    assert said in text and f'{100*gain:+.1f} points' in text and '71 % without' in text
+    assert said in text and f'{100*gain:+.1f} points'.replace('-', '−') in text and '71 % without' in text
 
 
 def test_fine_tuning_follows_from_its_records():
@@ -171,7 +171,7 @@ def test_published_folds_follow_from_the_figures(shift, said):
     from imgstudy.report.tables import folds_table
     folds = folds_table('cats_dogs_optimizers', 'largest')
     folds['Adam, published'] = folds['Adam, published'] + shift
-    text = run_cell("AdamW instead of Adam", folds_table=lambda *args: folds)
+    text = run_cell("AdamW instead of Adam", folds_table=lambda *args: folds).replace('−', '-')
     gain = (folds['Adam, published'] - folds['AdamW, published']).drop('mean').dropna().astype(float)
     half = 2.776*gain.std(ddof=1)*(1/5 + 1/4)**.5
     assert f'{100*gain.mean():+.2f}' in text and f'{100*(gain.mean() + half):+.2f}' in text and said in text

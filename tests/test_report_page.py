@@ -62,7 +62,7 @@ def test_own_records_have_only_their_own_sections(small_report):
 
 def test_missing_record_is_missing_in_its_cells_alone(tmp_path):
     "Of a row with three seeds one goes: its cell and its line read missing, the row says 2 of 3, and every other row stays."
-    root = copy(schedules, tmp_path/'records')
+    root = copy([p for p in schedules if read_record(p).run.subset], tmp_path/'records')
     def tables():
         with records_in(root):
             return (trainings_table('cifar100_schedules', 'largest'), results_table('cifar100_schedules'),

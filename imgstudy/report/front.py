@@ -108,7 +108,8 @@ def plot_dumbbells(
 
 # %% ../../nbs/57_front.ipynb #dcd23cf7
 coverage_colors = dict(full='#1a7f37', smaller='#9fd6ab', none='#e8c872', cannot='#d8dee4') # no colours of a start
-_coverage_words = dict(full='published size', smaller='smaller', none='not trained', cannot='nothing to train, or not at hand')
+_coverage_words = dict(full='published size', smaller='smaller', none='not trained',
+                       cannot='nothing to train, or not at hand')
 
 def plot_coverage(
     table:pd.DataFrame, # columns study and state (full, smaller, none or cannot); one row per published item
