@@ -141,6 +141,11 @@ _media_css = """
   main, nav { padding-left: .8rem; padding-right: .8rem; }
   figure img { min-width: 34rem; max-width: none; }
   .short figure img { min-width: 0; max-width: 100%; }
+  .scroll:has(table) { background:
+    linear-gradient(90deg, var(--paper) 40%, transparent) left / 2.5rem 100% no-repeat local,
+    linear-gradient(270deg, var(--paper) 40%, transparent) right / 2.5rem 100% no-repeat local,
+    linear-gradient(90deg, #7778, transparent) left / .8rem 100% no-repeat,
+    linear-gradient(270deg, #7778, transparent) right / .8rem 100% no-repeat; } /* a shadow where a table goes on */
 }
 @media (min-width: 640px) { nav ol { columns: 20rem; } }
 @media print {

@@ -231,7 +231,7 @@ def test_compare_says_first_what_it_takes_and_what_is_missing(photos, tmp_path, 
 
 
 def test_compare_answers_in_words_and_one_picture(photos, tmp_path, monkeypatch, capsys):
-    words = ('--models', 'lenet5,mlp_s', '--epochs', 1, '--seeds', 2, '--no-notebook', '--root', tmp_path/'runs')
+    words = ('--models', 'lenet5,mlp_s', '--epochs', 3, '--seeds', 2, '--no-notebook', '--root', tmp_path/'runs')
     said = run_main(monkeypatch, capsys, 'compare', f'folder:{photos}/photos', *words).out
     again = run_main(monkeypatch, capsys, 'compare', f'folder:{photos}/photos', *words, '--dry-run').out
     assert '4 trainings, about 1 minute ' in said and '4 trainings, all done.' in again, 'what has a record takes no time'

@@ -22,7 +22,7 @@ from ..data.pixels import OpenImage
 from ..records.metrics import confusion, t_interval
 from ..records.record import confidence, finished
 from ..records.find import get_record
-from ..stats.seeds import is_probe, tested_interval, training_seconds, valid_accuracy, with_intervals
+from ..stats.seeds import has_learnt, is_probe, tested_interval, training_seconds, valid_accuracy, with_intervals
 from ..stats.pairs import compare_all, holm, right_gains
 from .wording import field_words, signed
 
@@ -328,13 +328,21 @@ def _cost_words(row) -> str:
 
 def _against(chosen, row) -> str: # row: of `compare_all`
     "How the network `chosen` compares with another, with an interval, and whether that is significant."
-    points, low, high = (100*v for v in (row.gain.difference, row.gain.low, row.gain.high))
+    gain = np.array([row.gain.difference, row.gain.low, row.gain.high])
+    points, low, high = 100*gain.clip(-1, 1) # an interval by t knows no bounds
     apart = 'is not told apart' if row.better is None else 'is better' if row.better == row.second else 'is worse'
     once = ', in these two trainings' if row.n_pairs == 1 else ''
     ends = f'[{signed(low, 1)}, {signed(high, 1)}]'
     return f'{row.second} {apart} ({signed(points, 1)} points {ends} over {row.gain.over}{once})'
 
 # %% ../../nbs/85_compare.ipynb #c692d738
+def _nothing_learnt(records, name, best) -> str: # best: a row of `networks_table`
+    "That the network `name`, the best of all, may as well have guessed."
+    counts = np.bincount(records[0].predictions['target'])
+    return (f'No answer yet: {name}, the best on validation images, is right on {best.accuracy:.1%} of the {counts.sum():,} '
+            'test images. That is not shown to be better than always naming the largest class, which is right on '
+            f'{counts.max()/counts.sum():.1%}. Train for longer or on more images.')
+
 def answer_text(
     groups:dict, # as for `networks_table`
     left_out=(), # lines on networks without a result
@@ -345,6 +353,7 @@ def answer_text(
     name, best = table.index[0], table.iloc[0]
     basis = 'the test images' if best.valid != best.valid else f'{best.valid:.1%} of the validation images'
     trainings = f"{best.n} training{'s'*int(best.n > 1)}"
+    if not has_learnt(groups[name]): return ' '.join([_nothing_learnt(groups[name], name, best), *left_out])
     said = [f'Take {name}: chosen by {basis}, it is right on {best.accuracy:.1%} of the test images '
             f'(95 % interval {best.low:.1%} to {best.high:.1%} over {best.over}; {trainings}).']
     others = compare_all(groups, name) if len(groups) > 1 else pd.DataFrame()
