@@ -123,7 +123,8 @@ def vit_adapt(
 ) -> dict: # the same, with positions for the grid of `model`
     "Resize the positions in `state` to the image size of `model`, with a line that says so."
     there, side = (round((pos.shape[1] - 1)**.5) for pos in (state['embed.pos'], model.embed.pos))
-    if there != side: print(f'Positions are for {there}x{there} patches in the file, and {side}x{side} here: they were resampled.')
+    if there != side: print(f'Positions are for {there}x{there} patches in the file, and {side}x{side} here: '
+                            'they were resampled.')
     return {**state, 'embed.pos': resample_abs_pos_embed(state['embed.pos'], (side, side))} # unchanged if it fits
 
 # %% ../../nbs/24_vit.ipynb #0626bd0e
