@@ -340,8 +340,8 @@ def _nothing_learnt(records, name, best) -> str: # best: a row of `networks_tabl
     "That the network `name`, the best of all, may as well have guessed."
     counts = np.bincount(records[0].predictions['target'])
     return (f'No answer yet: {name}, the best on validation images, is right on {best.accuracy:.1%} of the '
-            f'{counts.sum():,} test images. That is not shown to be better than always naming '
-            f'the largest class, which is right on {counts.max()/counts.sum():.1%}. Train for longer or on more images.')
+            f'{counts.sum():,} test images. That is not shown to be better than always naming the '
+            f'largest class, which is right on {counts.max()/counts.sum():.1%}. Train for longer or on more images.')
 
 def answer_text(
     groups:dict, # as for `networks_table`
