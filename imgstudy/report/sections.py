@@ -287,6 +287,19 @@ def comparisons_section(
     return [*waiting, *figure, comparisons_html(t, caption)]
 
 # %% ../../nbs/93_sections.ipynb #e1304db9
+def _by_scale(records) -> dict: # number of images, pixels and epochs in words -> records; the larger scale first
+    "Trainings of different sizes apart: beside each other in a figure they would read as an effect of a factor."
+    def size(r): return r.info['data']['counts']['train'], r.run.size, r.run.recipe.epochs
+    sizes = sorted({size(r) for r in records}, reverse=True)
+    words = lambda n, pixels, epochs: f'{n:,} images, {pixels} pixels, up to {epochs} epoch{"s"*(epochs != 1)}'
+    return {words(*s): [r for r in records if size(r) == s] for s in sizes}
+
+def _grid_figure(records, factors, words): # words: how large the trainings are
+    "Every one of `records` as a point."
+    known = [f for f in factors if len({str(factor_value(r, f)) for r in records}) > 1] or factors[:1]
+    alt = f'Test accuracy of {len(records)} trainings by {", ".join(known)}; {words}.'
+    return as_figure(plot_grid(records, known), alt, f'A point is one training: {words}.')
+
 def grid_section(
     study,     # a `Study` or its name
 ) -> list: # of HTML; empty if the study is not a grid
@@ -295,9 +308,7 @@ def grid_section(
     factors = grid_factors(study)
     if not factors or len(groups) < 4: return []
     records = [r for rs in groups.values() for r in rs]
-    known = [f for f in factors if len({str(factor_value(r, f)) for r in records}) > 1]
-    alt = f'Test accuracy of {len(records)} trainings by {", ".join(known)}.'
-    parts = [as_figure(plot_grid(records, known), alt, 'A point is one training.')]
+    parts = [_grid_figure(rs, factors, words) for words, rs in _by_scale(records).items()]
     cells, effects = grid_tables(study, 'largest')
     if cells is None:
         return parts + [as_list(['There are no cells and effects: they need a part of the grid that is whole.'])]
@@ -307,12 +318,13 @@ def grid_section(
                     as_table(effects.set_index('factor'), f'What each level adds to the accuracy of the first{fixed}')]
 
 def _complete_part(study, factors) -> str:
-    "The part of a grid that is complete and the levels of its factors, in words; empty if it is the whole grid."
+    "The part of a grid that is complete, in words: levels of the factors, if it is not all, and size of the trainings."
     part = grid_part(study, 'largest')
-    if len(part) == len(study.rows): return ''
+    size = f"; {next(iter(_by_scale([r for rs in part.values() for r in rs])))}"
+    if len(part) == len(study.rows): return size
     levels = {f: ', '.join(dict.fromkeys(str(factor_value(g[0], f)) for g in part.values())) for f in factors}
     return (f', in the {len(part)} of {len(study.rows)} cells of the grid that are whole: '
-            + '; '.join(f'{f} {v}' for f, v in levels.items()))
+            + '; '.join(f'{f} {v}' for f, v in levels.items()) + size)
 
 # %% ../../nbs/93_sections.ipynb #76a10504
 def tuned_section() -> list: # of HTML; empty if no network was trained with both

@@ -249,6 +249,8 @@ def grid_part(
     seeds=None,        # runs per row; None: as the study says
 ) -> dict: # name of a row -> finished records; empty if no two factors are crossed
     "The largest part of a grid in which all combinations of some levels are trained, at one scale and with all seeds."
+    if scale == 'largest': # a cell that is begun at full scale takes nothing from the whole grid at the small one
+        return grid_part(study, 'full', seeds) or grid_part(study, 'small', seeds)
     factors = grid_factors(study)
     return max([_whole(groups, factors) for groups in _by_scale(study, scale, seeds).values()], key=len, default={})
 
