@@ -134,6 +134,16 @@ def test_best_says_it_too(given, tmp_path, monkeypatch, capsys):
     assert '6 of 24 test images seem to be among those to train or validate on' in capsys.readouterr().out
 
 
+def test_an_image_that_tests_in_its_own_stead_is_no_copy(given, capsys):
+    from imgstudy.best import without_test
+    run = create_run(dataset=f'folder:{given}', model='mlp_s', size=16)
+    say_leaked(without_test(load_data(run)))
+    assert 'byte for byte' not in capsys.readouterr().out, 'the search judges by validation images'
+    for i in range(3): shutil.copy(given/f'train/a/{i}.png', given/f'test/a/copy{i}.png')
+    say_leaked(load_data(create_run(dataset=f'folder:{given}', model='mlp_s', size=16)))
+    assert '3 of ' in capsys.readouterr().out
+
+
 def test_uneven_classes_in_train_and_compare(tmp_path, monkeypatch, capsys):
     from imgstudy.cli import answer
     monkeypatch.setenv('IMGSTUDY_CACHE', str(tmp_path/'cache'))

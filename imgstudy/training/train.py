@@ -110,7 +110,8 @@ def say_uneven(data:StudyData, run=None):
 def say_leaked(data:StudyData):
     "Print, once, how many test images of your own are also trained or validated on, and which command answers it."
     if not is_own(data.part[0]) or ('groups', 'duplicates') in data.part: return
-    test, others = data.of('test'), data.items[data.items.split != 'test'].drop_duplicates('digest')
+    test, others = data.of('test'), data.items[data.items.split != 'test']
+    others = others[~others.path.isin(test.path)].drop_duplicates('digest') # no copy: the file that tests in its stead
     same = test.merge(others[['path', 'digest']].rename(columns=dict(path='there')), on='digest')
     near = near_leaks(data.root, test[~test.path.isin(same.path)], others)
     how = ((same, 'are also among those to train or validate on, byte for byte', 'is'),
