@@ -287,7 +287,7 @@ def comparisons_section(
     return [*waiting, *figure, comparisons_html(t, caption)]
 
 # %% ../../nbs/93_sections.ipynb #e1304db9
-def _by_scale(records) -> dict: # number of images, pixels and epochs in words -> records; the larger scale first
+def _by_size(records) -> dict: # number of images, pixels and epochs in words -> records; the larger scale first
     "Trainings of different sizes apart: beside each other in a figure they would read as an effect of a factor."
     def size(r): return r.info['data']['counts']['train'], r.run.size, r.run.recipe.epochs
     sizes = sorted({size(r) for r in records}, reverse=True)
@@ -308,7 +308,7 @@ def grid_section(
     factors = grid_factors(study)
     if not factors or len(groups) < 4: return []
     records = [r for rs in groups.values() for r in rs]
-    parts = [_grid_figure(rs, factors, words) for words, rs in _by_scale(records).items()]
+    parts = [_grid_figure(rs, factors, words) for words, rs in _by_size(records).items()]
     cells, effects = grid_tables(study, 'largest')
     if cells is None:
         return parts + [as_list(['There are no cells and effects: they need a part of the grid that is whole.'])]
@@ -320,7 +320,7 @@ def grid_section(
 def _complete_part(study, factors) -> str:
     "The part of a grid that is complete, in words: levels of the factors, if it is not all, and size of the trainings."
     part = grid_part(study, 'largest')
-    size = f"; {next(iter(_by_scale([r for rs in part.values() for r in rs])))}"
+    size = f"; {next(iter(_by_size([r for rs in part.values() for r in rs])))}"
     if len(part) == len(study.rows): return size
     levels = {f: ', '.join(dict.fromkeys(str(factor_value(g[0], f)) for g in part.values())) for f in factors}
     return (f', in the {len(part)} of {len(study.rows)} cells of the grid that are whole: '
