@@ -171,21 +171,16 @@ def _epochs(done, facts, u, seconds, most):
 # %% ../../nbs/66a_ladder.ipynb #03ea2409
 took_too_long = 'stopped, it took too long' # the error of a unit that was stopped for time
 
-def _key(u): return u['kind'], u.get('model'), u.get('train') if u['kind'] == 'probe' else None
-
-def _says_more(done, u, finished):
-    "Whether `u` has twice the epochs of those `finished` (our choice), or parts of more labels."
-    if u['kind'] != 'labels': return u.get('epochs', 0) >= 2*max(f.get('epochs', math.inf) for f in finished)
-    seen = max(d['train'] for d in judged(done) if d['kind'] == 'probe' and d['model'] == u['model'])
-    return seen > max(f.get('tried', math.inf) for f in finished)
+def _key(u): # `tried`: of searches kept by older versions
+    return u['kind'], u.get('model'), u.get('train', u.get('tried')) if u['kind'] in ('probe', 'labels') else None
 
 def _may_try(done, u, budget):
     "Whether `u` is new, or worth another try with a larger `budget` than those before."
     tried = [d for d in done if _key(d) == _key(u)]
     if tried and budget <= max(d.get('budget', 0) for d in tried): return False
     if any(d.get('error', took_too_long) != took_too_long for d in tried): return False
-    finished = [d for d in tried if 'error' not in d]
-    return not finished or _says_more(done, u, finished)
+    finished = [d.get('epochs', math.inf) for d in tried if 'error' not in d]
+    return not finished or u.get('epochs', 0) >= 2*max(finished) # our choice
 
 # %% ../../nbs/66a_ladder.ipynb #db75cb3b
 def _trainings(done, facts, left, budget):
@@ -205,15 +200,21 @@ def _probes(done, facts, seconds):
         for m in promoted(done, facts, k):
             if not judged(done) or unit_seconds(done, facts, _probe(facts, m, k)) <= seconds: yield _probe(facts, m, k)
 
+def _labels(done, budget):
+    "Parts of the labels that the best network has seen, unless they were tried."
+    probes = [u for m in _ranked(done)[:1] for u in _latest(done) if u['kind'] == 'probe' and u['model'] == m]
+    units = [dict(kind='labels', model=u['model'], train=u['train']) for u in probes[:1]]
+    return [u for u in units if _may_try(done, u, budget)]
+
 def _wanted(done, facts, budget):
     "Units in the order in which they are worth trying, with those that do not fit left out."
     left, half = budget - _spent(done) - reserve(done, facts), budget/2 - _spent(done)
-    labels = [u for m in _ranked(done)[:1] if _may_try(done, u := dict(kind='labels', model=m), budget)]
-    free = left - sum(unit_seconds(done, facts, u) for u in labels)
+    labels = _labels(done, budget)
+    free = left - sum(unit_seconds(done, facts, u) for u in labels) # the little time that they take is set aside
     yield from _probes(done, facts, min(free, half))
+    yield from (u for u in labels if unit_seconds(done, facts, u) <= left)
     yield from _trainings(done, facts, free, budget)
     yield from _probes(done, facts, free)
-    yield from (u for u in labels if unit_seconds(done, facts, u) <= left)
 
 # %% ../../nbs/66a_ladder.ipynb #da671c79
 def next_unit(
