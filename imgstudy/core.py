@@ -247,7 +247,7 @@ def _fp16_pays(device): # a GPU with matrix units for float16 (Volta, Turing), a
 def choose_precision(
     precision:str='auto',  # 'auto', 'bf16', 'fp16', 'tf32' or 'fp32'
     device=None,           # a torch device; None: fastai's default
-    depthwise:bool=False,  # does the model spend most of its time in depthwise convolutions?
+    pays:bool=True,        # on a CPU that multiplies bfloat16: is the model faster in it? see `Model.bf16_pays`
 ) -> str: # 'bf16', 'fp16', 'tf32' or 'fp32'
     "The precision to train in; 'auto': bfloat16 autocast where it is faster, or float16 on a GPU that has no other."
     import torch
@@ -255,8 +255,8 @@ def choose_precision(
     device = torch.device(device or default_device())
     if precision == 'tf32' and device.type != 'cuda': return 'fp32' # TF32 exists only on NVIDIA GPUs
     if precision != 'auto': return precision
-    pays = has_native_bf16(device) and (device.type == 'cuda' or not depthwise)
-    return 'bf16' if pays else 'fp16' if _fp16_pays(device) else 'fp32'
+    faster = has_native_bf16(device) and (device.type == 'cuda' or pays)
+    return 'bf16' if faster else 'fp16' if _fp16_pays(device) else 'fp32'
 
 # %% ../nbs/00_core.ipynb #459e83ca
 def set_float32(

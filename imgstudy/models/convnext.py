@@ -111,7 +111,7 @@ def _register(name, cfg):
     by = {'convnext': 'imgstudy, after ', 'convnext_atto': 'Wightman, timm, after '}.get(name, '')
     trained = timm_weights(f'{name}.{_tags[name]}') if name in _tags else {}
     register_model(name, family='convnext', size=32 if small else 224, min_size=8*cfg['patch'], depthwise=True,
-                   recipe=recipe, source=by + _paper, convert=from_timm, **trained)(
+                   bf16_from=64, recipe=recipe, source=by + _paper, convert=from_timm, **trained)(
                    lambda n_out, n_in=3, size=None: convnext(n_out, n_in, **cfg))
 
 for name, cfg in convnext_sizes.items(): _register(name, cfg)

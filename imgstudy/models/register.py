@@ -30,12 +30,17 @@ class Model:
     source: str                # paper or report
     recipe: dict = field(default_factory=dict) # differences from the default `Recipe`
     depthwise: bool = False    # is most of its work in depthwise convolutions?
+    bf16_from: int|None = None # if so: image side from which bfloat16 is over 10 % faster on a CPU; None: at none known
     options: tuple = ()        # further keyword arguments of `make`, such as 'dropout'
     enlarge: bool = False      # are images resized to `size`, whatever the data set's own size?
     prepare: dict = field(default_factory=dict) # 'mean', 'std', 'interpolation' of its weights; empty: the data's own
     weights: str|None = None   # timm's name of its pretrained weights, with tag
     convert: Callable|None = None # timm's state dict -> the same with our names and shapes
     adapt: Callable|None = None   # f(state, model) -> state dict for the image size of `model`
+
+    def bf16_pays(self, size) -> bool: # size: image side in pixels
+        "Whether it trains faster in bfloat16 on a CPU that multiplies it: a rule, so that a machine repeats its bits."
+        return not self.depthwise or bool(self.bf16_from and size >= self.bf16_from)
 
 models = Registry('model')
 

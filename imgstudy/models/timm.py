@@ -116,6 +116,8 @@ def _source(cfg, name): # as far as timm says
     return ', '.join(filter(None, [f'timm {name}', cfg.paper_name, cfg.paper_ids, cfg.origin_url]))
 
 # %% ../../nbs/26_timm.ipynb #f2fbbd4b
+_bf16_from = dict(convnext=64) # by family; as measured in `40_learner`
+
 def timm_model(
     name:str, # timm's name, with or without a tag
     /,
@@ -127,9 +129,9 @@ def timm_model(
     if not {'recipe', 'depthwise', 'min_size'} <= set(fields):
         net, _ = sketch_timm(name, size)
         fields = dict(recipe=_recipe(net), depthwise=is_depthwise(net), min_size=largest_reduction(net)) | fields
+    family = timm.models.model_entrypoint(cfg.architecture).__module__.rpartition('.')[2]
     known = dict(name=f'timm:{name}', make=partial(create_timm, full), size=size, source=_source(cfg, full),
-                 family=timm.models.model_entrypoint(cfg.architecture).__module__.rpartition('.')[2],
-                 options=('dropout',), enlarge=True, prepare=_prepare(cfg), adapt=adapt_timm,
+                 family=family, bf16_from=_bf16_from.get(family), options=('dropout',), enlarge=True, prepare=_prepare(cfg), adapt=adapt_timm,
                  weights=full if cfg.has_weights else None)
     return Model(**known | fields)
 
@@ -152,7 +154,7 @@ timm_aliases = { # name: (timm's name, fields that a sketch would give, recipe)
     'resnet18_tv':       ('resnet18.tv_in1k',                  _plain, _cnn),
     'mobilenetv2':       ('mobilenetv2_100.ra_in1k',           _dw,    _mobile),
     'mobilenetv3_s':     ('mobilenetv3_small_100.lamb_in1k',   _dw,    _mobile),
-    'efficientnetv2_s':  ('tf_efficientnetv2_s.in1k',          _dw,    _mobile),
+    'efficientnetv2_s':  ('tf_efficientnetv2_s.in1k',          dict(_dw, bf16_from=96), _mobile),
     'efficientnet_lite0': ('tf_efficientnet_lite0.in1k',       _dw,    _mobile),
     'efficientnet_lite1': ('tf_efficientnet_lite1.in1k',       _dw,    _mobile),
     'efficientnet_lite2': ('tf_efficientnet_lite2.in1k',       _dw,    _mobile),
@@ -161,7 +163,7 @@ for name, (tag, fields, recipe) in timm_aliases.items(): models.add(timm_model(t
 
 # %% ../../nbs/26_timm.ipynb #bb03df73
 _half = dict(mean=[.5]*3, std=[.5]*3, interpolation='bilinear')
-models.add(timm_model('mobilenetv2_100', name='mobilenetv2_keras', recipe=_mobile, **_dw, prepare=_half,
+models.add(timm_model('mobilenetv2_100', name='mobilenetv2_keras', recipe=_mobile, **_dw, bf16_from=160, prepare=_half,
                       weights='mobilenetv2_100.imagenet', # not a tag of timm: the name of a file
                       make=partial(create_timm, 'mobilenetv2_100', pad_type='same'),
                       source='Sandler et al. 2018, MobileNetV2; weights Google, as in Keras'))

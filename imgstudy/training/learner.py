@@ -108,7 +108,8 @@ def use_autocast(
 # %% ../../nbs/40_learner.ipynb #76ce66cf
 def _on_device(model, run, kind): # kind: a device type
     "`model` in the memory layout and precision that suit the device, and a dict of the choices."
-    precision = choose_precision(run.precision, kind, models[run.model].depthwise)
+    spec = models[run.model]
+    precision = choose_precision(run.precision, kind, spec.bf16_pays(run.size or spec.size))
     channels_last = kind in ('cpu', 'cuda')
     if kind == 'cuda': set_float32(precision)
     if channels_last: model = model.to(memory_format=torch.channels_last)
