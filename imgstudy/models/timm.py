@@ -131,8 +131,8 @@ def timm_model(
         fields = dict(recipe=_recipe(net), depthwise=is_depthwise(net), min_size=largest_reduction(net)) | fields
     family = timm.models.model_entrypoint(cfg.architecture).__module__.rpartition('.')[2]
     known = dict(name=f'timm:{name}', make=partial(create_timm, full), size=size, source=_source(cfg, full),
-                 family=family, bf16_from=_bf16_from.get(family), options=('dropout',), enlarge=True, prepare=_prepare(cfg), adapt=adapt_timm,
-                 weights=full if cfg.has_weights else None)
+                 family=family, bf16_from=_bf16_from.get(family), options=('dropout',), enlarge=True,
+                 prepare=_prepare(cfg), adapt=adapt_timm, weights=full if cfg.has_weights else None)
     return Model(**known | fields)
 
 models.prefixes['timm'] = timm_model
