@@ -44,7 +44,7 @@ def _create(folder, name, shape, dtype):
 def _is_whole(folder, name, shape):
     "Whether the two files in `folder` have the shapes that `_create` gave them."
     try: kept, sums = (np.load(folder/f'{n}.npy', mmap_mode='r') for n in (name, 'sums'))
-    except (OSError, ValueError): return False
+    except (OSError, ValueError, EOFError): return False # EOFError: a file without a byte
     return (kept.shape, sums.shape) == (shape, shape[:1])
 
 def kept_folder(
