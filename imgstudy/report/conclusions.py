@@ -75,14 +75,15 @@ def missing_sentence(
     have = {s.name: study_groups(s) for s in studies.values()}
     lack = [r for name, r in rows if r.name not in have[name]]
     if not lack: return None
-    seen = {rs[0].run.dataset for groups in have.values() for rs in groups.values()}
-    weights = [r for r in lack if r.run.get('init') == 'imagenet']
+    firsts = [rs[0].run for groups in have.values() for rs in groups.values()]
+    seen, known = {run.dataset for run in firsts}, {run.model for run in firsts if run.init == 'imagenet'}
+    weights = [r for r in lack if r.run.get('init') == 'imagenet' and r.run['model'] not in known]
     unseen = [r for r in lack if r not in weights and r.run['dataset'] not in seen]
     names = ', '.join(sorted({dataset_title(r.run['dataset']) for r in unseen}))
     others = f'; of data sets that no row has yet ({names}): {len(unseen)}' if unseen else ''
     rest = len(lack) - len(weights) - len(unseen)
     return (f'{len(lack)} of {len(rows)} planned rows have no training at any scale. '
-            f'{len(weights)} of them start from pretrained weights, which have to be at hand '
+            f'{len(weights)} of them start from pretrained weights that were not at hand '
             f'(imgstudy status names the files){others}'
             + (f'; the other {rest} wait{"s"*(rest == 1)} for time.' if rest else '.'))
 
