@@ -305,8 +305,8 @@ def read_table(
     said += merged + _joined(items.label) + _unused(table, columns) + say_special(files.top)
     said += ([f"{some(len(spare), 'picture')} without a row ({few(spare)})"] if spare else [])
     told = _say_columns(columns)
-    if groups: items = items.assign(group=items.group.where(items.group != '', items.path))
-    else: items = items.drop(columns='group')
+    items, bare = own_groups(items if groups else items.drop(columns='group'))
+    said += bare
     return Found(files.root, items, told, said=[f'{path.name} says {told}', *said])
 
 def _say_columns(columns):
