@@ -86,9 +86,10 @@ def test_what_has_no_partner_is_counted_and_named(birds):
     ('file,label\n' + body(lambda i: f'x{i},owl'), 'No column of .* names images'),
     ('file,label\n' + body(lambda i: f'{i if i < 9 else -i},{species(i)}'), '31 rows of 40 .* name files that are not there'),
     ('file,label\n', 'has no rows'),
-    ('file,label,split\n' + body(lambda i: f'{i},{species(i)},{"val" if i % 2 else "test"}'), 'no folder train|train the training'),
+    ('file,label,split\n' + body(lambda i: f'{i},{species(i)},{"val" if i % 2 else "test"}'), "The column 'split' of .*labels.csv has a value 'test' but no value train: call the training"),
+    ('file,label,split\n' + body(lambda i: f'{i},{species(i)},{("train", "test", "Training")[i % 3]}'), "holds two values for one split, 'Training' and 'train'"),
     ('file,label,split\n' + body(lambda i: f'{i},{species(i)},{"train" if i % 2 else "test"}'), "The class 'jay' is in the test rows but not in the train rows"),
-], ids=['bar', 'semicolon', 'comma', 'rows', 'columns', 'numbers', 'one_class', 'no_files', 'few_files', 'empty', 'no_train', 'untrained'])
+], ids=['bar', 'semicolon', 'comma', 'rows', 'columns', 'numbers', 'one_class', 'no_files', 'few_files', 'empty', 'no_train', 'two_trains', 'untrained'])
 def test_answered_clearly(text, words, birds):
     with pytest.raises(StudyError, match=words): read_table(table(birds, text))
 

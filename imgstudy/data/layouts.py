@@ -62,6 +62,7 @@ def unwrap(folder:Folder) -> Folder:
 def assign_splits(
     roles:dict, # name -> role, as `split_role` says
     where,      # the folder or table, for the error message
+    what='folder', # or 'value' of a column: what has these names
 ) -> dict: # name -> 'train', 'valid' or 'test'
     "The split of each name; two names for one split, or none to train on, raise `StudyError`."
     check_together(roles, where)
@@ -72,10 +73,10 @@ def assign_splits(
     twice = next((s for s, k in Counter(splits.values()).items() if k > 1), None)
     if twice:
         names = [n for n, s in splits.items() if s == twice]
-        raise StudyError(f'{where} holds two folders for one split, {names[0]!r} and {names[1]!r}: '
+        raise StudyError(f'{where} holds two {what}s for one split, {names[0]!r} and {names[1]!r}: '
                          'merge them or rename one.')
     if splits and 'train' not in splits.values():
-        raise StudyError(f'{where} has a folder {[*splits][0]!r} but no folder train: call the training images train.')
+        raise StudyError(f'{where} has a {what} {[*splits][0]!r} but no {what} train: call the training images train.')
     return splits
 
 # %% ../../nbs/08_layouts.ipynb #d4aab88b
@@ -389,7 +390,7 @@ def _table(reading):
     items = pd.DataFrame(rows, columns=['path', 'label', 'split', 'group']) # of names that are text
     if reading.rule and 'split' in reading.rule.groupindex:
         roles = {s: split_role(s)[0] for s in sorted({*items.split})}
-        items['split'] = items.split.map(assign_splits(roles, 'The names of the files')).fillna('')
+        items['split'] = items.split.map(assign_splits(roles, 'A file name', 'word')).fillna('')
     return items if items.group.notna().any() else items.drop(columns='group')
 
 # %% ../../nbs/08_layouts.ipynb #bd32a0d0

@@ -250,7 +250,7 @@ def _as_rows(table, columns, path):
     roles = {v: split_role(v)[0] for v in sorted(set(table[split]) - {''})}
     if not all(roles.values()): raise StudyError(
         f'The column {split!r} of {path} holds {few(roles)}: a split is called train, valid or test.')
-    names = assign_splits(roles, path)
+    names = assign_splits(roles, f'The column {split!r} of {path}', 'value')
     return rows.assign(split=table[split].map(lambda v: names.get(v, roles.get(v, '') or 'none')))
 
 # %% ../../nbs/09_tables.ipynb #22613578
