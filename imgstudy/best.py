@@ -25,14 +25,14 @@ from .data.loaders import create_dls
 from .models.register import models
 from .models.at_hand import networks_here
 from .models.zoo import count_flops, create_light
-from .photos import within
+from .photos import balanced_words, within
 from .records.metrics import compute_metrics
 from .records.record import Record, is_finished, load_model, read_record, write_record
 from .training.checkpoint import Paused
 from .training.features import get_features
 from .training.fit import is_out_of_memory
 from .training.learner import create_learner
-from .training.train import describe_data, free_memory, in_time, predict_test, say_leaked, train_once
+from .training.train import describe_data, free_memory, in_time, predict_test, say_data, train_once
 from .study.create import create_run
 from .study.estimate import guess_seconds
 from .study.judge import (few_valid, fold_label_hits, judging_folds, label_hits, label_shares, most_in_folds,
@@ -165,7 +165,7 @@ def start_search(
     "A search with what was kept of it before."
     root, nets = writable(Path(root or runs_root()), 'IMGSTUDY_RUNS'), _networks(networks)
     start, base = time.perf_counter(), create_run(dataset=dataset, model='lenet5', **reading)
-    say_leaked(data := load_data(base))
+    say_data(data := load_data(base))
     base = replace(base, size=size)
     key = base.dataset, data.fingerprint, reading_of(base), size, sorted(nets.items()), small
     folds = count_folds(data)
@@ -398,7 +398,7 @@ def best_sentences(search, record) -> list: # of four str
     "What came out."
     root = '' if search.root == runs_root() else f' --root {search.root}'
     more = 'the same command' if search.stopped else 'a larger --budget'
-    return [_take(search, record), time_paid(search.units, search.stopped),
+    return [f'{_take(search, record)} {balanced_words([record])}'.strip(), time_paid(search.units, search.stopped),
             labels_or_training(search.units, search.facts.train),
             f'Next: imgstudy predict {record.id} photo.jpg{root}; {more} goes on from here.']
 

@@ -18,6 +18,7 @@ from .html import *
 from .quick import network_options, reading_options, run_options
 from .show import say_bytes, show_table
 from .data.datasets import find_images, get_dataset, is_own
+from .data.layouts import some
 from .data.split import load_data, reading_of
 from .data.audit import audit_page
 from .models.zoo import weights_table
@@ -87,13 +88,14 @@ def _say_total(runs, speed, root):
     states, n = run_states(runs, root), len(runs)
     finished = {*states.id[states.state == 'done']}
     runs = [r for r in runs if run_id(r) not in finished]
-    if not runs: return print(f'{n} trainings, all done.')
+    if not runs: return print(f"{some(n, 'training')}, all done.")
     total, measured = sum(map(speed.seconds, runs)), sum(speed.epoch(r) is not None for r in runs)
     basis = f'{measured} by records of the same kind on this device, the others a rough guess from their operations'
     if measured in (0, len(runs)): basis = 'by records of the same kind on this device' if measured else 'a rough guess'
     before = f'{len(finished)} done, the others ' if finished else ''
     minutes = max(1, round(total/60))
-    print(f'{n} trainings, {before}about {minutes} minute{"s"*(minutes > 1)} one after the other: {basis}.')
+    one = ' one after the other'*(n > 1)
+    print(f"{some(n, 'training')}, {before}about {some(minutes, 'minute')}{one}: {basis}.")
 
 def _root(path): return Path(path).expanduser().resolve() if path else None
 

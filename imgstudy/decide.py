@@ -17,7 +17,7 @@ from fastcore.basics import chunked
 from functools import lru_cache
 from pathlib import Path
 from .core import StudyError, parse_duration, runs_root, say_duration
-from .runs import run_id
+from .runs import is_content, run_id
 from .data.split import load_data
 from .records.record import finished, n_classes, read_record
 from .records.find import get_record, record_at, record_folders
@@ -81,9 +81,12 @@ def check_images(a, b, same_split=True):
         f'{a.id} and {b.id} were not tested on the same images: run the older again.')
 
 # %% ../nbs/75a_decide.ipynb #70c48047
-@lru_cache(maxsize=8)
 def is_drawn(run) -> bool:
     "Whether another `split_seed` splits the images of `run` differently."
+    return (_is_drawn if is_content(run.dataset) else _is_drawn.__wrapped__)(run) # another folder may hold others now
+
+@lru_cache(maxsize=8)
+def _is_drawn(run):
     parts = [load_data(nth_run(run, k, 'splits')).items[['path', 'split']] for k in (0, 1)]
     first, second = (p.sort_values('path', ignore_index=True) for p in parts)
     return not first.equals(second)

@@ -1,15 +1,17 @@
 "A Learner of ours beside a plain fastai one on the same files, export, ids of records, the record's card, class weights."
 import io, subprocess, sys
-import numpy as np, pytest, torch
+import matplotlib.pyplot as plt, numpy as np, pytest, torch
 from PIL import Image
 from fastai.vision.all import (CategoryBlock, ClassificationInterpretation, CrossEntropyLossFlat, DataBlock, ImageBlock, Learner, Normalize,
                                PILImage, Resize, get_image_files, load_learner, parent_label)
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.utils.class_weight import compute_class_weight
+from imgstudy.apply import plot_explained
 from imgstudy.core import StudyError, seed_everything
 from imgstudy.data.content import place_of
 from imgstudy.data.loaders import create_dls, norm_stats
 from imgstudy.data.split import load_data
+from imgstudy.predict import load_predictor
 from imgstudy.records.record import load_model, read_record, verify_record
 from imgstudy.report.explain import plot_grad_cam
 from imgstudy.runs import run_to_dict
@@ -171,6 +173,17 @@ def test_a_record_shows_itself(uneven):
         assert len(shown.splitlines()) == 2 and record.id in shown and record.id in html
         assert str(record.path.parent) not in shown + html and '/' not in shown.replace('interval', ''), 'no path'
         assert f"{100*record.metrics['accuracy']:.1f} %" in shown and f"{100*record.metrics['balanced_accuracy']:.1f} %" in html
+
+
+@pytest.mark.parametrize('n', [1, 2, 3])
+def test_a_few_photographs_are_large_enough_to_be_seen(n, uneven, monkeypatch):
+    record, photos = uneven[0][0], get_image_files(place_of(uneven[0][0].run.dataset))[:n]
+    monkeypatch.setenv('IMGSTUDY_RUNS', str(uneven[1]))
+    for fig in (plot_grad_cam(record, photos[0] if n == 1 else [*photos]), plot_explained([*photos], load_predictor(record))):
+        fig.canvas.draw()
+        panels = [ax.get_window_extent() for ax in fig.axes if ax.images]
+        assert len(panels) == 2*n and all(min(p.width, p.height) > 150 for p in panels), [(p.width, p.height) for p in panels]
+        plt.close(fig)
 
 
 @pytest.mark.parametrize('what, says', [('phto.jpg', 'There is no file .*phto.jpg: check the path'), ('note.jpg', 'note.jpg: This is no image, whatever its name, but text')])

@@ -100,10 +100,25 @@ def test_groups_are_not_divided_and_no_test_image_is_seen(own):
     assert sorted(groups) == sorted(items.path) # each once
 
 
-def test_uneven_classes_and_a_handful_of_images(own, net):
+def test_uneven_classes_and_a_handful_of_images(own, net, capsys):
     found = best(folder(own/'photos', dict(a=3, down=12, up=20)), '1s', net, [], 64)
     probe = found.units[1]
     assert probe['folds'] == 5 and judging_images(probe) == len(probe['hits']) == 28 and found.record.metrics['n'] == 7
+    said, m = capsys.readouterr().out, found.record.metrics
+    assert 'The largest class (up, 13 training images)' in said and said.index('The largest') < said.index('probe')
+    assert abs(m['accuracy'] - m['balanced_accuracy']) > .02 and len(found.sentences) == 4
+    assert found.sentences[0].endswith(f"(balanced accuracy): {m['balanced_accuracy']:.1%}.")
+
+
+@pytest.mark.parametrize('metrics, ends', [
+    ([(.9, .6)], '(balanced accuracy): 60.0%.'), ([(.9, .6), (.8, .7)], '(balanced accuracy): 65.0%.'), ([(.5, .75)], '(balanced accuracy): 75.0%.'),
+    ([(.9, .89)], ''), ([(.9, .6), (.6, .9)], ''), ([(.9, None)], ''), ([], '')])
+def test_balanced_accuracy_is_said_where_it_differs(metrics, ends):
+    from types import SimpleNamespace
+    from imgstudy.photos import balanced_words
+    records = [SimpleNamespace(metrics=dict(accuracy=a) | (dict(balanced_accuracy=b) if b else {})) for a, b in metrics]
+    said = balanced_words(records)
+    assert bool(said) == bool(ends) and said.endswith(ends)
 
 
 def test_where_folds_cannot_be_dealt_validation_images_judge(own, capsys):

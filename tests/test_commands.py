@@ -8,6 +8,7 @@ from imgstudy.core import StudyError
 from imgstudy.light_tables import compute_tables, light_table
 from imgstudy.runs import make_run, seed_runs
 from imgstudy.study.create import create_run
+from imgstudy.training.train import train
 
 top = Path(__file__).parent.parent
 heavy = 'torch', 'fastai', 'timm', 'pandas', 'matplotlib'
@@ -251,6 +252,31 @@ def test_a_budget_that_is_used_up_starts_nothing(words, tmp_path, monkeypatch, c
     said = run_main(monkeypatch, capsys, 'compare', 'digits', *words).out
     assert 'Not started within the budget: ' in said and 'No network was trained to the end' in said
     assert 'Not complete: lenet5, scratch: ' in said and not [*(tmp_path/'runs').glob('*/record.json')]
+
+
+@pytest.mark.parametrize('difference, low, high, ends', [
+    (.4, -2.7, 3.5, '[-100.0, +100.0]'), (.4, .1, 1.8, '[+10.0, +100.0]'), (-.5, -1.01, .01, '[-100.0, +1.0]'), (.02, -.03, .07, '[-3.0, +7.0]')])
+def test_an_interval_of_points_ends_at_a_hundred(difference, low, high, ends):
+    "By t over two seeds it would go to 350: no two accuracies are further apart than 100 points."
+    from types import SimpleNamespace
+    from imgstudy.report.compare import _against
+    row = SimpleNamespace(gain=SimpleNamespace(difference=difference, low=low, high=high, over='seeds'), better=None, second='B', n_pairs=2)
+    assert _against('A', row) == f'B is not told apart ({100*difference:+.1f} points {ends} over seeds)'
+
+
+@pytest.mark.parametrize('model', ['mlp_s', 'perceptron2', 'perceptron3'])
+def test_a_perceptron_is_not_explained_in_names_of_classes(model, photos, tmp_path, monkeypatch, capsys):
+    from imgstudy.report.explain import plot_grad_cam
+    record = train(create_run(dataset=f'folder:{photos}/photos', model=model, size=16, epochs=1), root=tmp_path/'runs')
+    photo = next((photos/'new').glob('*.jpg'))
+    ways = (lambda: run_main(monkeypatch, capsys, 'explain', record.id, photo, '--root', tmp_path/'runs', '--out', tmp_path/'x.png'),
+            lambda: plot_grad_cam(record, photo))
+    for way in ways:
+        with pytest.raises((StudyError, SystemExit)) as e: way()
+        said = str(e.value)
+        assert 'Where this network looks cannot be shown' in said and 'Convolutional networks (such as resnet18) and Vision Transformers' in said
+        assert not re.search(r'FromPixels|Sequential|nn\.|[a-z][A-Z]', said.replace('imgstudy', '').replace('Grad-CAM', '')), said
+    assert not (tmp_path/'x.png').exists()
 
 
 def test_no_probability_is_zero():

@@ -53,7 +53,7 @@ renamed = {'cifar100_schedules': 'cifar100_deeper', 'cifar10-cnn3-s0-1087cca6': 
 
 @pytest.fixture(scope='module')
 def home(tmp_path_factory):
-    "A home with photographs of three classes, unlabelled ones, moved ones, and two records of them."
+    "A home with photographs of three classes, unlabelled ones, moved ones, the same with a table, and two records of them."
     home, rng = tmp_path_factory.mktemp('home'), np.random.default_rng(0)
     for k, name in enumerate(('cat', 'dog', 'owl')):
         for i in range(20):
@@ -61,6 +61,9 @@ def home(tmp_path_factory):
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(rng.normal(60 + 60*k, 20, (40, 40, 3)).clip(0, 255).astype('uint8')).save(path)
     shutil.copytree(home/'photos', home/'pictures')
+    (home/'flat').mkdir()
+    for p in home.glob('photos/*/*.jpg'): shutil.copy(p, home/'flat')
+    (home/'flat/labels.csv').write_text('file;label\n' + ''.join(f'{p.stem};{p.stem[:3]}\n' for p in sorted(home.glob('flat/*.jpg'))))
     with placed(home):
         for model in ('lenet5', 'mlp_s'): do(f'imgstudy train folder:{home}/photos --model {model} --epochs 1 --size 32'.split())
     return home

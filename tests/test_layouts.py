@@ -63,6 +63,23 @@ read = {
     'test_one_class': ('train/a train/b test/a', 'a b', dict(train=12, test=6), 'no images of b to test'),
     'loose': ('. a b', 'a b', {'': 12}, 'left out: 6 pictures beside the folders (0.png, 1.png, 2.png and 3 more)'),
     # beyond those handed down
+    'trainval': ('trainval/a trainval/b test/a test/b', 'a b', dict(train=12, test=12), 'your trainval/ is used to train; your test/ to test'),
+    'train_val': ('train_val/a train_val/b test/a', 'a b', dict(train=12, test=6), 'your train_val/ is used to train; your test/ to test'),
+    'TrainVal': ('TrainVal/a TrainVal/b Test/a', 'a b', dict(train=12, test=6), 'your TrainVal/ is used to train; your Test/ to test'),
+    'trainval_nested': ('VOC/trainval/trainval/a VOC/trainval/trainval/b VOC/test/test/a', 'a b', dict(train=12, test=6), 'your trainval/ is used to train'),
+    'trainval_prefix': ('flowers_trainval/a flowers_trainval/b flowers_test/a', 'a b', dict(train=12, test=6), 'your flowers_trainval/ is used to train'),
+    'trainval_years': ('VOC2007_trainval/a VOC2007_trainval/b VOC2007_test/a', 'a b', dict(train=12, test=6), 'your VOC2007_trainval/ is used to train'),
+    'trainval_set': ('train-valid-set/a train-valid-set/b test-set/a', 'a b', dict(train=12, test=6), 'your train-valid-set/ is used to train'),
+    'trainval_and': ('Training~and~validation/a Training~and~validation/b Testing/a', 'a b', dict(train=12, test=6), 'is used to train; your Testing/ to test'),
+    'trainval_unlabelled': ('trainval/a trainval/b test', 'a b', dict(train=12), 'test/ has no labels and is left for predict'),
+    'trainval_eval': ('trainval/a trainval/b eval/a', 'a b', dict(train=12, test=6), 'your trainval/ is used to train; your eval/ to test'),
+    'trainval_in_classes': ('cat/trainval cat/test dog/trainval dog/test', 'cat dog', dict(train=12, test=12), 'your trainval/ is used to train'),
+    'trainval_alone': ('trainval/a trainval/b', 'a b', {'': 12}, ''),
+    'class_called_trainval': ('trainval bus car', 'bus car trainval', {'': 18}, ''),
+    'class_called_trainval_with_folders': ('trainval/x bus/x', 'bus trainval', {'': 12}, 'belongs to the class it is in'),
+    'class_called_trainval_in_splits': ('train/trainval train/bus test/trainval', 'bus trainval', dict(train=12, test=6), 'no images of bus to test'),
+    'class_called_trainval_in_trainval': ('trainval/trainval trainval/bus test/trainval test/bus', 'bus trainval', dict(train=12, test=12), ''),
+    'train_valley': ('train_valley bus_valley', 'bus_valley train_valley', {'': 12}, ''),
     'years': ('train2017/a train2017/b val2017/a val2017/b', 'a b', dict(train=12, valid=12), 'your val2017/ is used to validate'),
     'flowers': ('flowers_train/a flowers_train/b flowers_test/a flowers_test/b', 'a b', dict(train=12, test=12), ''),
     'numbered': ('1_TrainSet/a 1_TrainSet/b 2_TestSet/a 2_TestSet/b', 'a b', dict(train=12, test=12), ''),
@@ -122,6 +139,12 @@ refused = {
     'a_picture_beside_a_wrapper': ('. photos/a photos/b', 'photos/photos?'),
     'one_class_of_train': ('train/a test/a', 'only one class'),
     'flat': ('.', 'There are no class folders'),
+    'trainval_and_val': ('trainval/a trainval/b val/a test/a', "take 'trainval' away; if not, call it train"),
+    'trainval_and_train': ('train/a train/b val/a train_val/a train_val/b test/a', "'train_val', which is called like training and validation images together"),
+    'trainval_and_dev': ('trainval/a trainval/b dev/a', "and 'dev'. If they hold the same images"),
+    'flat_trainval': ('trainval test', 'called like splits (test, trainval), but there are no class folders'),
+    'trainval_beside_a_riddle': ('trainval/a trainval/b test/a extra/a', "a folder 'extra' with the same classes"),
+    'flat_trainval_cat': ('trainval_cat trainval_dog test_cat test_dog', 'hold split and class'),
 }
 
 
@@ -248,7 +271,35 @@ def test_what_was_decided_is_said_once_and_kept(tmp_path, capsys):
     assert 'said' not in describe_data(load_data(Run('digits', 'lenet5')))
 
 
+@pytest.mark.parametrize('name', ['trainval', 'train_val', 'TrainVal'])
+def test_trainval_trains_and_validation_images_are_drawn_from_it(name, tmp_path):
+    root = images(tmp_path/'photos', f'{name}/a {name}/b test/a test/b', 10)
+    data = load_data(Run(f'folder:{root}', 'lenet5'))
+    assert data.said == (f'photos: 2 classes; train 16, valid 4, test 20: your {name}/ is used to train; your test/ to test; '
+                         'of your training images, 4 to validate were set apart.')
+    assert {*data.of('valid').path.str.split('/').str[0]} == {name} and {*data.of('test').path.str.split('/').str[0]} == {'test'}
+    assert load_data(Run(f'folder:{root}', 'lenet5', valid=0)).counts().sum().to_dict() == dict(train=20, valid=0, test=20)
+    (tmp_path/'t.csv').write_text('image,label,split\n' + ''.join(f'{p.relative_to(tmp_path)},{p.parent.name},{p.parent.parent.name}\n' for p in sorted(root.rglob('*.png'))))
+    table = load_data(Run(f'csv:{tmp_path}/t.csv', 'lenet5'))
+    assert table.counts().sum().to_dict() == dict(train=16, valid=4, test=20) and '4 to validate were set apart' in table.said
+
+
 # Groups.
+
+own = 'each is a group of its own'
+
+
+@pytest.mark.parametrize('params, files, says', [
+    (dict(groups=r'name:^(p\d+)_'), 'a/p{}_1.png a/{}.png b/p{}_2.png', f'2 images without a group (a/0.png, a/1.png): {own}; 4 groups'),
+    (dict(groups=r'name:^(p\d+)?_?.'), 'a/p{}_1.png b/x{}.png', f'2 images without a group (b/x0.png, b/x1.png): {own}'),
+    (dict(layout=r'name:^(?P<label>[a-z]+)(_(?P<group>p\d))?'), 'cat_p{}.png dog{}.png dog_p{}.png', f'2 images without a group (dog0.png, dog1.png): {own}'),
+    (dict(groups=r'name:^(p\d+)_'), 'a/p{}_1.png b/p{}_2.png', ''), (dict(), 'a/p{}_1.png b/{}.png', '')])
+def test_images_without_a_group_are_counted_and_named(params, files, says, tmp_path):
+    root = tmp_path/'photos'
+    for place in files.split():
+        for i in range(2): put(root, place.rpartition('/')[0] or '.', 1, place.rpartition('/')[2].format(i))
+    said = '; '.join(read_images(f'folder:{root}', **params).said)
+    assert says.partition('; ')[0] in said and ('without a group' in said) == bool(says)
 
 @pytest.mark.parametrize('params', [{}, dict(valid=0), dict(folds=3, fold=0), dict(folds=3, fold=2), dict(split_seed=5), dict(subset=.5)])
 def test_groups_stay_on_one_side(params, tmp_path):

@@ -115,6 +115,7 @@ def test_copies_that_were_saved_again_are_told(command, how, given, tmp_path, mo
     said = capsys.readouterr().out
     (line,) = [l for l in said.splitlines() if 'saved again' in l]
     assert line.startswith('5 of 23 test images seem to be among those to train or validate on') and 'imgstudy audit' in line
+    assert said.index(line) < said.index('1 training'), 'before the time is spent'
     answer([*words, '--groups', 'duplicates'])
     assert 'saved again' not in capsys.readouterr().out
 
@@ -144,7 +145,7 @@ def test_an_image_that_tests_in_its_own_stead_is_no_copy(given, capsys):
     assert '3 of ' in capsys.readouterr().out
 
 
-def test_uneven_classes_in_train_and_compare(tmp_path, monkeypatch, capsys):
+def test_uneven_classes_in_train_compare_and_best(tmp_path, monkeypatch, capsys):
     from imgstudy.cli import answer
     monkeypatch.setenv('IMGSTUDY_CACHE', str(tmp_path/'cache'))
     rng = np.random.default_rng(0)
@@ -156,6 +157,10 @@ def test_uneven_classes_in_train_and_compare(tmp_path, monkeypatch, capsys):
     answer(words)
     said = capsys.readouterr().out
     assert line in said and '--class-weights balanced' in said and 'p: 3 classes; train' in said
+    from imgstudy.best import start_search
+    third = shutil.copytree(tmp_path/'p', tmp_path/'r')
+    start_search(f'folder:{third}', networks={}, small=('mlp_s',), root=tmp_path/'runs')
+    assert line in capsys.readouterr().out, 'before anything is tried'
     other = shutil.copytree(tmp_path/'p', tmp_path/'q')
     answer(['train', f'folder:{other}', *commands['train'].split(), '--class-weights', 'balanced', '--dry-run', '--root', str(tmp_path/'runs')])
     said = capsys.readouterr().out

@@ -1,21 +1,30 @@
 "Your own images: they move and grow, and nothing that leaves the machine says where they were."
-import json, os, shutil, sys
+import json, os, re, shutil, sys
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from PIL import Image
+from safetensors.torch import save_file
 from imgstudy import cli
+from imgstudy.best import start_search
 from imgstudy.core import StudyError
+from imgstudy.data.audit import audit_data
 from imgstudy.data.content import content_name, images_of, known_state, place_of, state_file, state_of
 from imgstudy.data.growth import changes, kept_splits
 from imgstudy.data.split import load_data, part_of
+from imgstudy.models.register import create_model
 from imgstudy.predict import export_model, predict
 from imgstudy.records.record import copy_record, load_model, read_record, verify_record, write_record, Record
 from imgstudy.report.cards import write_cards
 from imgstudy.runs import Run, is_content, run_from_dict, run_id, run_to_dict
 from imgstudy.study.create import create_run
+from imgstudy.study.design import Row, Study
+from imgstudy.study.estimate import guess_seconds
+from imgstudy.study.own_study import change_notebook, close_studies, find_study, new_study
+from imgstudy.study.studies import study_runs
 from imgstudy.sweep.needs import data_missing
+from imgstudy.training.suspects import all_images, network_run
 from imgstudy.training.train import train, train_once
 
 classes = 'cat dog owl'.split()
@@ -271,6 +280,63 @@ def test_features_of_the_network_of_a_record(tmp_path, runs_dir, capsys):
     assert {*table.path[table.split == 'test']} == {*record.predictions['path']}, 'what tested then'
     with pytest.raises(SystemExit, match='leave `--model` out'): command(capsys, 'features', f'folder:{photos}', '--from', record.id, '--model', 'vit')
     with pytest.raises(SystemExit, match='leave `--model` out'): command(capsys, 'train', f'folder:{photos}', '--from', record.id, '--model', 'vit')
+
+
+def seen_by(kind, dataset, capsys, tmp_path):
+    "How many images a command of this process takes."
+    def said(*words):
+        line = next(l for l in command(capsys, *words, '--dry-run', '--root', tmp_path/'runs').splitlines() if l.startswith('photos: '))
+        assert 'left out' not in line
+        return sum(int(n) for n in re.findall(r'(?:train|valid|test) (\d+)', line))
+    if kind == 'train': return said('train', dataset, '--model', 'lenet5')
+    if kind == 'compare': return said('compare', dataset, '--models', 'lenet5,mlp_s', '--seeds', 1)
+    if kind == 'best': return (lambda f: f.train + f.valid + f.test)(start_search(dataset, {}, ('mlp_s',), root=tmp_path/'runs').facts)
+    if kind == 'audit': return len(audit_data(dataset).items)
+    if kind == 'suspects': return len(all_images(network_run(dataset, 'lenet5', init='scratch')).items)
+    if kind == 'features':
+        save_file(create_model('lenet5', 3, size=32).state_dict(), tmp_path/'w.safetensors')
+        command(capsys, 'features', dataset, '--model', 'lenet5', '--init', f'file:{tmp_path}/w.safetensors', '--out', tmp_path/'f.csv')
+        return len(pd.read_csv(tmp_path/'f.csv'))
+    if kind == 'time': return round((guess_seconds(Run(dataset, 'mlp_s', size=16), 10**6) - 2)/(guess_seconds(Run('digits', 'mlp_s', size=16), 10**6) - 2)*1797)
+    study = Study('mine', 'Which?', 'ours', '', (Row('all', dict(dataset=dataset, model='lenet5')),), (0., 1.))
+    return len(load_data(study_runs(study, 'full', 1)['all'][0]).items)
+
+
+@pytest.mark.parametrize('kind', ['train', 'compare', 'best', 'audit', 'suspects', 'features', 'time', 'a study'])
+def test_what_a_folder_held_before_is_not_kept_in_memory(kind, tmp_path, runs_dir, capsys, monkeypatch):
+    "A second command in the same process, as in a notebook, on a folder that has grown, shrunk, and is a table now."
+    photos, seen = photographs(tmp_path/'photos', range(12)), lambda name: seen_by(kind, name, capsys, tmp_path)
+    about = lambda n: n if kind != 'time' else pytest.approx(n, abs=3)
+    assert seen(f'folder:{photos}') == about(36)
+    photographs(photos, range(12, 20), seed=3)
+    assert seen(f'folder:{photos}') == about(60)
+    for i in range(4): (photos/f'owl/IMG_{i:03}.jpg').unlink()
+    assert seen(f'folder:{photos}') == about(56)
+    files = sorted(p.relative_to(photos) for p in photos.glob('*/*.jpg'))
+    for n in (30, 56):
+        taken = files[::2][:n] if n == 30 else files
+        (photos/'labels.csv').write_text('image,label\n' + ''.join(f'{p},{p.parent}\n' for p in taken))
+        assert seen(f'csv:{photos}/labels.csv') == about(len(taken))
+
+
+def test_an_own_study_is_opened_again(tmp_path, runs_dir):
+    "Photographs, rows and the place of the smaller scale may be others when the next command asks."
+    study, few = new_study(tmp_path/'shades'), photographs(tmp_path/'shades/few', range(5))
+    photos = photographs(study/'photos', range(12))
+    change_notebook(study, "dataset='digits'", "dataset='folder:photos', layout='class'")
+    change_notebook(study, 'small = dict()', "small = dict(dataset='folder:few')")
+    (study/'references.csv').unlink()
+    n = lambda scale: len(load_data(study_runs(find_study(study), scale)['AdamW'][0]).items)
+    try:
+        assert (n('full'), n('small'), n('smoke')) == (36, 15, 747), 'digits with a hundred to train on'
+        photographs(photos, range(12, 20), seed=3), photographs(few, range(5, 7), seed=3)
+        assert (n('full'), n('small')) == (60, 21)
+        opened = find_study(study)
+        photographs(photos, range(20, 24), seed=4)
+        assert len(load_data(study_runs(opened, 'full')['AdamW'][0]).items) == 60, 'one command keeps to what it began with'
+        change_notebook(study, "'AdamW'", "'Adam'")
+        assert find_study(study).rows[0].name == 'Adam'
+    finally: close_studies()
 
 
 def test_changes_are_named():

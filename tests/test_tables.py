@@ -86,9 +86,10 @@ def test_what_has_no_partner_is_counted_and_named(birds):
     ('file,label\n' + body(lambda i: f'x{i},owl'), 'No column of .* names images'),
     ('file,label\n' + body(lambda i: f'{i if i < 9 else -i},{species(i)}'), '31 rows of 40 .* name files that are not there'),
     ('file,label\n', 'has no rows'),
-    ('file,label,split\n' + body(lambda i: f'{i},{species(i)},{"val" if i % 2 else "test"}'), 'no folder train|train the training'),
+    ('file,label,split\n' + body(lambda i: f'{i},{species(i)},{"val" if i % 2 else "test"}'), "The column 'split' of .*labels.csv has a value 'test' but no value train: call the training"),
+    ('file,label,split\n' + body(lambda i: f'{i},{species(i)},{("train", "test", "Training")[i % 3]}'), "holds two values for one split, 'Training' and 'train'"),
     ('file,label,split\n' + body(lambda i: f'{i},{species(i)},{"train" if i % 2 else "test"}'), "The class 'jay' is in the test rows but not in the train rows"),
-], ids=['bar', 'semicolon', 'comma', 'rows', 'columns', 'numbers', 'one_class', 'no_files', 'few_files', 'empty', 'no_train', 'untrained'])
+], ids=['bar', 'semicolon', 'comma', 'rows', 'columns', 'numbers', 'one_class', 'no_files', 'few_files', 'empty', 'no_train', 'two_trains', 'untrained'])
 def test_answered_clearly(text, words, birds):
     with pytest.raises(StudyError, match=words): read_table(table(birds, text))
 
@@ -135,6 +136,20 @@ def test_groups_by_column_and_by_rule(birds):
     assert set(read_images(f'csv:{path}', label_col='label', groups=r'name:(\d)\.').items.group) == set('0123456789')
     data = load_data(Run(f'csv:{path}', 'lenet5', label_col='label', groups='who'))
     assert data.items.groupby('group').split.nunique().max() == 1 and '11 groups' in data.said
+
+
+@pytest.mark.parametrize('who, says', [
+    (lambda i: '' if i in (3, 20, 21, 35) else f'p{i//4}', '4 images without a group (img/20.png, img/21.png, img/3.png and 1 more): each is a group of its own'),
+    (lambda i: '' if not i else f'p{i//4}', '1 image without a group (img/0.png): a group of its own'),
+    (lambda i: '  ' if i < 2 else 'x', '2 images without a group (img/0.png, img/1.png): each is a group of its own'),
+    (lambda i: '', '40 images without a group (img/0.png, img/1.png, img/10.png and 37 more): each is a group of its own'),
+    (lambda i: f'p{i//4}', '')])
+def test_images_without_a_group_are_counted_and_named(who, says, birds):
+    path = table(birds, 'id,label,who\n' + body(lambda i: f'{i},{species(i)},{who(i)}'))
+    said = '; '.join(read_images(f'csv:{path}', groups='who').said)
+    assert says in said and ('without a group' in said) == bool(says)
+    if 'p' in who(9): assert says in load_data(Run(f'csv:{path}', 'lenet5', groups='who')).said, 'in the one line'
+    assert 'without a group' not in '; '.join(read_images(f'csv:{path}', label_col='label').said)
 
 
 def test_a_data_frame(birds, tmp_path, monkeypatch):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['hidden_prefixes', 'junk_names', 'work_names', 'maybe_picture', 'Folder', 'scan_folder', 'clean_name', 'check_text',
-           'class_key', 'split_role', 'are_flat_splits', 'of_pictures', 'of_notes']
+           'class_key', 'split_role', 'check_together', 'are_flat_splits', 'of_pictures', 'of_notes']
 
 # %% ../../nbs/07_folders.ipynb #ce252a5f
 import os, re, unicodedata
@@ -136,28 +136,42 @@ def class_key(name:str) -> str:
 
 # %% ../../nbs/07_folders.ipynb #b195e07a
 _split_words = {word: role for role, words in dict(
-    train='train training trn', valid='valid val validation validate validating', dev='dev devel development',
-    test='test testing tst holdout heldout privatetest', eval='eval evaluation evaluate publictest',
+    train='train training trn', trainval='trainval', valid='valid val validation validate validating',
+    dev='dev devel development', test='test testing tst holdout heldout privatetest',
+    eval='eval evaluation evaluate publictest',
     unlabelled='pred preds predict prediction predictions unlabelled unlabeled nolabel nolabels unsup').items()
     for word in words.split()}
 _no_sense = set('data dataset set sets image images img imgs picture pictures photo photos folder dir split subset '
                 'sample samples files'.split())
 _pairs = re.compile(r'\b(hold|held|private|public|no|un) (out|test|label|labels|labelled|labeled)\b')
+_together = re.compile(r'\btrain(ing)?( and )? ?val(id|idation)?(?=\b|sets?\b|data\b)')
 _ending = re.compile(r'(?<=[a-z])(data|sets?|images|imgs|folder|split)$')
 
 def _words(name):
     "The words of a name in lower case: TrainData_2017 has train, data and 2017."
     apart = re.sub(r'(?<=[a-z])(?=[A-Z])', ' ', unicodedata.normalize('NFKC', name))
-    return _pairs.sub(r'\1\2', ' '.join(re.findall(r'[^\W\d_]+|\d+', apart.lower()))).split()
+    words = _pairs.sub(r'\1\2', ' '.join(re.findall(r'[^\W\d_]+|\d+', apart.lower())))
+    return _together.sub('trainval', words).split()
 
 def split_role(
     name:str, # of a folder, or a value of a column
-) -> tuple: # 'train', 'valid', 'test', 'dev', 'eval', 'unlabelled' or ''; the other words
+) -> tuple: # 'train', 'trainval', 'valid', 'test', 'dev', 'eval', 'unlabelled' or ''; the other words
     "What `name` says about the split, and its other words."
     roles = [(w, _split_words.get(w) or _split_words.get(_ending.sub('', w))) for w in _words(name)]
     rest = tuple(w for w, role in roles if not role and w not in _no_sense and not w.isdigit())
     said = [role for w, role in roles if role]
     return (said[0], rest) if len(said) == 1 else ('', rest)
+
+def check_together(
+    roles:dict, # name -> role
+    where,      # the folder or table that has them, for the error message
+):
+    "Raise `StudyError` if there are training and validation images together, and also apart."
+    both = [n for n, r in roles.items() if r == 'trainval']
+    apart = [n for n, r in roles.items() if r in ('train', 'valid', 'dev')]
+    if both and apart: raise StudyError(
+        f'{where} has {both[0]!r}, which is called like training and validation images together, and {apart[0]!r}. If '
+        f'they hold the same images, take {both[0]!r} away; if not, call it train.')
 
 def are_flat_splits(names) -> bool:
     "Whether names such as train_cat, train_dog, test_cat and test_dog all hold a split, and a class that two share."

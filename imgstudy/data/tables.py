@@ -250,7 +250,7 @@ def _as_rows(table, columns, path):
     roles = {v: split_role(v)[0] for v in sorted(set(table[split]) - {''})}
     if not all(roles.values()): raise StudyError(
         f'The column {split!r} of {path} holds {few(roles)}: a split is called train, valid or test.')
-    names = assign_splits(roles, path)
+    names = assign_splits(roles, f'The column {split!r} of {path}', 'value')
     return rows.assign(split=table[split].map(lambda v: names.get(v, roles.get(v, '') or 'none')))
 
 # %% ../../nbs/09_tables.ipynb #22613578
@@ -305,8 +305,8 @@ def read_table(
     said += merged + _joined(items.label) + _unused(table, columns) + say_special(files.top)
     said += ([f"{some(len(spare), 'picture')} without a row ({few(spare)})"] if spare else [])
     told = _say_columns(columns)
-    if groups: items = items.assign(group=items.group.where(items.group != '', items.path))
-    else: items = items.drop(columns='group')
+    items, bare = own_groups(items if groups else items.drop(columns='group'))
+    said += bare
     return Found(files.root, items, told, said=[f'{path.name} says {told}', *said])
 
 def _say_columns(columns):

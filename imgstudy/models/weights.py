@@ -216,7 +216,7 @@ def _first_filters(state, model):
     if own is None or theirs is None or theirs.ndim != 4 or theirs.shape[1] == own.shape[1]: return state
     n, there = own.shape[1], theirs.shape[1]
     if there not in (1, 3): return state
-    print(f'{k} is for {there} channels in the file, and {n} here: its filters were converted.')
+    print(f'{k} is for {there} channel{"s"*(there > 1)} in the file, and {n} here: its filters were converted.')
     w = adapt_input_conv(n, theirs) if there == 3 else theirs.repeat(1, n, 1, 1)/n
     return {**state, k: w}
 
@@ -292,6 +292,14 @@ def _check_fit(table, state, model, name, head):
 # raised by filters of timm's
 _untranslatable = KeyError, RuntimeError, AttributeError, IndexError, TypeError, ValueError
 
+def _why_strange(state, model) -> str:
+    "Which tensors of `state` are called as in `model`, and have other shapes."
+    own, head = model.state_dict(), set(classifier_names(model))
+    odd = [k for k, v in state.items() if k in own and k not in head and v.shape != own[k].shape]
+    by = lambda t: 'x'.join(map(str, t.shape))
+    shapes = ', '.join(f'{k} {by(state[k])} instead of {by(own[k])}' for k in odd[:3])
+    return f'of other shapes are {shapes}' if odd else 'its tensors are not those of this network in another form'
+
 def load_weights(
     model,       # changed in place
     state:dict,  # name -> tensor
@@ -301,7 +309,7 @@ def load_weights(
     "Copy what fits from `state` into `model`; a `StudyError` if what decides before the head does not fit."
     spec, given = models[name] if name else Model('', None, '', 0, 0, ''), state
     try: state = _first_filters(_translated(state, model, spec), model)
-    except _untranslatable as e: raise _not_for(name, _first_line(e), given)
+    except _untranslatable: raise _not_for(name, _why_strange(given, model), given)
     table = match_weights(state, model, head)
     _check_fit(table, state, model, name, set(classifier_names(model)))
     model.load_state_dict({k: state[k] for k in table.index[table.status == 'loaded']}, strict=False)

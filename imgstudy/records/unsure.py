@@ -61,7 +61,7 @@ def looks_of(
 # %% ../../nbs/35_unsure.ipynb #a14b2dd8
 def last_layer(model) -> nn.Module:
     "The module that makes logits of features: the first, where a network has several; `StudyError` if there is none."
-    if not (names := classifier_names(model)): raise StudyError(f'{type(model).__name__} has no last layer.')
+    if not (names := classifier_names(model)): raise StudyError('The network has no last layer.')
     return model.get_submodule(names[0].rpartition('.')[0])
 
 def _flat(x): # features of any shape as float32 [n, d]; maps and tokens are averaged

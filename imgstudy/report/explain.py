@@ -110,9 +110,10 @@ def _pick(logits, target):
     return logits.gather(1, target.long().reshape(-1, 1).expand(n, 1))[:, 0]
 
 # %% ../../nbs/83_explain.ipynb #2187baed
-_no_map = ('{} has no feature map of at least 2x2 positions{}: Grad-CAM needs one. Use a convolutional network or a '
-           'Vision Transformer, an earlier layer or larger images; for a perceptron, `plot_filters` shows '
-           'the first layer.')
+_no_map = ('Where this network looks cannot be shown: it has no feature map of at least 2x2 positions{}, which '
+           'Grad-CAM needs. Convolutional networks (such as resnet18) and Vision Transformers (such as vit_tiny) have '
+           'one, unless the image or the layer is too small. A perceptron has none; `plot_filters` shows its first '
+           'layer instead.')
 
 def grad_cam(
     model,       # any classifier of images with a feature map inside
@@ -126,7 +127,7 @@ def grad_cam(
         x.requires_grad_() # frozen weights alone pass no gradient
         logits, outs = _forward(model, x, _find_layer(model, layer))
         found = _map_and_gradient(_pick(logits, target).sum(), outs, size, layer is not None)
-    if found is None: raise StudyError(_no_map.format(type(model).__name__, '' if layer is None else ' at this layer'))
+    if found is None: raise StudyError(_no_map.format('' if layer is None else ' at this layer'))
     return _heat(*(t.detach() for t in found), size)
 
 # %% ../../nbs/83_explain.ipynb #fcc17124

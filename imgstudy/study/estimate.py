@@ -9,8 +9,9 @@ __all__ = ['guess_seconds', 'epoch_key', 'Speed', 'plan_table']
 import numpy as np, pandas as pd
 from fastai.torch_core import default_device
 from functools import cached_property, lru_cache
-from ..core import environment
+from ..core import StudyError, environment
 from ..runs import Run, total_epochs
+from ..data.content import images_of, state_of
 from ..data.datasets import find_images, is_own
 from ..data.split import reading_of
 from ..models.register import count_flops
@@ -28,10 +29,16 @@ _counts = dict( # train, valid, test
 _rates = dict(cpu=(4e-4, 2e-11), cuda=(1.5e-5, 2e-13)) # seconds per image, seconds per operation
 
 @lru_cache
+def _count_state(state): return len(images_of(state))
+
+def _count_own(dataset, reading): # of a folder that may grow it is not kept
+    try: return _count_state(state_of(dataset))
+    except StudyError: return len(find_images(dataset, **dict(reading))[1])
+
 def _images(dataset, reading=()):
     "Approximate numbers of training, validation and test images of `dataset`."
     if not is_own(dataset): return _counts.get(dataset, (4000, 1000, 1000)) # no download
-    n = len(find_images(dataset, **dict(reading))[1])
+    n = _count_own(dataset, reading)
     return round(.64*n), round(.16*n), round(.2*n)
 
 @lru_cache
@@ -57,7 +64,6 @@ def _split_sizes(run) -> tuple: # training, validation and test images
     if run.subset: train = round(run.subset*train) if isinstance(run.subset, float) and run.subset <= 1 else run.subset
     return train, valid, test
 
-@lru_cache(maxsize=4096) # a sweep asks again for each run that it starts
 def guess_seconds(
     run:Run,
     epochs:int=None, # None: all of its recipe

@@ -10,6 +10,7 @@ __all__ = ['reference_metrics', 'reference_splits', 'own_folders', 'plain_values
 # %% ../../nbs/64a_own_study.ipynb #7bd704fd
 import ast, csv, re
 import nbformat, pandas as pd
+from dataclasses import replace
 from datetime import date
 from importlib import metadata
 from pathlib import Path
@@ -167,11 +168,13 @@ def _placed(params, folder): return {k: _place(v, folder) if k in ('dataset', 'i
 def _row(name, params, given, folder) -> Row:
     "The row `name`; `StudyError` if its parameters make no run."
     if not isinstance(params, dict): raise StudyError(f'The row {name!r} must be a dict of parameters, not {params!r}.')
-    row = Row(name, _placed({**given['every_row'], **params}, folder))
+    full, changes = (_placed(p, folder) for p in ({**given['every_row'], **params}, given['small']))
     try:
-        for changes in ({}, given['small']): create_run(**{**row.run, **_placed(changes, folder)})
+        for p in (full, {**full, **changes}): create_run(**p)
+        now, small = pinned_params(full), pinned_params({**full, **changes})
     except StudyError as e: raise StudyError(f'study.ipynb, row {name!r}: {e}') from None
-    return row
+    read = {**now, **changes} # at scale small, but for names by content
+    return Row(name, now, small={k: small.get(k) for k in {**read, **small} if small.get(k) != read.get(k)})
 
 def content_names(folder) -> dict: # text in the cell -> data set or weights, as the records name them
     "What the study in `folder` calls by a path, and its name by content."
@@ -185,8 +188,8 @@ def content_names(folder) -> dict: # text in the cell -> data set or weights, as
 
 def _with_published(study, table) -> Study:
     "`study` with the rows of `table` compared with what is published on them."
-    rows = tuple(Row(r.name, r.run, dict(row=r.name) if r.name in {*table.row} else None) for r in study.rows)
-    return Study(**{**vars(study), 'rows': rows})
+    rows = tuple(replace(r, published=dict(row=r.name)) if r.name in {*table.row} else r for r in study.rows)
+    return replace(study, rows=rows)
 
 own_folders = {} # name of a study -> its folder, of those opened in this process
 
@@ -217,8 +220,9 @@ def close_studies():
 def find_study(
     name, # of a study, or its folder
 ) -> Study:
-    "The study `name`; one in a folder is opened."
-    return open_study(name) if name not in studies and is_study_folder(name) else get_study(name)
+    "The study `name`; one in a folder is opened, and opened again, as its images and rows may be others now."
+    is_ours = name in studies and name not in own_folders
+    return open_study(name) if not is_ours and is_study_folder(name) else get_study(name)
 
 # %% ../../nbs/64a_own_study.ipynb #c932b9ab
 _opening = """# {title}

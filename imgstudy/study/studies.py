@@ -9,9 +9,9 @@ __all__ = ['studies_table', 'row_params', 'study_runs', 'unique_runs', 'row_refe
 import pandas as pd
 from functools import lru_cache
 from ..core import StudyError, did_you_mean
-from ..runs import fold_runs, run_from_dict, run_id, run_to_dict, seed_runs
+from ..runs import fold_runs, is_content, run_from_dict, run_id, run_to_dict, seed_runs
 from ..references import references
-from ..data.datasets import get_dataset
+from ..data.datasets import get_dataset, is_own
 from ..models.register import models
 from .create import *
 from .design import *
@@ -28,6 +28,7 @@ def studies_table() -> pd.DataFrame: # index study; columns question, rows, smok
 # %% ../../nbs/64_studies.ipynb #47632460
 _digits = dict(stl5='digits_high', stl5_standin='digits_high')
 _no_stop = dict(patience=None, min_epochs=None, warmup=None, step_epochs=None)
+_of_own = 'layout image_col label_col split_col groups image_range max_bad grown_from'.split()
 
 def _smoke(params, start):
     "The `params` of a row, reduced to a quick check; `start`: another row starts from the weights of this one."
@@ -36,6 +37,8 @@ def _smoke(params, start):
     few = max(10, round(200*subset)) if isinstance(subset, float) else 100 # at least one image of each digit
     dataset = 'digits_low' if start else _digits.get(params['dataset'], 'digits')
     once = {} if params.get('tune') == 'probe' else dict(epochs=1) # a probe has no epochs that could be set
+    left = _of_own if is_own(params['dataset']) else () # digits are not read so
+    params = {k: v for k, v in params.items() if k not in left}
     return {**params, **_no_stop, **size, **once, 'dataset': dataset, 'subset': few}
 
 def row_params(
@@ -55,18 +58,26 @@ def _cached_run(params): return complete_run(**dict(params)) # a test builds the
 
 def _seeds(study, row, scale): return dict(smoke=1, small=row.small_seeds or study.small_seeds, full=study.seeds)[scale]
 
-@lru_cache(maxsize=None, typed=True) # typed: `True` is no number of seeds
-def _cached_runs(params, seeds, inits):
+def _runs(params, seeds, inits, complete=lambda params: complete_run(**dict(params))):
     "One run per seed and fold, from the weights `inits` if there are any."
-    runs = seed_runs(_cached_run(params), seeds)
+    runs = seed_runs(complete(params), seeds)
     if inits: runs = [run_from_dict({**run_to_dict(r), 'init': i}) for r, i in zip(runs, inits)]
     return [f for r in runs for f in fold_runs(r)]
+
+@lru_cache(maxsize=None, typed=True) # typed: `True` is no number of seeds
+def _cached_runs(params, seeds, inits): return _runs(params, seeds, inits, _cached_run)
+
+def _can_change(params): # what a folder or file holds is named by its content, or not kept
+    name = params['dataset']
+    return is_own(name) and not is_content(name) or (params.get('init') or '').startswith('file:')
 
 def _row_runs(study, row, scale, seeds, done) -> list:
     "The runs of `row`; `done` holds those of earlier rows by name."
     inits = tuple(f'run:{run_id(s)}' for s in done[row.start]) if row.start else ()
     seeds = tuple(seeds) if isinstance(seeds, (list, range)) else seeds
-    return [*_cached_runs(tuple(row_params(study, row, scale).items()), seeds, inits)]
+    params = row_params(study, row, scale)
+    make = _runs if _can_change(params) else _cached_runs
+    return [*make(tuple(params.items()), seeds, inits)]
 
 def study_runs(
     study,           # a `Study` or its name
@@ -112,8 +123,8 @@ def compare_study(
     "The question 'from scratch or transferred?' for the images of `dataset`."
     starts = dict(scratch={}, imagenet=dict(tune=params.get('tune') or 'probe_then_all'))
     inits = lambda m: starts if models[m].weights else ['scratch']
-    rows = tuple(Row(f'{m}, {i}', dict(params, dataset=dataset, model=m, init=i) | starts[i])
-                 for m in names for i in inits(m))
+    rows = tuple(Row(f'{m}, {i}', pinned_params(dict(params, dataset=dataset, model=m, init=i) | starts[i]))
+                 for m in names for i in inits(m)) # the images that are there now, until the last training has ended
     title = get_dataset(dataset).title
     if not rows: raise StudyError('Name at least one model to compare, such as lenet_modern.')
     return Study(f'compare {title}', f'What suits {title}: trained from scratch, or transferred?', 'ours',

@@ -104,8 +104,8 @@ def say_uneven(data:StudyData, run=None):
     if n.max() <= 5*n.min() or run and run.recipe.class_weights: return # 5 is our choice
     tell_once(data.root, f'The largest class ({n.idxmax()}, {n.max():,} training images) is {n.max()/n.min():.0f} '
                          f"times the smallest ({n.idxmin()}, {n.min():,}): class_weights='balanced' "
-                         '(--class-weights balanced) gives each the same weight in training, and the result has the '
-                         'balanced accuracy beside the other.')
+                         '(--class-weights balanced of train and compare) gives each the same weight in training, '
+                         'and the result has the balanced accuracy beside the other.')
 
 def say_leaked(data:StudyData):
     "Print, once, how many test images of your own are also trained or validated on, and which command answers it."
