@@ -73,6 +73,20 @@ def test_figures_fit_a_phone(page, report):
     assert not page.evaluate("[...document.images].filter(i => i.getBoundingClientRect().right > innerWidth).map(i => i.alt)")
 
 
+letters = """wide => [...document.querySelectorAll('picture img')].map(i => {   // the smallest letters of each drawing, in pixels
+    const svg = atob(i.currentSrc.split(',')[1]), box = svg.match(/viewBox="0 0 ([\\d.]+)/)
+    if (!box) return wide
+    return i.clientWidth/box[1]*Math.min(...[...svg.matchAll(/font: (?:bold )?([\\d.]+)px/g)].map(m => m[1]))
+})"""
+
+
+def test_figures_can_be_read_on_a_phone(page, report):
+    if report.stem == 'runs': pytest.skip('no figures')
+    show(page, 390)
+    sizes = page.evaluate(letters, 99)
+    assert len(sizes) >= 11 and min(sizes) >= 9, sizes
+
+
 def test_every_training_can_be_found_and_sorted(page, report):
     if report.stem != 'runs': pytest.skip('a page without a script')
     shown = 'tbody tr:not([hidden]) th'
@@ -115,7 +129,10 @@ def test_is_accessible(browser, opened, report, scheme, width):
 def test_fits_on_paper(page): assert not too_wide_in_print(page)
 
 
-def test_prints(page): assert page.pdf(format='A4').startswith(b'%PDF')
+def test_prints(page, report):
+    pdf = page.pdf(format='A4')
+    assert pdf.startswith(b'%PDF')
+    if report.stem == 'full': assert pdf.count(b'/Type /Page\n') <= 130
 
 
 def test_nothing_went_wrong_while_all_this_was_done(opened): assert not opened[1]
