@@ -188,6 +188,9 @@ _media_css = """
   main { orphans: 1; widows: 1; padding: 0; } /* of lines of figures */
   p, li { orphans: 2; widows: 2; }
   h1 ~ h1 { margin-top: 0; } h2 { margin-top: 1.4rem; } h3 { margin-top: 1rem; }
+  h1 + p, h2 + p, caption { break-after: avoid; }
+  figcaption { font-size: 8.5pt; line-height: 1.3; }
+  details:has(table) > summary { display: none; } /* the table has it as its caption */
   pre { white-space: pre-wrap; }
   details::details-content { content-visibility: visible; block-size: auto; }
   td.short { white-space: normal; }

@@ -11,6 +11,7 @@ __all__ = ['our_protocol', 'facts_section', 'results_table', 'missing_line', 'pu
 
 # %% ../../nbs/93_sections.ipynb #ddb2bc5d
 import numpy as np, pandas as pd
+from textwrap import fill
 from IPython.display import display
 from ..records.metrics import classwise_table
 from ..records.record import mean_confusion, record_confusion
@@ -283,7 +284,8 @@ def comparisons_section(
     t, caption = _briefly(t, chosen) if chosen else (_plainly(t), 'Compared pair by pair')
     alt = f'Differences in test accuracy with intervals: {apart} of {len(t)} comparisons are told apart after Holm.'
     note = 'The same images and seeds on both sides; where n=1 there is no interval over seeds.'
-    figure = [as_figure(plot_comparisons(t), alt, note)] if len(t) <= 30 else []
+    lines = t.set_axis([fill(str(k), 48) for k in t.index])
+    figure = [as_figure(plot_comparisons(lines), alt, note)] if len(t) <= 30 else []
     return [*waiting, *figure, comparisons_html(t, caption)]
 
 # %% ../../nbs/93_sections.ipynb #e1304db9
