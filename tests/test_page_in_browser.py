@@ -77,7 +77,7 @@ def test_figures_fit_a_phone(page, report):
 letters = """wide => [...document.querySelectorAll('picture img')].map(i => {   // the smallest letters of each drawing, in pixels
     const svg = atob(i.currentSrc.split(',')[1]), box = svg.match(/viewBox="0 0 ([\\d.]+)/)
     if (!box) return wide
-    return i.clientWidth/box[1]*Math.min(...[...svg.matchAll(/font: (?:bold )?([\\d.]+)px/g)].map(m => m[1]))
+    return i.clientWidth/box[1]*Math.min(...[...svg.matchAll(/font(?:-size)?: (?:bold )?([\\d.]+)px/g)].map(m => m[1]))
 })"""
 
 
@@ -136,7 +136,9 @@ def test_fits_on_paper(page): assert not too_wide_in_print(page)
 
 
 def test_prints(page, report):
+    show(page, media='print')
     pdf = page.pdf(format='A4')
+    show(page)
     assert pdf.startswith(b'%PDF')
     if report.stem == 'full': assert pdf.count(b'/Type /Page\n') <= 130
 

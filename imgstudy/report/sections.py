@@ -10,7 +10,7 @@ __all__ = ['our_protocol', 'facts_section', 'results_table', 'missing_line', 'pu
            'labels_figure', 'show']
 
 # %% ../../nbs/93_sections.ipynb #ddb2bc5d
-import numpy as np, pandas as pd
+import matplotlib.pyplot as plt, numpy as np, pandas as pd
 from textwrap import fill
 from IPython.display import display
 from ..records.metrics import classwise_table
@@ -285,7 +285,9 @@ def comparisons_section(
     alt = f'Differences in test accuracy with intervals: {apart} of {len(t)} comparisons are told apart after Holm.'
     note = 'The same images and seeds on both sides; where n=1 there is no interval over seeds.'
     lines = t.set_axis([fill(str(k), 48) for k in t.index])
-    figure = [as_figure(plot_comparisons(lines), alt, note)] if len(t) <= 30 else []
+    high = .3 + .14*max(k.count('\n') for k in lines.index) # inches for a row
+    axes = lambda: plt.subplots(figsize=(7, 1.1 + high*len(t)), layout='constrained')[1]
+    figure = [as_figure(plot_comparisons(lines, axes()), alt, note)] if len(t) <= 30 else []
     return [*waiting, *figure, comparisons_html(t, caption)]
 
 # %% ../../nbs/93_sections.ipynb #e1304db9
