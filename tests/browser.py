@@ -53,6 +53,32 @@ def bad_images(page):
     }))).flat()''')
 
 
+_touching = '''gap => {
+    const found = [], seen = new Set()
+    for (const e of document.querySelectorAll('img[src^="data:image/svg"], source[srcset^="data:image/svg"]')) {
+        const data = (e.srcset || e.src).split(',')[1], box = document.createElement('div')
+        if (seen.has(data)) continue
+        seen.add(data)
+        box.innerHTML = new TextDecoder().decode(Uint8Array.from(atob(data), c => c.charCodeAt(0)))
+        document.body.append(box)
+        const level = t => t.textContent.trim() && !/rotate\\(-(?!0[ ,)])/.test(t.getAttribute('transform'))
+        const texts = [...box.querySelectorAll('text')].filter(level).map(t => [t.textContent.trim(), t.getBoundingClientRect()])
+        texts.forEach(([said, a], i) => texts.slice(0, i).forEach(([before, b]) => {
+            const high = Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) // lines of one text stand close
+            if (high > .3*Math.min(a.height, b.height) && Math.min(a.right, b.right) - Math.max(a.left, b.left) > -gap)
+                found.push(`${before} touches ${said}: ${(e.alt || e.parentElement.querySelector('img').alt).slice(0, 60)}`)
+        }))
+        box.remove()
+    }
+    return found
+}'''
+
+
+def touching_labels(page, gap=1.5):
+    "Level texts of a drawing with less than `gap` px between them, also in the drawings for other screens."
+    return page.evaluate(_touching, gap)
+
+
 def bad_ids(page):
     "Ids that occur twice, and links to none."
     return page.evaluate('''() => {

@@ -1,13 +1,18 @@
 "A figure of one pair of axes draws into those that it is given, and returns them."
-import ast
+import ast, itertools
 from pathlib import Path
-import matplotlib.pyplot as plt, pytest
-from imgstudy.records.find import committed_records, records_in
+import matplotlib.pyplot as plt, numpy as np, pytest
+from matplotlib.text import Text
+from imgstudy.records.find import committed_records, records_in, sound_records
 from imgstudy.report import front, overview, plots
 from imgstudy.report.compare import plot_run_curves
-from imgstudy.report.evidence import published_beside_ours, rungs
+from imgstudy.report.coverage import coverage
+from imgstudy.report.evidence import (best_of_networks, named_pairs, network_marks, published_accuracies, published_beside_ours, rungs)
+from imgstudy.report.names import model_title
 from imgstudy.report.overview import labels_table, study_groups
+from imgstudy.report.page import phone_style, set_page_style
 from imgstudy.report.tables import folds_table
+from imgstudy.stats.configs import transfer_pairs
 from imgstudy.stats.pairs import compare_all, plot_comparisons
 
 package = Path(__file__).parent.parent/'imgstudy'
@@ -89,3 +94,67 @@ def test_what_is_at_the_top(tmp_path):
     from imgstudy.report import figures
     assert imgstudy.style is figures.style and imgstudy.save_figure is figures.save_figure
     with pytest.raises(AttributeError, match="no attribute 'stile'"): imgstudy.stile
+
+
+def touching(fig):
+    "Pairs of texts with less than 4 pixels between them sideways; of the ticks those within the axes."
+    fig.draw_without_rendering()
+    ticks = [t.label1 for ax in fig.axes for axis in (ax.xaxis, ax.yaxis) if axis.get_visible() for t in axis._update_ticks() if t.label1.get_visible()]
+    shown = [t for t in {*fig.findobj(Text)} - {t for ax in fig.axes for axis in (ax.xaxis, ax.yaxis) for t in axis.findobj(Text)} if t.get_visible()]
+    shown = [t for t in shown + ticks if t.get_text().strip()]
+    boxes = [(t.get_text(), Text.get_window_extent(t).padded(2, 0)) for t in shown]
+    return sorted((*sorted([a, b]),) for (a, one), (b, other) in itertools.combinations(boxes, 2) if one.overlaps(other))
+
+
+@pytest.mark.parametrize('texts, wanted', [(['a', 'b'], [('a', 'b')]), (['a', ''], []), (['a'], [])])
+def test_texts_that_touch_are_found(texts, wanted):
+    ax = plt.subplots()[1]
+    for t in texts: ax.text(.5, .5, t)
+    assert touching(ax.figure) == wanted
+    plt.close('all')
+
+
+@pytest.fixture(scope='module')
+def of_the_page():
+    "Name -> a function that draws a figure of the page to read."
+    with records_in(committed_records()):
+        records = sound_records(committed_records())[0]
+        pairs, labels, ladder, folds = named_pairs(transfer_pairs(records)), labels_table(study_groups('label_efficiency')), rungs(), folds_table('cats_dogs_optimizers', 'largest')
+        known = {('cats_vs_dogs', 'scratch'): .8949, ('cats_vs_dogs', 'transferred'): .9996}
+        best = {(model_title(k), s): rs for (k, s), rs in best_of_networks(records, 'cifar10').items()}
+        equal = {k: rs for (k, s), rs in best.items() if s == 'scratch' and rs[0].info['data']['counts']['train'] == 40_000}
+        marks, beside, items = network_marks(best, published_accuracies('cifar10')), published_beside_ours(), coverage()
+        curves = {f'{k}, as published': rs for k, rs in study_groups('cifar100_baseline').items()} | {'LeNet-5, tuned': study_groups('tuned')['CIFAR-100 LeNet-5']}
+        yield dict(dumbbells=lambda: front.plot_dumbbells(pairs, known), coverage=lambda: front.plot_coverage(items), labels=lambda: front.plot_label_lines(labels, .05),
+                   published=lambda: front.plot_published(beside), folds=lambda: front.plot_folds(folds), networks=lambda: front.plot_network_marks(marks),
+                   curves=lambda: front.plot_labelled_curves(curves), ladder=lambda: front.plot_ladder(ladder), cost=lambda: front.plot_cost(equal))
+
+
+@pytest.mark.parametrize('phone', (False, True), ids=('wide', 'phone'))
+@pytest.mark.parametrize('name', 'dumbbells coverage labels published folds networks curves ladder cost'.split())
+def test_no_labels_touch_on_the_page(name, phone, of_the_page):
+    with plt.rc_context():
+        set_page_style()
+        plt.rcParams.update(phone_style if phone else {})
+        ax = of_the_page[name]()
+        assert touching(ax.figure) == []
+        box, wide = ax.figure.get_tightbbox(), ax.figure.get_figwidth()
+        assert wide == (3.7 if phone else 6.6) and box.x0 > -.1 and box.x1 < wide + .1
+    plt.close('all')
+
+
+def test_steps_of_the_ladder_add_up(of_the_page):
+    "What stands in brackets leads from the lowest figure to the highest, as a reader adds them."
+    said = [t.get_text() for t in of_the_page['ladder']().texts]
+    ends = [float(s.split(' %')[0]) for s in said]
+    steps = [float(s.split('(')[1].strip(')')) for s in said if '(' in s]
+    assert len(steps) == len(ends) - 1 and f'{sum(steps):.1f}' == f'{ends[-1] - ends[0]:.1f}'
+    assert [f'{b - a:+.1f}' for a, b in zip(ends, ends[1:])] == [f'{s:+.1f}' for s in steps]
+    plt.close('all')
+
+
+@pytest.mark.parametrize('places, wide', [([.5, .5, .5], .1), ([.9, .1, .11, .5], [.2, .1, .3, .1]), ([1., 1., 2.], [2, 4, 1]), ([3.], 1)])
+def test_spread_keeps_the_order_and_the_distance(places, wide):
+    moved, wide = front.spread(places, wide), np.broadcast_to(wide, len(places))
+    order = np.argsort(places, kind='stable')
+    assert (np.diff(moved[order]) >= (wide[order][:-1] + wide[order][1:])/2 - 1e-9).all()

@@ -1,11 +1,12 @@
 "The report in a real browser: it loads without errors and from nothing else, its links lead somewhere, it fits, prints, and can be read."
+import base64
 from pathlib import Path
 import pytest
 reason = "needs a driver for the browser: pip install 'imgstudy[browser]'"
 sync_api = pytest.importorskip('playwright.sync_api', reason=reason)
 pytest.importorskip('axe_playwright_python', reason=reason)
 from browser import (bad_contents, bad_details, bad_ids, bad_images, find_chromium, inaccessible, launch, open_page, show, too_wide,
-                     too_wide_in_print)
+                     too_wide_in_print, touching_labels)
 
 pages = [Path(__file__).parent.parent/f'report/{name}.html' for name in ('index', 'full', 'runs')]
 
@@ -73,6 +74,20 @@ def test_figures_fit_a_phone(page, report):
     assert not page.evaluate("[...document.images].filter(i => i.getBoundingClientRect().right > innerWidth).map(i => i.alt)")
 
 
+letters = """wide => [...document.querySelectorAll('picture img')].map(i => {   // the smallest letters of each drawing, in pixels
+    const svg = atob(i.currentSrc.split(',')[1]), box = svg.match(/viewBox="0 0 ([\\d.]+)/)
+    if (!box) return wide
+    return i.clientWidth/box[1]*Math.min(...[...svg.matchAll(/font(?:-size)?: (?:bold )?([\\d.]+)px/g)].map(m => m[1]))
+})"""
+
+
+def test_figures_can_be_read_on_a_phone(page, report):
+    if report.stem == 'runs': pytest.skip('no figures')
+    show(page, 390)
+    sizes = page.evaluate(letters, 99)
+    assert len(sizes) >= 11 and min(sizes) >= 9, sizes
+
+
 def test_every_training_can_be_found_and_sorted(page, report):
     if report.stem != 'runs': pytest.skip('a page without a script')
     shown = 'tbody tr:not([hidden]) th'
@@ -89,6 +104,11 @@ def test_every_training_can_be_found_and_sorted(page, report):
 
 
 def test_images_render_and_have_alt_texts(page): assert not bad_images(page)
+
+
+def test_no_labels_touch(page, report):
+    if report.stem == 'runs': pytest.skip('no figures')
+    assert not touching_labels(page)
 
 
 def test_links_lead_somewhere(page): assert not bad_ids(page)
@@ -115,7 +135,12 @@ def test_is_accessible(browser, opened, report, scheme, width):
 def test_fits_on_paper(page): assert not too_wide_in_print(page)
 
 
-def test_prints(page): assert page.pdf(format='A4').startswith(b'%PDF')
+def test_prints(page, report):
+    show(page, media='print')
+    pdf = page.pdf(format='A4')
+    show(page)
+    assert pdf.startswith(b'%PDF')
+    if report.stem == 'full': assert pdf.count(b'/Type /Page\n') <= 130
 
 
 def test_nothing_went_wrong_while_all_this_was_done(opened): assert not opened[1]
@@ -131,9 +156,12 @@ sound = f'''<!DOCTYPE html><html lang="en"><head><meta charset="utf-8"><title>so
 <div class="box" tabindex="0"><table><tr><td style="min-width: 900px">a wide table in a box</td></tr></table></div>
 <details><summary>more</summary>folded</details>
 <p style="height: 2000px">long</p><h2 id="end">end</h2><!--here--></body></html>'''
-checks = [bad_images, bad_ids, bad_contents, bad_details, too_wide, too_wide_in_print, inaccessible]
+drawn = lambda x: base64.b64encode(f'<svg xmlns="http://www.w3.org/2000/svg"><text x="0" y="20">a label</text><text x="{x}" y="20">b</text></svg>'.encode()).decode()
+drawing = lambda x: f'<img alt="a drawing" src="data:image/svg+xml;base64,{drawn(x)}">'
+checks = [touching_labels, bad_images, bad_ids, bad_contents, bad_details, too_wide, too_wide_in_print, inaccessible]
 broken = {
     'an image that is none': (bad_images, '<img src="data:image/png;base64,AAAA" alt="broken">', 'image 2 (broken) does not render'),
+    'labels that touch': (touching_labels, drawing(20), 'a label touches b: a drawing'),
     'an image without words': (bad_images, f'<img src="{pixel}">', 'has no alt text'),
     'a dead link': (bad_ids, '<a href="#nowhere">there</a>', '#nowhere, which is not there'),
     'an id twice': (bad_ids, '<p id="end">', 'id end occurs twice'),

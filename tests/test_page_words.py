@@ -1,10 +1,11 @@
 "The words of the page: as many as there is time for, names that people use, and sentences that follow from the records."
-import copy, html, json, re
+import base64, copy, html, json, re
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
 from imgstudy.records.find import committed_records, find_records, records_in
+from imgstudy.html import typeset, typeset_html
 from imgstudy.records.record import read_records
-from imgstudy.report.findings import change_groups, transfer_verdict
+from imgstudy.report.findings import Aim, change_groups, target_sentence, transfer_verdict
 from imgstudy.report.front import plot_dumbbells, plot_folds, plot_network_marks, plot_published
 from imgstudy.report.names import named, plain_names
 from imgstudy.report.overview import study_groups
@@ -196,3 +197,64 @@ def test_published_figures_keep_their_digits(value, wanted):
     ax = plot_network_marks(marks)
     assert given(value) == wanted and {wanted, '50.0 %'} <= {*texts(ax)}
     assert [t.get_text() for t in ax.get_yticklabels()] == ['CNN']
+
+
+@pytest.mark.parametrize('text, wanted', [
+    ('69.5 % and 3 points', '69.5\u00a0% and 3\u00a0points'), ('by -2.0 (-2.4 to +1.1)', 'by \u22122.0 (\u22122.4 to +1.1)'),
+    ('at 96 pixels, 8 epochs', 'at 96\u00a0pixels, 8\u00a0epochs'), ('p 1e-05', 'p 10\u207b\u2075'), ('2.7e-12', '2.7\u00a0\u00d7\u00a010\u207b\u00b9\u00b2'),
+    ('cifar10-lenet5-s0-0cf698a5', 'cifar10-lenet5-s0-0cf698a5'), ('LeNet-5, 2-layer', 'LeNet-5, 2-layer'), ('5 percentages', '5 percentages'), ('with 96%, a%20b', 'with 96\u00a0%, a%20b')])
+def test_text_is_set_as_an_editor_would(text, wanted):
+    assert typeset(text) == wanted and typeset(wanted) == wanted
+    assert typeset_html(f'<p>{text}</p><code>{text}</code>') == f'<p>{wanted}</p><code>{text}</code>'
+    assert typeset_html(f'<img src="{text}" alt="{text}">') == f'<img src="{text}" alt="{wanted}">'
+
+
+def drawings(page):
+    "The drawings of a page, those for phones among them: (where, SVG)."
+    found = re.findall(r' (src|srcset)="data:image/svg.xml;base64,([^"]*)"', page)
+    return [(where, base64.b64decode(data).decode()) for where, data in found]
+
+
+@pytest.mark.parametrize('name', ['index', 'full', 'runs', 'cards/index'])
+def test_numbers_keep_their_units_and_minus_signs(name):
+    "No line can break between a number and its unit, and no hyphen stands for a minus, in texts and in figures."
+    page = (top/f'report/{name}.html').read_text(encoding='utf-8')
+    text = visible(re.sub('<(pre|script).*?</\\1>', '', page, flags=re.S))
+    assert re.findall(r'.{20}\d(?:%| %| points?| pixels| epochs?| minutes| seconds)(?!\w)', text) == []
+    assert re.findall(r'.{20}(?<![\w.)\]-])-[\d.].{5}', text) == []
+    drawn = [t for _, svg in drawings(page) for t in re.findall('<text[^>]*>(.*?)</text>', svg, re.S)]
+    assert [t for t in drawn if re.search(r'(?<!\w)-[\d.]|\de-\d', t)] == [] and (len(drawn) > 100 or name not in ('index', 'full'))
+
+
+def test_every_figure_of_the_page_is_drawn_for_a_phone():
+    "Its picture is narrow: in the 356 pixels of a phone the smallest letters have 9."
+    page = (top/'report/index.html').read_text(encoding='utf-8')
+    figures = re.findall('<figure.*?</figure>', page, flags=re.S)
+    assert figures and all('<source media="(max-width: 600px)" srcset="data:' in f for f in figures)
+    for where, svg in drawings(page):
+        wide = float(re.search(r'width="([\d.]+)pt"', svg)[1])
+        least = min(map(float, re.findall(r'font(?:-size)?: (?:bold )?([\d.]+)px', svg)))
+        if where == 'srcset': assert 356/wide*least >= 9, re.findall('<text[^>]*>(.*?)</text>', svg)[:3]
+
+
+@pytest.mark.parametrize('target, mean, said', [(.365, .2976, 'missed by 6.7 points'), (.725, .7227, 'missed by 0.2 points'), (.7, .6996, 'missed by less than 0.1 points'),
+                                                (.93, .92, 'missed by 1.0 point,'), (.6, .61, 'reached')])
+def test_what_is_missed_is_the_difference_of_what_is_printed(target, mean, said):
+    text = target_sentence(Aim('a row', target, (mean, mean - .001, mean + .001, 'images', 1), {}))
+    assert said.rstrip(',') in text and (said != 'missed by 1.0 point,' or 'points' not in text)
+
+
+def test_links_of_the_page_open_in_a_browser():
+    "A page or a place in one, no Markdown and no bare folder."
+    page = (top/'report/index.html').read_text(encoding='utf-8')
+    links = [l for l in re.findall('<a href="([^"]*)"', page) if not l.startswith('#')]
+    assert len(links) >= 4
+    for link in links:
+        file, _, place = link.partition('#')
+        assert file.endswith('.html') and (not place or f'id="{place}"' in (top/'report'/file).read_text(encoding='utf-8')), link
+
+
+def test_the_small_cnn_is_named():
+    "The heading is that of the report; the first sentence says which network it means."
+    section = (top/'report/index.html').read_text(encoding='utf-8').split('>A small CNN against ResNet-18</h2>')[1]
+    assert 'six-layer' in section.split('.')[0]

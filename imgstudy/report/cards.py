@@ -4,13 +4,15 @@
 
 # %% auto #0
 __all__ = ['best_configs', 'headline_table', 'published_best', 'readme_table', 'plot_starts', 'write_starts', 'markdown_table',
-           'markdown_list', 'markdown_parts', 'update_between', 'card_facts', 'model_card', 'write_cards']
+           'markdown_list', 'markdown_parts', 'update_between', 'card_facts', 'model_card', 'cards_page', 'write_cards']
 
 # %% ../../nbs/92_cards.ipynb #baf00f37
-import hashlib, html, re
+import hashlib, html, re, tempfile
 import matplotlib.pyplot as plt, numpy as np, pandas as pd
 from pathlib import Path
+from IPython.display import HTML
 from ..core import StudyError, atomic_file, device_name, writable
+from ..html import render_page, typeset
 from ..runs import run_to_dict
 from ..references import references
 from ..data.datasets import get_dataset, is_own
@@ -21,7 +23,7 @@ from ..stats.seeds import seeds_table, tested_interval
 from ..stats.configs import configs, is_demonstration, validation
 from ..study.studies import studies
 from .names import *
-from .page import given, percent
+from .page import as_facts, given, percent
 from .findings import *
 
 # %% ../../nbs/92_cards.ipynb #14a50068
@@ -130,7 +132,7 @@ def markdown_table(
     table:pd.DataFrame,
 ) -> str:
     "`table` as Markdown; `|` in a cell is escaped."
-    cell = lambda v: str(v).replace('|', '\\|')
+    cell = lambda v: typeset(str(v)).replace('|', '\\|')
     head = [table.index.name or '', *table.columns]
     rows = [[i, *row] for i, row in zip(table.index, table.itertuples(index=False, name=None))]
     return '\n'.join('| ' + ' | '.join(map(cell, row)) + ' |' for row in [head, ['---']*len(head), *rows]) + '\n'
@@ -138,7 +140,7 @@ def markdown_table(
 def markdown_list(lines) -> str:
     "Sentences as a Markdown list; `*`, `_`, `<`, `>` and backticks are escaped."
     plain = lambda line: re.sub(r'[*_<>`]', lambda m: '\\' + m[0], line)
-    return ''.join(f'- {plain(line)}\n' for line in lines)
+    return ''.join(f'- {plain(typeset(line))}\n' for line in lines)
 
 def markdown_parts(
     parts:dict, # heading -> sentences
@@ -232,14 +234,35 @@ def model_card(config) -> str:
     head = f'# {config[0].run.model} on {get_dataset(config[0].run.dataset).title}\n'
     return _mark + head + ''.join(f'\n## {k}\n\n{html.escape(v, quote=False)}\n' for k, v in card_facts(config).items())
 
+def cards_page(
+    best:dict, # as returned by `best_configs`
+) -> str: # HTML
+    "All model cards as one page with a table of contents: a browser shows Markdown as plain text."
+    from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output # slow to import
+    from nbformat import write
+    code = lambda s: re.sub('`([^`]*)`', r'<code>\1</code>', s)
+    title = lambda r, start: f'{as_label(model_title(r.run.model))} on {get_dataset(r.run.dataset).title}, ' + (
+        'from scratch' if start == 'scratch' else start)
+    card = lambda config, start: HTML(f'<h2>{html.escape(title(config[0], start))}</h2>'
+                                      + code(as_facts(card_facts(config)).data))
+    shown = ''.join(p.data for p in named([card(config, start) for (_, start), config in best.items()]))
+    about = '# Model cards\n\n> Of each data set and start, the way to train that validation images choose'
+    cells = [new_markdown_cell(about), new_code_cell(outputs=[new_output('display_data', {'text/html': shown})])]
+    with tempfile.TemporaryDirectory() as d:
+        write(new_notebook(cells=cells), f'{d}/cards.ipynb')
+        return render_page(f'{d}/cards.ipynb', 'imgstudy: model cards', kind='short') + _mark
+
 def write_cards(
     records, # finished ones
     dest,    # folder of the cards
 ) -> list: # of paths
-    "Write a model card for the best configuration of each data set and start, and remove outdated cards."
-    dest = writable(Path(dest), 'cards')
-    cards = {_card_name(*key): model_card(config) for key, config in best_configs(records).items()}
+    "Write a model card for the best of each data set and start, all of them on one page, and remove outdated cards."
+    dest, best = writable(Path(dest), 'cards'), best_configs(records)
+    cards = {_card_name(*key): model_card(config) for key, config in best.items()}
     for old in dest.glob('*.md'):
         if old.name not in cards and old.read_text(encoding='utf-8', errors='replace').startswith(_mark): old.unlink()
     for name, text in cards.items(): (dest/name).write_text(text, encoding='utf-8')
+    page = dest/'index.html'
+    if not page.exists() or page.read_text(encoding='utf-8', errors='replace').endswith(_mark):
+        page.write_text(cards_page(best), encoding='utf-8')
     return [dest/name for name in cards]

@@ -26,6 +26,7 @@ from ..data.audit import (Audit, audit_data, duplicates_table, formats_table, ne
                                  sizes_table)
 from ..records.record import Record
 from ..predict import load_predictor
+from .page import on_phone
 from .plots import *
 from .explain import *
 
@@ -290,7 +291,8 @@ def plot_confident_errors_kept(
     rows = table.loc[meta['paths']].itertuples()
     titles = [f'{class_label(r.true, 20)}\nas {class_label(r.predicted, 17)}\n{r.probability:.0%}' for r in rows]
     cells = list(zip(tiles, titles)) or [(None, 'no mistakes')]
-    return plot_tiles(cells, cols=min(6, max(len(tiles), 1)), side=1.3, lines=3, ax=ax)
+    cols, side = (3, 1.12) if on_phone() else (6, 1.3)
+    return plot_tiles(cells, cols=min(cols, max(len(tiles), 1)), side=side, lines=3, ax=ax)
 
 # %% ../../nbs/84_exhibits.ipynb #36dcaf10
 def _inputs(predictor, data, paths):

@@ -21,7 +21,7 @@ from ..study.studies import get_study, studies, study_runs
 from .names import *
 from .wording import *
 from .overview import *
-from .page import count, percent
+from .page import count, percent, points, printed
 
 # %% ../../nbs/90_findings.ipynb #2ef9135a
 def training_scale(record) -> str:
@@ -235,7 +235,8 @@ def aims(
 def _reached_words(reached, target) -> tuple:
     "A mean accuracy with its interval in words, and whether the mean and the interval reach `target`."
     mean, low, high, over, n = reached
-    if mean < target: how = f'missed by {100*(target - mean):.1f} points'
+    far = points(target - printed(mean)) if printed(mean) < target else 'less than 0.1 points'
+    if mean < target: how = f'missed by {far}'
     else: how = 'reached' if low >= target else 'reached, but not beyond its interval'
     trainings = f'over {n} {over}' if over != 'images' else f'over images, {n} training' + 's'*(n > 1)
     return f'{percent(mean)} ({100*low:.1f} to {100*high:.1f} {trainings})', how

@@ -25,25 +25,34 @@ def _mark(start, shape='o'): return dict(marker=shape, color=start_colors[start]
 def _hollow(start=None, shape='o'):
     return dict(marker=shape, mfc='none', mec=start_colors.get(start, _soft), mew=1.4, ms=8)
 
-def _canvas(rows, each=.42):
+def _axes(high): return plt.subplots(figsize=(3.7 if on_phone() else 6.6, high), layout='constrained')[1]
+
+def _canvas(rows, each=.42, above=1): # above: lines of text over each row, where names stand there
     "Axes for `rows` lines of marks."
-    ax = plt.subplots(figsize=(6.6, max(2, .9 + each*rows)), layout='constrained')[1]
+    ax = _axes(max(2, .9 + (each + .16*above*on_phone())*rows))
     ax.spines[['left', 'top', 'right']].set_visible(False)
     ax.grid(axis='x', alpha=.25); ax.tick_params(axis='y', length=0)
     return ax
 
 # %% ../../nbs/57_front.ipynb #a5aa09c6
 def _in_percent(ax, axis='x', label='test accuracy'):
-    getattr(ax, f'{axis}axis').set_major_formatter(PercentFormatter(1, decimals=0))
+    getattr(ax, f'{axis}axis').set_major_formatter(PercentFormatter(1, decimals=0, symbol='\u00a0%'))
     ax.set(**{f'{axis}label': label})
 
-def _rows(ax, names):
-    "Name the lines of `ax`, the first one on top."
-    ax.set(yticks=range(len(names)), yticklabels=[as_label(n) for n in names][::-1], ylim=(-.6, len(names) - .3))
+def _rows(ax, names, above=9): # above: points from a mark to its name
+    "Name the lines of `ax`, the first one on top; a phone has no room at their side, so there names stand above them."
+    names = [as_label(n) for n in names][::-1]
+    ax.set(yticks=range(len(names)), yticklabels=names, ylim=(-.6, len(names) - .3))
+    if not on_phone(): return
+    ax.tick_params(labelleft=False)
+    for y, name in enumerate(names):
+        ax.annotate(name, (0, y), (0, above), xycoords=ax.get_yaxis_transform(), textcoords='offset points', fontsize=8,
+                    va='bottom', bbox=dict(fc='white', ec='none', pad=.6)) # a line of the figure stops at it
 
 def _legend(ax, names): # name -> keywords of `plot`
     marks = [ax.plot([], [], linestyle='', **k)[0] for k in names.values()]
     columns = min(len(names), 4 if sum(map(len, names)) < 70 else 2)
+    if on_phone(): columns = min(columns, max(1, int(258/(4.7*max(map(len, names)) + 24)))) # points
     alone = len(ax.figure.axes) == 1 and ax.figure.get_layout_engine() # above a figure of ours there is room
     place, where = (ax.figure, 'outside upper left') if alone else (ax, 'best')
     place.legend(marks, [*names], loc=where, ncols=columns, frameon=False, handletextpad=.2, columnspacing=1)
@@ -52,31 +61,41 @@ def _point(ax, y, mean, low, high, **mark):
     "A mark with its interval."
     ax.errorbar(mean, y, xerr=[[max(0, mean - low)], [max(0, high - mean)]], zorder=2, **mark)
 
-def _over(ax, text, x, y): ax.annotate(text, (x, y), (0, 7), textcoords='offset points', ha='center', fontsize=8)
+def _over(ax, text, x, y):
+    return ax.annotate(text, (x, y), (0, 7), textcoords='offset points', ha='center', fontsize=8)
 
 def spread(
-    places,    # numbers
-    gap:float, # smallest distance between two of them
+    places, # numbers
+    wide,   # the width of each, or of all
 ) -> np.ndarray: # in the order given
-    "`places`, moved as little as keeps them `gap` apart."
+    "`places`, moved as little as keeps what is so `wide` from overlapping."
     order, blocks = np.argsort(places, kind='stable'), []
-    for x in np.asarray(places, float)[order]:
-        blocks.append((x, [0.])) # centre, and distances from it
-        while len(blocks) > 1 and blocks[-1][0] + blocks[-1][1][0] - blocks[-2][0] - blocks[-2][1][-1] < gap - 1e-9:
-            (b, second), (a, first) = blocks.pop(), blocks.pop()
-            n = len(first) + len(second)
-            blocks.append(((a*len(first) + b*len(second))/n, [gap*(i - (n - 1)/2) for i in range(n)]))
+    wide = np.broadcast_to(np.asarray(wide, float), len(places))[order]
+    side = np.concatenate([[0], np.cumsum(wide[:-1] + wide[1:])/2]) # where they were if all of them touched
+    for x in np.asarray(places, float)[order] - side:
+        blocks.append((x, 1)) # centre and size; two that overlap become one
+        while len(blocks) > 1 and blocks[-1][0] < blocks[-2][0]:
+            (b, m), (a, n) = blocks.pop(), blocks.pop()
+            blocks.append(((a*n + b*m)/(n + m), n + m))
     moved = np.empty(len(places))
-    moved[order] = [centre + d for centre, distances in blocks for d in distances]
+    moved[order] = np.repeat(*zip(*blocks)) + side
     return moved
 
-def _values(ax, y, marks, gap=.088): # marks: (value, text, color); gap: width of a text
-    "The values of the marks of a line, below them, side by side, and within the axes."
-    marks = [m for m in marks if m[0] == m[0]]
-    places = spread([m[0] for m in marks], gap)
-    places = places + max(0, gap/2 - places.min()) - max(0, places.max() - 1)
-    for x, (_, text, color) in zip(places, marks):
-        ax.annotate(text, (x, y), (0, -6), textcoords='offset points', ha='center', va='top', fontsize=7, color=color)
+def _values(ax, y, marks) -> list: # marks: (value, text, color)
+    "The values of the marks of a line, below them; `_apart` moves them."
+    below = dict(xytext=(0, -6), textcoords='offset points', ha='center', va='top', fontsize=7)
+    return [ax.annotate(text, (x, y), color=color, **below) for x, text, color in marks if x == x]
+
+def _apart(ax, lines, gap=5): # lines: lists of annotations at one height; gap: points between two
+    "Move annotations sideways until none touches its neighbour or leaves the axes."
+    ax.figure.draw_without_rendering() # how wide the axes are is known after the layout
+    edge, gap = ax.get_window_extent(), gap*ax.figure.dpi/72
+    for texts in lines:
+        boxes = [t.get_window_extent() for t in texts]
+        wide = np.array([b.width + gap for b in boxes])
+        x = spread([(b.x0 + b.x1)/2 for b in boxes], wide)
+        x = x + max(0, edge.x0 - (x - wide/2).min()) - max(0, (x + wide/2).max() - edge.x1)
+        for t, place in zip(texts, x): t.xy = ax.transData.inverted().transform((place, 0))[0], t.xy[1]
 
 # %% ../../nbs/57_front.ipynb #2658e695
 def _gain_text(gain):
@@ -91,7 +110,7 @@ def plot_dumbbells(
     ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Test accuracy from scratch and transferred, with the gain of each pair."
-    ax = ax or _canvas(len(pairs), each=.62)
+    ax, lines = ax or _canvas(len(pairs), each=.62, above=2), []
     for y, (a, b) in enumerate(reversed(pairs.values())):
         gain, marks = paired_gain(a, b), []
         ax.plot([gain.base, gain.other], [y, y], color='.8', lw=3, zorder=1)
@@ -100,10 +119,10 @@ def plot_dumbbells(
             known = (published or {}).get((b[0].run.dataset, start), np.nan)
             ax.plot(known, y, **_hollow(start))
             marks += [(x, percent(x), start_colors[start]), (known, given(known), _soft)]
-        _values(ax, y, marks, .115)
-        _over(ax, _gain_text(gain), (gain.base + gain.other)/2, y)
-    _rows(ax, pairs); _in_percent(ax); ax.set(xlim=(0, 1.04))
+        lines += [_values(ax, y, marks), [_over(ax, _gain_text(gain), (gain.base + gain.other)/2, y)]]
+    _rows(ax, pairs, 19); _in_percent(ax); ax.set(xlim=(0, 1.04))
     _legend(ax, {'from scratch': _mark('scratch'), 'transferred': _mark('transferred'), 'best published': _hollow()})
+    _apart(ax, lines)
     return ax
 
 # %% ../../nbs/57_front.ipynb #dcd23cf7
@@ -122,7 +141,8 @@ def plot_coverage(
     for y, name in enumerate(reversed(names)):
         states = sorted(table.state[table.report == name], key=order.index)
         colors = [coverage_colors[s] for s in states]
-        ax.scatter(range(len(states)), [y]*len(states), marker='s', s=56, c=colors, edgecolors='white', linewidths=1)
+        ax.scatter(range(len(states)), [y]*len(states), marker='s', s=30 if on_phone() else 56, c=colors,
+                   edgecolors='white', linewidths=1)
     _rows(ax, names); ax.grid(False); ax.xaxis.set_visible(False); ax.spines[:].set_visible(False)
     counts = table.state.value_counts()
     words = {s: f'{_coverage_words[s]}: {counts.get(s, 0)}' for s in order}
@@ -138,16 +158,20 @@ def plot_label_lines(
     ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Test accuracy by number of labelled training images, with intervals."
-    ax = ax or plt.subplots(figsize=(6.6, 3.4), layout='constrained')[1]
+    ax, most = ax or _axes(3.4), table.images.max()
     ax.spines[['top', 'right']].set_visible(False); ax.grid(alpha=.25)
     for name, t in table.groupby('line', sort=False):
         ends = np.stack([t.accuracy - t.low, t.high - t.accuracy]).clip(0) # rounding can make them negative
         dash = '-' if '224' in name or 'scratch' in name else '--'
         ax.errorbar(t.images, t.accuracy, ends, linestyle=dash, **_mark(_line_start(name)))
-        ax.annotate(name, (t.images.iloc[-1], t.accuracy.iloc[-1]), (9, 0), textcoords='offset points', va='center',
-                    color=start_colors[_line_start(name)], fontsize=8)
-    ax.axhline(guess, color='.6', lw=1); ax.annotate('guessing', (table.images.max(), guess), (9, 3),
-                                                     textcoords='offset points', fontsize=8, color=_soft)
+        x, inside = t.images.iloc[-1], on_phone() and t.images.iloc[-1] == most # no room at the right
+        ends = x < most # beside it there may be the line of guessing
+        where = dict(xytext=(4, 9), ha='right') if inside else dict(xytext=(9, (15 if on_phone() else 4)*ends - 3))
+        ax.annotate(name, (x, t.accuracy.iloc[-1]), textcoords='offset points', color=start_colors[_line_start(name)],
+                    fontsize=8, **where)
+    ax.axhline(guess, color='.6', lw=1)
+    where = dict(xytext=(4, 3), ha='right') if on_phone() else dict(xytext=(9, 3))
+    ax.annotate('guessing', (most, guess), textcoords='offset points', fontsize=8, color=_soft, **where)
     counts = sorted({*table.images})
     ax.set(xscale='log', xlabel='labelled training images', ylim=(0, 1), xticks=counts,
            xticklabels=[f'{n:,}' for n in counts])
@@ -168,18 +192,20 @@ def plot_published(
     ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Published accuracies (hollow) and ours with their intervals."
-    ax = ax or _canvas(len(table), each=.36)
+    names, lines = [fill(name, 48) for name in published_names(table)], []
+    ax = ax or _canvas(len(table), each=.36, above=max(n.count('\n') + 1 for n in names))
     for y, r in enumerate(table[::-1].itertuples()):
         ax.plot([r.value, r.published], [y, y], color='.88', lw=2, zorder=1)
         _point(ax, y, r.value, r.low, r.high, fmt='o', color=verdict_colors[r.verdict], ms=6)
         ax.plot(r.published, y, zorder=3, **_hollow())
-        _values(ax, y, [(r.value, percent(r.value), verdict_colors[r.verdict] if r.verdict in _inked else _soft),
-                        (r.published, given(r.published), _soft)], .12)
-    _rows(ax, [fill(name, 48) for name in published_names(table)])
+        color = verdict_colors[r.verdict] if r.verdict in _inked else _soft
+        lines.append(_values(ax, y, [(r.value, percent(r.value), color), (r.published, given(r.published), _soft)]))
+    _rows(ax, names)
     _in_percent(ax, label='accuracy'); ax.set(xlim=(0, 1.04))
     seen = [v for v in verdict_colors if v in {*table.verdict}]
     ours = {_verdict_names[v]: dict(marker='o', color=verdict_colors[v], ms=6) for v in seen}
     _legend(ax, {'published': _hollow()} | ours)
+    _apart(ax, lines)
     return ax
 
 # %% ../../nbs/57_front.ipynb #8f2f6972
@@ -202,7 +228,7 @@ def plot_folds(
         for where, mark, shift in (('published', _hollow(), .15), ('here', _mark('scratch'), -.15)):
             values = folds.get(f'{name}, {where}', pd.Series(dtype=float)).dropna()
             if len(values): _fold_marks(ax, y + shift, values, mark)
-    _rows(ax, names); _in_percent(ax, label='accuracy of a fold')
+    _rows(ax, names, 15); _in_percent(ax, label='accuracy of a fold')
     _legend(ax, {'published': _hollow(), 'ours': _mark('scratch')})
     return ax
 
@@ -214,18 +240,19 @@ def plot_network_marks(
     "Test accuracy by network, one line each."
     ours = marks[marks.low.notna()]
     names, shapes = [*dict.fromkeys(marks.name)], dict(zip(dict.fromkeys(ours.what), 'osDv^'))
-    ax = ax or _canvas(len(names), each=.46)
+    ax, lines = ax or _canvas(len(names), each=.46), []
     for name, t in marks.groupby('name', sort=False):
         y = len(names) - 1 - names.index(name)
         ax.plot([t.accuracy.min(), t.accuracy.max()], [y, y], color='.88', lw=3, zorder=1)
         for r in t.itertuples():
             if r.low == r.low: _point(ax, y, r.accuracy, r.low, r.high, **_mark(r.start, shapes[r.what]))
             else: ax.plot(r.accuracy, y, zorder=3, **_hollow(r.start)) # published: no interval
-        _values(ax, y, [(r.accuracy, percent(r.accuracy), start_colors[r.start]) if r.low == r.low else
-                        (r.accuracy, given(r.accuracy), _soft) for r in t.itertuples()])
+        lines.append(_values(ax, y, [(r.accuracy, percent(r.accuracy), start_colors[r.start]) if r.low == r.low else
+                                     (r.accuracy, given(r.accuracy), _soft) for r in t.itertuples()]))
     _rows(ax, names); _in_percent(ax); ax.set(xlim=(0, 1.04))
     own = {r.what: _mark(r.start, shapes[r.what]) for r in ours.drop_duplicates('what').itertuples()}
     _legend(ax, own | ({'published': _hollow()} if len(ours) < len(marks) else {}))
+    _apart(ax, lines)
     return ax
 
 # %% ../../nbs/57_front.ipynb #3c0a4841
@@ -253,14 +280,16 @@ def plot_labelled_curves(
     ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Accuracy over epochs, each line named at its end."
-    ax, ends = ax or plt.subplots(figsize=(6.6, 3.4), layout='constrained')[1], []
+    ax, ends = ax or _axes(3.4), []
     ax.spines[['top', 'right']].set_visible(False); ax.grid(axis='y', alpha=.25)
     for i, (name, records) in enumerate(groups.items()):
         shades = _shades[start_of(records[0].run)]
         color = shades[i % len(shades)]
         x, y = _curve(ax, records, color), tested_interval(records)[0]
         ax.plot(x, y, 'D', color=color, ms=6); ends.append((x, y, f'{name}, {percent(y)}', color))
-    _end_labels(ax, ends); ax.set(xlabel='epoch', xlim=(0, None)); _in_percent(ax, 'y', 'accuracy')
+    if on_phone(): _legend(ax, {text: dict(marker='D', color=color) for _, _, text, color in ends})
+    else: _end_labels(ax, ends)
+    ax.set(xlabel='epoch', xlim=(0, None)); _in_percent(ax, 'y', 'accuracy')
     return ax
 
 # %% ../../nbs/57_front.ipynb #a470a88a
@@ -268,14 +297,15 @@ def plot_ladder(
     groups:dict, # as returned by `rungs`
     ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
-    "Test accuracy rung by rung, with what each adds to the one below."
+    "Test accuracy rung by rung, with what each adds to the one below, as printed: the steps add up."
     ax, values = ax or _canvas(len(groups), each=.45), [tested_interval(rs)[:3] for rs in groups.values()]
     for y, (rs, (mean, low, high)) in enumerate(zip(groups.values(), values)):
         _point(ax, y, mean, low, high, **_mark(start_of(rs[0].run)))
         below = values[y - 1][0] if y else mean
         ax.plot([below, below, mean], [y - 1, y, y], color='.8', lw=1, zorder=1) if y else None
-        ax.annotate(percent(mean) + f'  ({100*(mean - below):+.1f})'*bool(y), (high, y), (8, 0), fontsize=8,
-                    textcoords='offset points', va='center') # the next step rises at the mean
+        step = f'  ({100*(printed(mean) - printed(below)):+.1f})'*bool(y)
+        ax.annotate(percent(mean) + step, (high, y), (8, 0), textcoords='offset points', va='center', fontsize=8,
+                    zorder=4) # the next step rises at the mean
     _rows(ax, [*groups][::-1]); _in_percent(ax); ax.margins(x=.2)
     return ax
 
@@ -284,15 +314,17 @@ def plot_cost(
     ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Test accuracy against operations per image; the line joins the networks that nothing cheaper beats."
-    ax, best, line = ax or plt.subplots(figsize=(6.6, 3.2), layout='constrained')[1], -1, []
+    ax, best, line = ax or _axes(3.2), -1, []
     ax.spines[['top', 'right']].set_visible(False); ax.grid(alpha=.25)
     order = sorted(named, key=lambda n: (named[n][0].info['model']['flops'], -tested_interval(named[n])[0]))
     for name in order:
         rs, (mean, low, high) = named[name], tested_interval(named[name])[:3]
         x = rs[0].info['model']['flops']/1e6
         ax.errorbar(x, mean, [[max(0, mean - low)], [max(0, high - mean)]], **_mark(start_of(rs[0].run)))
-        below = dict(xytext=(6, -12), textcoords='offset points') # the line
-        ax.annotate(f'{as_label(name)}, {percent(mean)}', (x, mean), fontsize=8, **below)
+        below = dict(xytext=(6, -12)) # the line
+        narrow = {order[0]: dict(xytext=(-12, -14)), order[-1]: dict(xytext=(-8, -2), ha='right')}
+        if on_phone(): below = narrow.get(name, below)
+        ax.annotate(f'{as_label(name)}, {percent(mean)}', (x, mean), textcoords='offset points', fontsize=8, **below)
         if mean > best: best = mean; line.append((x, mean))
     ax.step(*zip(*line), where='post', color='.7', zorder=1)
     ax.set(xscale='log', xlabel='million operations per image'); ax.xaxis.set_major_formatter(lambda v, _: f'{v:g}')

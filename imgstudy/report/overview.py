@@ -76,6 +76,9 @@ def plot_group_curves(
             _band(panel, _history(records), column, color, dash, label)
     for panel, title in zip(axs, ('training loss', 'validation loss', 'validation accuracy')):
         panel.set(xlabel='epoch', title=title)
+        if not any(np.isfinite(line.get_ydata()).any() for line in panel.lines): # all images were trained on
+            panel.set(xticks=[], yticks=[], xlabel='')
+            panel.text(.5, .5, 'no validation images', transform=panel.transAxes, ha='center', color='.4')
     panels_legend(axs, ax, *axs[0].get_legend_handles_labels(), 2)
     return ax or axs
 

@@ -10,7 +10,8 @@ __all__ = ['our_protocol', 'facts_section', 'results_table', 'missing_line', 'pu
            'labels_figure', 'show']
 
 # %% ../../nbs/93_sections.ipynb #ddb2bc5d
-import numpy as np, pandas as pd
+import matplotlib.pyplot as plt, numpy as np, pandas as pd
+from textwrap import fill
 from IPython.display import display
 from ..records.metrics import classwise_table
 from ..records.record import mean_confusion, record_confusion
@@ -170,12 +171,12 @@ def rates_figure(groups): # HTML or None
 
 # %% ../../nbs/93_sections.ipynb #0e48f42d
 def confusion_figure(name, records): # HTML
-    "The confusion matrix of one row, as a figure of the page."
-    cm, classes = mean_confusion(records), records[0].info['data']['classes']
-    off = cm - np.diag(np.diag(cm))
-    i, j = np.unravel_index(off.argmax(), off.shape)
-    alt = (f'Confusion matrix of {name}: {np.trace(cm)/cm.sum():.3f} of the test images on the diagonal; '
-           f'most often {classes[i]} is taken for {classes[j]}.')
+    "The confusion matrix of one row, or its commonest confusions, as a figure of the page."
+    cm, t = mean_confusion(records), confusions_table(records)
+    taken = [f'{r.true} for {r.predicted} ({r.percent:.0f} %)' for r in t.itertuples()]
+    right = f'{np.trace(cm)/cm.sum():.3f} of the test images on the diagonal'
+    alt = f'Confusion matrix of {name}: {right}' + f'; most often {taken[0]} is taken.'*bool(taken)
+    if len(cm) > 20: alt = f'Confusions of {name}, the commonest first: {", ".join(taken)}.'
     mean = f'mean of {len(records)} trainings, '*(len(records) > 1)
     return as_figure(plot_confusion(records), alt, f'{name}, {mean}per cent of each true class.')
 
@@ -283,7 +284,10 @@ def comparisons_section(
     t, caption = _briefly(t, chosen) if chosen else (_plainly(t), 'Compared pair by pair')
     alt = f'Differences in test accuracy with intervals: {apart} of {len(t)} comparisons are told apart after Holm.'
     note = 'The same images and seeds on both sides; where n=1 there is no interval over seeds.'
-    figure = [as_figure(plot_comparisons(t), alt, note)] if len(t) <= 30 else []
+    lines = t.set_axis([fill(str(k), 48) for k in t.index])
+    high = .3 + .14*max(k.count('\n') for k in lines.index) # inches for a row
+    axes = lambda: plt.subplots(figsize=(7, 1.1 + high*len(t)), layout='constrained')[1]
+    figure = [as_figure(plot_comparisons(lines, axes()), alt, note)] if len(t) <= 30 else []
     return [*waiting, *figure, comparisons_html(t, caption)]
 
 # %% ../../nbs/93_sections.ipynb #e1304db9
@@ -349,7 +353,7 @@ def changes_section(
     return parts
 
 # %% ../../nbs/93_sections.ipynb #8e2f2484
-def confident_errors_section(name, records) -> list: # of HTML
+def confident_errors_section(name, records, phone=False) -> list: # of HTML; phone: drawn for phones, too
     "Most confident errors of the first training with stored pictures of them."
     kept = [r for r in records if (r.path/'mistakes.webp').exists()]
     if not kept: return []
@@ -358,7 +362,8 @@ def confident_errors_section(name, records) -> list: # of HTML
     alt = f'The {len(t)} most confident errors of {name}: {errors}, and so on.'
     caption = (f'{name}, seed {kept[0].run.seed}: its most confident errors; '
                'true class, predicted class, confidence.')
-    return [as_figure(plot_confident_errors_kept(kept[0]), alt, caption)]
+    draw = lambda: plot_confident_errors_kept(kept[0])
+    return [as_figure(draw if phone else draw(), alt, caption)]
 
 def cams_section(groups) -> list: # of HTML
     "Grad-CAM of the rows with stored pictures, on the same images; one figure per data set and image size."
