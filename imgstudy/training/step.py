@@ -7,7 +7,7 @@ __all__ = ['moments', 'updates', 'views', 'join', 'Chunk', 'join_groups', 'adopt
            'sgd_update', 'nesterov_update', 'optimiser_kind', 'schedule_tables', 'Epoch', 'Step', 'Average']
 
 # %% ../../nbs/42_step.ipynb #cda45250
-import torch
+import math, torch
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fastai.callback.schedule import ParamScheduler
@@ -91,11 +91,11 @@ def _adam_move(p, grad, state, lr, mom, beta2=.999, eps=1e-8): # both as PyTorch
     state['step'].add_(1)
     mean, square = state['exp_avg'], state['exp_avg_sq']
     count = state['step'] if state['step'].ndim == 2 else state['step'].view(-1)[0] # of each member; of all
-    count = count.double() # 1 - 0.999 in float32 has four digits
+    left = lambda log: -torch.expm1(count*log) # 1 - beta**count; in float32, 1 - 0.999 itself has four digits
     mean.lerp_(grad, 1 - mom)
     square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-    denom = square.sqrt().div_((1 - beta2**count).sqrt()).add_(eps)
-    p.addcdiv_(mean*(lr/(1 - mom.double()**count)).to(p.dtype), denom, value=-1)
+    denom = square.sqrt().div_(left(math.log(beta2)).sqrt()).add_(eps)
+    p.addcdiv_(mean*(lr/left(mom.log())), denom, value=-1)
 
 def adamw_update(p, grad, state, lr, mom, wd):
     "Loshchilov and Hutter 2019, algorithm 2."
