@@ -1,11 +1,17 @@
 "What a recording of a training step must not do: poison the process, bake in what changes, take what it cannot do, or slow itself down."
+from functools import partial
 import pytest, torch
+from fastai.basics import Adam, Callback, OptimWrapper
+from fastai.callback.training import GradientClip
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from imgstudy.core import seed_everything
 from imgstudy.data.loaders import create_dls
 from imgstudy.data.split import load_data, part_of
 from imgstudy.study.create import create_run
+from imgstudy.training import capture
+from imgstudy.training.capture import CaptureFailed, largest_difference, trial
+from imgstudy.training.fit import History, StopOnNaN, fit
 from imgstudy.training.learner import create_learner
 from imgstudy.training.step import Step
 
@@ -84,3 +90,247 @@ def test_the_bias_of_adam_is_known_to_seven_digits(beta):
         mean, square = 1 - mom.double(), 1 - .999
         exact = mean/(1 - mom.double()**n)/((square/(1 - .999**n))**.5 + 1e-8)
         assert -p.item() == pytest.approx(exact.item(), rel=5e-7)
+
+
+class Generator:
+    "A random generator of CUDA as PyTorch 2.11 has it: an error in a recording leaves its state in the middle of it."
+    def __init__(self, state=None): self.state = state or dict(offset=8, recording=False)
+    def clone_state(self): return Generator(dict(offset=self.state['offset'], recording=False))
+    def graphsafe_get_state(self): return Generator(self.state)
+    def graphsafe_set_state(self, other): self.state = other.state
+
+
+class Allocator:
+    "The memory of CUDA: pools that a recording allocates to, and those that are in use."
+    def __init__(self, ends): self.open, self.used, self.ends = [], [], ends # ends: does PyTorch end it after an error?
+    def begin(self, pool): self.open.append(pool); self.used.append(pool)
+    def end(self, device, pool):
+        if pool not in self.open: raise RuntimeError('not currently recording')
+        self.open.remove(pool)
+    def release(self, device, pool): self.used.remove(pool)
+
+
+@pytest.fixture(params=[False, True], ids=['torch 2.11', 'torch 2.14'])
+def cuda(monkeypatch, request):
+    "What a recording uses of CUDA."
+    from types import SimpleNamespace
+    generator, memory = Generator(), Allocator(request.param)
+    class Graph:
+        def replay(self): pass
+    class Recording:
+        def __init__(self, graph, pool=None, stream=None, capture_error_mode=None): self.pool = pool or (0, 1)
+        def __enter__(self): generator.state['recording'] = True; memory.begin(self.pool)
+        def __exit__(self, kind, *_):
+            if kind:
+                if memory.ends: memory.end(0, self.pool)
+                raise RuntimeError('CUDA error: operation failed due to a previous error during capture')
+            memory.end(0, self.pool)
+            generator.state['recording'] = False
+    for name, value in dict(CUDAGraph=Graph, graph=Recording, default_generators=[generator], graph_pool_handle=lambda: (0, 7)).items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(torch._C, '_cuda_endAllocateToPool', memory.end, raising=False)
+    monkeypatch.setattr(torch._C, '_cuda_releasePool', memory.release, raising=False)
+    return SimpleNamespace(generator=generator, memory=memory, stream=SimpleNamespace(device_index=0))
+
+
+@pytest.mark.parametrize('error', [RuntimeError('no value in a recording'), torch.OutOfMemoryError('full'), KeyboardInterrupt(), ValueError('mine')], ids=lambda e: type(e).__name__)
+def test_an_error_in_a_recording_leaves_the_process_as_it_was(error, cuda, monkeypatch):
+    "Without this, nothing in the process could draw a random number afterwards, and memory would stay in use."
+    step = step_of(learner_of(create_run(**base)))
+    def bad(self): raise error
+    monkeypatch.setattr(Step, 'batch', bad)
+    with pytest.raises(type(error), match=str(error)): step.record(cuda.stream)
+    assert cuda.generator.state == dict(offset=8, recording=False)
+    assert not cuda.memory.open and not cuda.memory.used
+
+
+def test_after_a_failed_recording_a_lane_goes_on_with_the_generator_that_replaced_its_own(cuda, monkeypatch):
+    from contextlib import nullcontext
+    from types import SimpleNamespace
+    from imgstudy.training import streams
+    monkeypatch.setattr(torch.cuda, 'stream', lambda stream: nullcontext())
+    lane = SimpleNamespace(stream=cuda.stream, generator=Generator(dict(offset=4, recording=True)))
+    outside = cuda.generator.state
+    with streams._on_stream(lane):
+        cuda.generator.graphsafe_set_state(cuda.generator.clone_state()) # as after an error
+        new = cuda.generator.state
+    assert cuda.generator.state is outside and lane.generator.state is new and not new['recording']
+
+
+def host_draws(kind):
+    "A transform of batches that draws on the CPU."
+    import random
+    import numpy as np
+    from fastai.data.all import Transform
+    from fastai.vision.augment import RandomErasing
+    from fastai.vision.core import TensorImage
+    draws = dict(python=random.random, numpy=np.random.rand, torch=lambda: torch.rand(1).item())
+    class Darker(Transform):
+        order = 50
+        def encodes(self, x:TensorImage): return x*(.5 + .5*draws[kind]())
+    return RandomErasing(p=.5) if kind == 'fastai' else Darker()
+
+
+@pytest.mark.parametrize('kind', ['fastai', 'python', 'numpy', 'torch'])
+def test_what_is_drawn_on_the_cpu_is_not_recorded(kind, cuda):
+    learn = learner_of(create_run(**base))
+    learn.dls.train.after_batch.add(host_draws(kind))
+    step = step_of(learn)
+    start = step.save()
+    with step.gradients():
+        once = [t.clone() for t in trial(step, step, start)]
+        assert largest_difference(once, trial(step, step, start)) == 0 # drawn again, not drawn on
+        with pytest.raises(CaptureFailed, match='random numbers on the CPU'): step.record(cuda.stream)
+
+
+@pytest.mark.parametrize('augment', ['none', 'shift', 'basic', 'standard', 'erasing', 'affine', 'cifar100', 'resized_crop'])
+def test_our_augmentations_draw_on_the_device_alone(augment):
+    from imgstudy.training.step import host_random
+    step = step_of(learner_of(create_run(**base | dict(augment=augment))))
+    before = host_random()
+    with step.gradients(): step()
+    after = host_random()
+    assert before[0] == after[0] and (before[1][1] == after[1][1]).all() # PyTorch's own is that of the device here
+
+
+def fitted(run, how, monkeypatch, change=lambda learn: None, cbs=()):
+    "The Learner of `run`, changed by `change`, after its epochs."
+    monkeypatch.setenv('IMGSTUDY_CAPTURE', how)
+    learn = learner_of(run)
+    change(learn)
+    fit(learn, run.recipe, lines=1, cbs=cbs)
+    return learn
+
+
+def gap(a, b): return max((x.float() - y.float()).abs().max().item() for x, y in zip(a.model.state_dict().values(), b.model.state_dict().values()))
+
+
+def opt_of(cls, **options): return lambda learn: setattr(learn, 'opt_func', partial(OptimWrapper, opt=partial(cls, **options)))
+
+
+@pytest.mark.parametrize('change, why', [
+    (lambda learn: setattr(learn, 'opt_func', Adam), 'the optimiser is Optimizer'),
+    (opt_of(torch.optim.RMSprop), 'the optimiser is RMSprop'),
+    (opt_of(torch.optim.AdamW, eps=1e-3), 'the optimiser is AdamW with settings of its own'),
+    (opt_of(torch.optim.Adam, betas=(.9, .99)), 'the optimiser is Adam with settings of its own'),
+    (opt_of(torch.optim.SGD, dampening=.5, momentum=.9), 'the optimiser is SGD with settings of its own'),
+    (opt_of(torch.optim.Adam, decoupled_weight_decay=True), 'the optimiser is Adam with settings of its own'),
+    (lambda learn: learn.model.register_forward_hook(lambda m, args, out: out*.5), 'a hook acts on each batch'),
+    (lambda learn: next(learn.model.children()).register_full_backward_hook(lambda m, gi, go: None), 'a hook acts on each batch'),
+    (lambda learn: next(learn.model.parameters()).register_hook(lambda g: g*2), 'a hook acts on each batch')])
+def test_what_a_step_cannot_do_fastais_loop_does_and_says_why(change, why, monkeypatch):
+    run = create_run(**base)
+    loop, called = (fitted(run, how, monkeypatch, change) for how in ('0', 'call'))
+    assert called.layout['not_captured'] == why and gap(loop, called) == 0
+
+
+def test_the_hooks_of_autocast_are_no_reason(monkeypatch):
+    learn = fitted(create_run(**base | dict(precision='bf16')), 'call', monkeypatch)
+    assert learn.layout['not_captured'] == 'its steps are called one by one'
+
+
+class CountsBatches(StopOnNaN):
+    "A callback of ours that does something more at each batch."
+    name, n = 'counts_batches', 0
+    def after_batch(self): self.n += self.training
+
+class HalfClip(GradientClip):
+    "fastai's, with something more."
+    name = 'half_clip'
+    def before_step(self): self.max_norm /= 2; super().before_step()
+
+class LooksAtLoss(History):
+    name = 'looks_at_loss'
+    def after_loss(self): pass
+
+class Replays(CountsBatches):
+    "A subclass that also says what a replay means to it."
+    name = 'replays'
+    def replayed(self, done): self.n += len(done.losses)
+
+
+@pytest.mark.parametrize('make', [CountsBatches, partial(HalfClip, 8.), LooksAtLoss])
+def test_a_subclass_with_a_batch_event_of_its_own_is_called(make, monkeypatch):
+    cb = make()
+    assert capture.objects(cb) and not capture.objects(Replays())
+
+
+def test_a_subclass_sees_each_batch(monkeypatch):
+    cb = CountsBatches()
+    learn = fitted(create_run(**base), 'call', monkeypatch, cbs=[cb])
+    assert cb.n == 2*(200//32) and learn.layout['not_captured'] == 'counts_batches acts on each batch'
+
+
+class At(Callback):
+    "Do something before the second epoch."
+    def __init__(self, do): self.do = do
+    def before_epoch(self):
+        if self.epoch == 1: self.do(self.learn)
+
+
+def other_images(learn):
+    run = create_run(**base | dict(subset=120, seed=3))
+    learn.dls = create_dls(run, load_data(run))
+
+def other_weights(learn):
+    for p in learn.model.parameters(): p.data = p.data*.5
+
+changes = dict(wd=lambda learn: learn.opt.set_hypers(wd=5.), loss=lambda learn: setattr(learn, 'loss_func', partial(torch.nn.functional.cross_entropy, label_smoothing=.3)),
+               clip=lambda learn: setattr(next(cb for cb in learn.cbs if isinstance(cb, GradientClip)), 'max_norm', .01), images=other_images, weights=other_weights,
+               smoothing=lambda learn: setattr(learn.loss_func.func, 'label_smoothing', .4))
+
+
+@pytest.mark.parametrize('name', changes)
+def test_what_changes_between_epochs_changes_the_step(name, monkeypatch):
+    "The steps end where fastai's loop ends."
+    run = create_run(**base | dict(clip=.5, opt='sgd', lr=.01))
+    loop, called, plain = (fitted(run, how, monkeypatch, cbs=[At(do)]) for how, do in (('0', changes[name]), ('call', changes[name]), ('0', lambda learn: None)))
+    assert gap(loop, called) < 1e-5 < gap(loop, plain)
+
+
+def replayed(monkeypatch, gaps=(0.,)):
+    "Let steps be recorded, as if there were a GPU; the list of what was recorded. The first recordings differ by `gaps` from the step."
+    made, gaps = [], list(gaps)
+    def proven(step):
+        made.append(step)
+        return step.__call__, gaps.pop(0) if gaps else 0.
+    monkeypatch.setattr(capture, '_how', lambda device: 'graph')
+    monkeypatch.setattr(Step, 'proven', proven)
+    monkeypatch.setattr(capture, 'nullcontext', lambda: capture_now(made))
+    return made
+
+
+def capture_now(made): return made[-1].gradients()
+
+
+def dropout_to(p):
+    def change(learn):
+        for m in learn.model.modules():
+            if hasattr(m, 'p'): m.p = p
+    return change
+
+
+@pytest.mark.parametrize('do, n', [(lambda learn: None, 1), (dropout_to(.5), 2), (changes['wd'], 2), (changes['loss'], 2), (lambda learn: next(learn.model.parameters()).requires_grad_(True), 1)])
+def test_a_step_is_recorded_anew_only_if_it_changes(do, n, monkeypatch):
+    made = replayed(monkeypatch)
+    learn = fitted(create_run(**base | dict(model='cnn3', dropout=.2, epochs=4, subset=128)), '', monkeypatch, cbs=[At(do)])
+    assert len(made) == n and learn.layout['captured'] is True
+
+
+@pytest.mark.parametrize('options', [dict(augment='standard', ema=.9), dict(augment='cifar100', model='vit'), dict(model='convnext', augment='affine', clip=1.),
+                                     dict(augment='erasing', model='cnn_custom', opt='sgd', lr=.01)], ids=str)
+def test_a_training_of_ours_is_recorded_once(options, monkeypatch):
+    made = replayed(monkeypatch)
+    fitted(create_run(**base | dict(epochs=3, subset=96) | options), '', monkeypatch)
+    assert len(made) == 1
+
+
+def test_the_record_has_the_largest_difference_of_all_recordings(monkeypatch):
+    replayed(monkeypatch, [.25, 0.])
+    learn = fitted(create_run(**base | dict(model='cnn3', dropout=.2, subset=128)), '', monkeypatch, cbs=[At(dropout_to(.5))])
+    assert learn.layout['capture_difference'] == .25
+
+
+@pytest.mark.parametrize('a, b, far', [([3, 4], [3, 6], 2.), ([2**40], [2**40 + 1], 1.), ([True, False], [True, True], 1.), ([5], [5], 0.)])
+def test_whole_numbers_are_compared_too(a, b, far):
+    assert largest_difference([torch.tensor(a)], [torch.tensor(b)]) == far
