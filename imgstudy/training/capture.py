@@ -236,7 +236,8 @@ def _kind_of_step(self:Engine): # what a step depends on
     model, opt, losses = learn.model, getattr(learn.opt, 'opt', learn.opt), (loss, getattr(loss, 'func', None))
     places = [(p.data_ptr(), p.requires_grad) for p in model.parameters()] + [b.data_ptr() for b in model.buffers()]
     clips = [_plain(cb) for cb in learn.cbs if isinstance(cb, GradientClip)]
-    parts = [_plain(o) for o in (*model.modules(), *losses, *dl.after_batch.fs) if hasattr(o, '__dict__')]
+    tfms = [f for own in getattr(dl, 'dls', [dl]) for f in own.after_batch.fs] # of each member of a stack
+    parts = [_plain(o) for o in (*model.modules(), *losses, *tfms) if hasattr(o, '__dict__')]
     weights = [b.data_ptr() for o in losses if isinstance(o, torch.nn.Module) for b in o.buffers()]
     return (id(model), id(loss), id(dl), len(dl), dl.bs, id(opt), places, clips, parts, weights,
             [_own_settings(g) for g in opt.param_groups])
