@@ -334,3 +334,67 @@ def test_the_record_has_the_largest_difference_of_all_recordings(monkeypatch):
 @pytest.mark.parametrize('a, b, far', [([3, 4], [3, 6], 2.), ([2**40], [2**40 + 1], 1.), ([True, False], [True, True], 1.), ([5], [5], 0.)])
 def test_whole_numbers_are_compared_too(a, b, far):
     assert largest_difference([torch.tensor(a)], [torch.tensor(b)]) == far
+
+
+@pytest.mark.parametrize('share, used, gb, fits', [(1., 0, 9, True), (.1, 0, 6, False), (.1, 0, 4, True), (.1, 7, 2, False), (.5, 0, 12, False)])
+def test_images_are_kept_within_the_share_of_the_card(share, used, gb, fits, monkeypatch):
+    "A card of 100 GB, 20 of them free: half of what this process may take."
+    from imgstudy.data.loaders import _fits
+    monkeypatch.setattr(torch.cuda, 'mem_get_info', lambda device: (20e9, 100e9))
+    monkeypatch.setattr(torch.cuda, 'get_per_process_memory_fraction', lambda device=None: share)
+    monkeypatch.setattr(torch.cuda, 'memory_allocated', lambda device=None: used*1e9)
+    assert _fits(gb*1e9, torch.device('cuda')) is fits
+    assert _fits(gb*1e12, torch.device('mps'))
+
+
+@pytest.mark.parametrize('saved, here, restored', [(2, 1, 1), (8, 2, 2), (1, 4, 1), (2, 0, None)])
+def test_a_training_goes_on_where_there_are_fewer_gpus(saved, here, restored, monkeypatch):
+    import random
+    from types import SimpleNamespace
+    from imgstudy.training.checkpoint import random_states, restore_random_states
+    dls, seen = SimpleNamespace(loaders=[SimpleNamespace(rng=random.Random(0))]), []
+    states = random_states(dls) | dict(cuda=[torch.full((16,), i, dtype=torch.uint8) for i in range(saved)])
+    def set_all(states):
+        if len(states) > here: raise RuntimeError('invalid device ordinal')
+        seen.append(len(states))
+    monkeypatch.setattr(torch.cuda, 'set_rng_state_all', set_all)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: here)
+    restore_random_states(states, dls)
+    assert seen == ([restored] if restored else [])
+
+
+def test_a_stack_that_goes_on_keeps_its_layout(tmp_path, monkeypatch):
+    "Whatever would be measured now: else its own checkpoint would be refused."
+    from kills import Kill, Killed
+    from imgstudy.training import train_stacked as module
+    from imgstudy.training.checkpoint import Checkpoint
+    runs = [create_run(**base | dict(seed=s, epochs=3, subset=100)) for s in range(2)]
+    monkeypatch.setattr(module, 'stack_layout', lambda run, n: dict(channels_last=True, valid_apart=True))
+    whole = module.train_stacked(runs, root=tmp_path/'whole')
+    with monkeypatch.context() as m:
+        m.setattr(Checkpoint, 'every', 0)
+        m.setattr(module, 'event_cbs', lambda *args, **kwargs: [Kill(1)])
+        with pytest.raises(Killed): module.train_stacked(runs, root=tmp_path/'cut')
+    monkeypatch.setattr(module, 'stack_layout', lambda run, n: dict(channels_last=False, valid_apart=False))
+    cut = module.train_stacked(runs, root=tmp_path/'cut')
+    for a, b in zip(whole, cut):
+        assert b.info['cost']['resumed'] == [1] and b.info['model']['channels_last'] is True and b.info['model']['valid_apart'] is True
+        assert a.history.drop(columns='seconds').equals(b.history.drop(columns='seconds'))
+
+
+@pytest.mark.parametrize('model', ['lenet5', 'cnn3', 'vit', 'resnet9'])
+def test_a_stack_of_one_is_not_put_through_vmap(model, monkeypatch):
+    import copy
+    from imgstudy.models.register import create_model
+    from imgstudy.training.stacked import Stack
+    torch.manual_seed(0)
+    net = create_model(model, 3, size=32)
+    alone, stack, x = copy.deepcopy(net).train(), Stack([net]).train(), torch.randn(1, 4, 3, 32, 32)
+    def refused(*args, **kwargs): raise AssertionError('vmap')
+    monkeypatch.setattr(torch, 'vmap', refused)
+    torch.manual_seed(1)
+    logits = stack(x)
+    logits.sum().backward()
+    torch.manual_seed(1)
+    assert torch.allclose(alone(x[0]), logits[0], atol=1e-5) and stack.flat.grad.abs().sum() > 0
+    for k, v in alone.state_dict().items(): assert torch.allclose(v.float(), stack.member(0)[k].float(), atol=1e-6), k # also the statistics

@@ -32,7 +32,8 @@ from .trackers import *
 # %% ../../nbs/49_train_stacked.ipynb #2797b1df
 def _stacked(runs, data, root, start):
     "Train `runs` together; their members, and the Checkpoint that they share."
-    learners, layout = [], stack_layout(runs[0], len(runs))
+    file = checkpoint_file(stack_id(runs), root)
+    learners, layout = [], _layout_of(file) or stack_layout(runs[0], len(runs)) # one that goes on keeps its own
     for run in runs:
         seed_everything(run.seed) # the same weights and order of images as alone
         learners.append(create_learner(run, create_dls(run, data[part_of(run)]), root))
@@ -42,13 +43,17 @@ def _stacked(runs, data, root, start):
     label, device = f'{first.spec.title}, {runs[0].model}, {len(runs)} as one,', learn.dls.device
     setting = dict(format=checkpoint_format, runs=[run_to_dict(r) for r in runs], images=first.fingerprint,
                    torch=str(torch.__version__), device=torch.device(device).type, **learn.layout)
-    file = checkpoint_file(stack_id(runs), root)
     keep = Checkpoint(file, setting, load_checkpoint(file, setting), label, device)
     keep.start = start
     tests = test_share(runs, [data[part_of(r)] for r in runs])*min(len(runs), 10) # tested one by one: slower per image
     rows = [partial(getattr, m, 'rows') for m in learn.members]
     streams = [*event_cbs(*map(run_id, runs), rows=rows), *tracker_cbs(runs, rows)]
     return fit_stacked(learn, label, cbs=[keep, Deadline(deadline(), tests), *streams]), keep
+
+def _layout_of(file): # the arguments of `stack_learners` with which the stack in the checkpoint `file` began
+    if not has_checkpoint(file.name[1:-11], file.parent): return None
+    setting = torch.load(file, map_location='cpu', weights_only=True, mmap=True)['setting']
+    return {k: setting[k] for k in ('channels_last', 'valid_apart') if k in setting}
 
 def stack_id(runs) -> str:
     "The name of the checkpoint that `runs` share, from their ids."
