@@ -280,8 +280,8 @@ def share_of_limit(bench, seconds=60) -> dict:
         done = subprocess.run(call, env=env, capture_output=True, text=True, cwd=checkout_path(''))
         took, trained_for = time.perf_counter() - start, seconds_trained(root)
     row = dict(limit=seconds, took=round(took, 1), trained=round(trained_for, 1))
-    said = (done.stderr or done.stdout).strip()[-300:]
-    return row | (dict(share=round(trained_for/took, 3)) if trained_for else dict(why=said))
+    said = (done.stderr or done.stdout).strip()[:300]
+    return row | (dict(share=round(trained_for/seconds, 3)) if trained_for else dict(why=said))
 
 # %% ../nbs/97_gpu.ipynb #8704c762
 def accuracy(bench, epochs=24, bs=512, views=8) -> dict:
