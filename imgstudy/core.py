@@ -230,6 +230,7 @@ def seed_everything(
     if torch.cuda.is_available():
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8') # else cuBLAS is not deterministic
         torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False # else each `torch.empty` launches a fill
 
 # %% ../nbs/00_core.ipynb #51cc2180
 def has_native_bf16(device) -> bool:

@@ -5,17 +5,17 @@
 # %% auto #0
 __all__ = ['NoGPU', 'Bench', 'some_images', 'open_images', 'matmul_rate', 'matrix_peaks', 'peak', 'capture_off', 'steady_rate',
            'quick_run', 'trained', 'told', 'ours', 'stacked', 'on_streams', 'images_of', 'beside', 'proven', 'large',
-           'accuracy', 'start_tests', 'ended_tests', 'end_tests', 'Row', 'gpu_rows', 'measure_row', 'gpu_file',
-           'measure_gpu']
+           'PartTimes', 'validation', 'seconds_trained', 'share_of_limit', 'accuracy', 'start_tests', 'ended_tests',
+           'stop_tests', 'end_tests', 'Row', 'gpu_rows', 'measure_row', 'gpu_file', 'measure_gpu']
 
 # %% ../nbs/97_gpu.ipynb #e4abee27
-import io, json, os, re, subprocess, sys, tempfile, time
+import io, json, os, re, signal, subprocess, sys, tempfile, time
 from .core import (StudyError, atomic_file, checkout_file, checkout_path, environment, say_duration,
                            seed_everything, set_float32)
 import pandas as pd, torch
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, replace
-from fastai.basics import DataLoaders, default_device
+from fastai.basics import Callback, DataLoaders, default_device
 from functools import cached_property, partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,6 +31,7 @@ from .training.fit import fit
 from .training.stacked import fit_stacked, stack_learners
 from .training.train import free_memory, train
 from .training.train_stacked import streams_rate
+from .records.find import record_at
 from .study.create import create_run
 from .sweep.needs import data_here
 from .peers import Images, link_images, peer_rate, peers
@@ -234,11 +235,60 @@ def large(bench, model:str, bs=64, size=224) -> dict:
     return row | dict(tflops=round(flops*row['images_per_s']/1e12, 4),
                       share_of_peak=round(flops*row['images_per_s']/peak(bench), 4))
 
+# %% ../nbs/97_gpu.ipynb #1951b5e1
+class PartTimes(Callback):
+    "The seconds of the training and of the validation of each epoch."
+    order = -50 # before all others
+    def before_fit(self): self.train, self.valid = [], []
+    def now(self):
+        if torch.device(self.dls.device).type == 'cuda': torch.cuda.synchronize()
+        return time.perf_counter()
+    def before_train(self): self.start = self.now()
+    def before_validate(self): self.train.append(self.now() - self.start); self.start = self.now()
+    def after_validate(self): self.valid.append(self.now() - self.start)
+
+def validation(bench, model:str, bs=64) -> dict:
+    "Microseconds for an image of training and of validation, after the first epoch."
+    run = quick_run(bench, model, bench.few(bs), 3, valid=None, subset=40 if bench.cpu else None)
+    seed_everything(0)
+    learn, times = create_learner(run, create_dls(run, load_data(run), device=bench.on)), PartTimes()
+    fit(learn, run.recipe, lines=1, cbs=[times])
+    n = len(learn.dls.train)*learn.dls.train.bs, len(learn.dls.valid_ds)
+    train, valid = (1e6*min(s[1:])/k for s, k in zip((times.train, times.valid), n))
+    return dict(model=model, bs=run.recipe.bs, train_us=round(train, 3), valid_us=round(valid, 3),
+                valid_over_train=round(valid/train, 3), **told(learn))
+
+# %% ../nbs/97_gpu.ipynb #314cb75b
+def seconds_trained(root) -> float:
+    "The seconds of all epochs that the records and checkpoints below the folder `root` tell of."
+    done = [r for file in Path(root).glob('*/record.json') for r in [record_at(file.parent)] if r is not None]
+    total = sum(float(r.history.seconds.sum()) for r in done if r.history is not None)
+    for file in Path(root).glob('.*.checkpoint'):
+        kept = torch.load(file, map_location='cpu', weights_only=True)['callbacks']
+        members = kept.get('stacked_history', {}).get('progress', []) or [kept.get('history', {})]
+        total += sum(row['seconds'] for m in members for row in m.get('rows', ()))
+    return total
+
+def share_of_limit(bench, seconds=60) -> dict:
+    "The share of a time limit that `imgstudy run` spends in epochs."
+    what = ['cifar100_baseline', '--scale', 'smoke'] if bench.cpu else ['all', '--scale', 'full']
+    call = [sys.executable, '-c', 'from imgstudy.cli import main; main()', 'run', *what, '--no-notebook',
+            '--time-limit', f'{seconds}s']
+    with tempfile.TemporaryDirectory() as root:
+        env = os.environ | dict(PYTHONPATH=str(checkout_path('')), IMGSTUDY_RUNS=root)
+        start = time.perf_counter()
+        done = subprocess.run(call, env=env, capture_output=True, text=True, cwd=checkout_path(''))
+        took, trained_for = time.perf_counter() - start, seconds_trained(root)
+    row = dict(limit=seconds, took=round(took, 1), trained=round(trained_for, 1))
+    said = (done.stderr or done.stdout).strip()[:300]
+    return row | (dict(share=round(trained_for/seconds, 3)) if trained_for else dict(why=said))
+
 # %% ../nbs/97_gpu.ipynb #8704c762
-def accuracy(bench, epochs=20, bs=512) -> dict:
-    "resnet9 trained on all training images: seconds, and accuracy on the test images."
-    run = quick_run(bench, 'resnet9', bench.few(bs), 1 if bench.cpu else epochs, augment='standard', lr=.4, opt='sgd',
-                    wd=5e-4, momentum=.9, momentum_low=.9, label_smoothing=.1, subset=16 if bench.cpu else None)
+def accuracy(bench, epochs=24, bs=512, views=8) -> dict:
+    "resnet9 trained on all training images: seconds, and accuracy on the test images, each seen in several views."
+    run = quick_run(bench, 'resnet9', bench.few(bs), 1 if bench.cpu else epochs, augment='shift', lr=.4, opt='sgd',
+                    nesterov=True, wd=5e-4, momentum=.9, momentum_low=.9, label_smoothing=.1,
+                    tta=1 if bench.cpu else views, subset=16 if bench.cpu else None)
     with tempfile.TemporaryDirectory() as root: record = train(run, root=root, data=None if bench.cpu else bench.data)
     seconds = sum(record.history.seconds)
     return dict(model='resnet9', bs=run.recipe.bs, epochs=run.recipe.epochs, training_seconds=round(seconds, 2),
@@ -248,25 +298,37 @@ def accuracy(bench, epochs=20, bs=512) -> dict:
 def start_tests(bench) -> dict:
     "Start the CUDA tests."
     if not find_spec('pytest'): return dict(why='pytest is not installed')
-    file, bench.tests_out = checkout_file('tests/test_cuda.py'), tempfile.TemporaryFile('w+')
-    words = [sys.executable, '-m', 'pytest', str(file), '-m', 'cuda', '-q', '-rA', '-p', 'no:cacheprovider']
+    files = [str(checkout_file(f'tests/test_{name}.py')) for name in ('cuda', 'stacked')]
+    bench.tests_out = tempfile.TemporaryFile('w+')
+    words = [sys.executable, '-m', 'pytest', *files, '-m', 'cuda', '-v', '-p', 'no:cacheprovider']
     env = os.environ | dict(PYTHONPATH=str(checkout_path('')), IMGSTUDY_RUNS=bench.folders.name)
     bench.tests = subprocess.Popen(words, stdout=bench.tests_out, stderr=subprocess.STDOUT, env=env,
                                    cwd=checkout_path(''))
     return dict(started=True)
 
 def ended_tests(text:str) -> dict: # outcome -> names
-    "The tests that pytest lists with `-rA`."
-    found = re.findall(r'^(PASSED|FAILED|ERROR|SKIPPED) (?:\[\d+\] )?(?:\S*?::)?(.+?)(?: - .*)?$', text, re.M)
-    return {k.lower(): [n for kind, n in found if kind == k] for k in dict(found)}
+    "The tests that pytest has told the end of with `-v`, and why some failed, as far as it came to tell that."
+    found = re.findall(r'^\S+?::(.+?) (PASSED|FAILED|ERROR|SKIPPED)(?: \(.*\))? *(?:\[ *\d+%\])?$', text, re.M)
+    ends = {k.lower(): [n for n, kind in found if kind == k] for k in dict.fromkeys(k for _, k in found)}
+    reasons = dict(re.findall(r'^(?:FAILED|ERROR) \S+?::(.+?) - (.+)$', text, re.M))
+    return ends | (dict(reasons=reasons) if reasons else {})
+
+def stop_tests(bench, seconds) -> bool: # did they end by themselves?
+    "Wait for the CUDA tests for so many seconds, then ask them to end, and at last end them."
+    steps = (seconds, signal.SIGINT), (4, signal.SIGKILL), (60, None) # after SIGINT, pytest tells what failed
+    for wait, ask in steps:
+        try: bench.tests.wait(max(.5, wait)); return ask is signal.SIGINT
+        except subprocess.TimeoutExpired: ask and bench.tests.send_signal(ask)
+    return False
 
 def end_tests(bench) -> dict:
     "Wait for the CUDA tests."
     if not bench.tests: return start_tests(bench) if not find_spec('pytest') else dict(why='not started')
-    try: bench.tests.wait(max(1, bench.left()))
-    except subprocess.TimeoutExpired: bench.tests.kill(); bench.tests.wait()
+    in_time = stop_tests(bench, bench.left() - 6)
     bench.tests_out.seek(0)
-    return ended_tests(text := bench.tests_out.read()) or dict(why=f'no test ended: {text[-300:]}')
+    ends = ended_tests(text := bench.tests_out.read())
+    return (ends | ({} if in_time else dict(why='no time for the others'))
+            if ends else dict(why=f'no test ended: {text[-300:]}'))
 
 # %% ../nbs/97_gpu.ipynb #128c9116
 @dataclass
@@ -290,6 +352,8 @@ def _first_rows():
     for i, (model, bs, params) in enumerate(_ours):
         name = f"{model}, batches of {bs}{', ' + params['augment'] if params else ''}"
         yield Row(2, name, partial(ours, model=model, bs=bs, eager=i < 3, **params))
+    for model in ('lenet5', 'cnn3', 'resnet9'):
+        yield Row(2, f'{model}, validation', partial(validation, model=model))
     for model, k in _stacks: yield Row(3, f'{k} {model} as one', partial(stacked, model=model, members=k), 6)
     for model, k in _streams: yield Row(3, f'{k} {model}, a stream each', partial(on_streams, model=model, n=k), 5)
     for model, bs in (('lenet5', 64), ('cnn3', 64)): yield from (_peer_row(name, model, bs) for name in peers)
@@ -302,13 +366,14 @@ def _last_rows():
     capture = lambda m: Row(5, f'capture of {m}', partial(proven, model=m))
     yield Row(8, 'CUDA tests start', start_tests, 20)
     yield from map(capture, small)
-    yield Row(8, 'CUDA tests', end_tests, 0)
     for m in ('convnext_tiny', 'vit_small'):
         yield Row(6, f'{m} at 224', partial(large, model=m), 8)
         yield Row(6, f'fastai_fp16, {m} at 224', partial(beside, name='fastai_fp16', model=m, size=224, unique=1024), 8)
     yield Row(7, 'resnet9, accuracy', accuracy, 40)
     yield from (_peer_row(name, 'resnet9', 128) for name in peers if name not in _first_peers)
     yield from map(capture, [m for m in models if m not in small])
+    yield Row(7, 'share of a time limit', share_of_limit, 75)
+    yield Row(8, 'CUDA tests', end_tests, 0)
 
 # %% ../nbs/97_gpu.ipynb #f0636ce8
 def gpu_rows(
@@ -331,12 +396,13 @@ def _words(row) -> str:
 def measure_row(bench, row:Row) -> dict:
     "Measure `row`; an error becomes a text."
     start, quiet = time.perf_counter(), io.StringIO()
+    beside = dict(beside_tests=True) if bench.tests and bench.tests.poll() is None and row.group != 8 else {}
     try:
         with redirect_stdout(quiet): got = row.measure(bench)
     except Exception as e: # whatever it is, the other rows go on
         got = dict(error=f'{type(e).__name__}: {e}'.split('\n')[0][:500])
     free_memory()
-    return dict(group=row.group, name=row.name, seconds=round(time.perf_counter() - start, 2), **got)
+    return dict(group=row.group, name=row.name, seconds=round(time.perf_counter() - start, 2), **got, **beside)
 
 # %% ../nbs/97_gpu.ipynb #ff121261
 def gpu_file(out, env:dict) -> Path:
@@ -371,7 +437,7 @@ def measure_gpu(
         skipped = [r.name for r in rows[:i + 1] if r.name not in done]
         result |= dict(seconds=round(time.time() - begun, 1), no_time=skipped, to_come=[r.name for r in rows[i + 1:]])
         _write(file, result)
-    if bench.tests and bench.tests.poll() is None: bench.tests.kill()
+    if bench.tests: stop_tests(bench, 0)
     if result['no_time']: print(f"No time for: {'; '.join(result['no_time'])}.")
     print(f"{len(result['rows'])} of {len(rows)} rows in {say_duration(result['seconds'])}" + f': {file}'*bool(file))
     return result

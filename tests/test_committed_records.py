@@ -94,16 +94,31 @@ def test_docs_say_what_the_first_epoch_takes_and_how_near_the_limit_is():
 
 
 def gpu_lines(rows):
-    "What docs/speed.md says of a GPU: the rows of its table, and the rates of other networks and of stacks."
-    cell = lambda v: f'{v:,.0f}' if v else ''
+    "What docs/speed.md says of a GPU: the rows of its table, and the rates of other networks, of stacks and of streams. A row without a rate, as after an error, is left out."
+    cell, rates = lambda v: f'{v:,.0f}' if v else '', {name: r['images_per_s'] for name, r in rows.items() if r.get('images_per_s')}
     for m in ('lenet5', 'cnn3'):
-        ours, rate = rows[f'{m}, batches of 64'], lambda p: rows.get(f'{p}, {m}', {}).get('images_per_s')
-        peers = ' | '.join(cell(rate(p)) for p in ('fastai', 'fastai_fp16', 'pytorch', 'timm_loader', 'hf_trainer'))
-        yield (f"| {m} | {peers} | {cell(ours['eager_images_per_s'])} | {cell(ours['images_per_s'])} | "
-               f"{ours['images_per_s']/rate('fastai'):.1f} |")
-    for name, r in rows.items():
-        if r['group'] == 2 and name.split(',')[0] not in ('lenet5', 'cnn3') and 'standard' not in name: yield f"`{r['model']}` {r['images_per_s']:,.0f}"
-        if r['group'] == 3: yield f"{r['members']} {name.split()[1]} {r['images_per_s']:,.0f}"
+        if not (ours := rates.get(f'{m}, batches of 64')): continue
+        peers = ' | '.join(cell(rates.get(f'{p}, {m}')) for p in ('fastai', 'fastai_fp16', 'pytorch', 'timm_loader', 'hf_trainer'))
+        times = f"{ours/rates[f'fastai, {m}']:.1f}" if f'fastai, {m}' in rates else ''
+        yield f"| {m} | {peers} | {cell(rows[f'{m}, batches of 64'].get('eager_images_per_s'))} | {cell(ours)} | {times} |"
+    for name, rate in rates.items():
+        r = rows[name]
+        if r['group'] == 2 and name.split(',')[0] not in ('lenet5', 'cnn3') and 'standard' not in name: yield f"`{r['model']}` {rate:,.0f}"
+        if r['group'] == 3: yield f"{r['members']} {r['model']} {rate:,.0f}" if 'members' in r else f"{r['streams']} {r['model']}, a stream each {rate:,.0f}"
+
+
+def test_a_new_record_of_a_gpu_can_be_laid_beside_the_docs():
+    "Streams, validation, tests, errors, peers for which there was no time: a made-up record."
+    row = lambda group, name, **values: (name, dict(group=group, name=name, seconds=1., **values))
+    rows = dict([row(1, 'matrix peak', tflops=dict(bf16=700.)), row(2, 'lenet5, batches of 64', model='lenet5', images_per_s=120_000, eager_images_per_s=13_000, captured=True, capture_difference=0.),
+                 row(2, 'cnn3, batches of 64', error='OutOfMemoryError: full'), row(2, 'vit, batches of 64', model='vit', images_per_s=24_000), row(2, 'resnet9, validation', model='resnet9', valid_over_train=.2),
+                 row(3, '16 lenet5 as one', model='lenet5', members=16, images_per_s=660_000), row(3, '8 vit, a stream each', model='vit', streams=8, images_per_s=73_000),
+                 row(3, '8 cnn3, a stream each', error='RuntimeError: no'), row(4, 'fastai, lenet5', model='lenet5', images_per_s=4_000), row(4, 'pytorch, lenet5', model='lenet5', why='not installed'),
+                 row(8, 'CUDA tests', passed=['test_a'], failed=[])])
+    assert [*gpu_lines(rows)] == ['| lenet5 | 4,000 |  |  |  |  | 13,000 | 120,000 | 30.0 |', '`vit` 24,000', '16 lenet5 660,000', '8 vit, a stream each 73,000']
+    assert [*gpu_lines({})] == []
+    without = {k: v for k, v in rows.items() if k != 'fastai, lenet5'}
+    assert next(gpu_lines(without)) == '| lenet5 |  |  |  |  |  | 13,000 | 120,000 |  |'
 
 
 @pytest.mark.parametrize('file', [f for f in measured if json.loads(f.read_text())['what'] == 'gpu'], ids=lambda p: p.stem)

@@ -101,10 +101,61 @@ def test_a_capture_that_fails_says_so_and_trains(tmp_path, monkeypatch, capsys):
     failed = train(run, root=tmp_path/'failed')
     assert 'The training step is not captured (' in capsys.readouterr().out
     monkeypatch.setattr(Step, 'batch', batch)
+    again = train(run, root=tmp_path/'again') # in the same process, which draws and records as before
     monkeypatch.setenv('IMGSTUDY_CAPTURE', 'call')
     called = train(run, root=tmp_path/'called')
-    assert failed.info['model']['captured'] is False
-    assert all(torch.equal(a, b) for a, b in zip(_weights(failed).values(), _weights(called).values()))
+    assert failed.info['model']['captured'] is False and again.info['model']['captured'] is True
+    for r in (failed, again): assert all(torch.equal(a, b) for a, b in zip(_weights(r).values(), _weights(called).values()))
+
+
+@pytest.mark.cuda
+def test_a_capture_that_fails_gives_its_memory_back(monkeypatch, tmp_path):
+    from imgstudy.training.step import Step
+    from imgstudy.training.train import free_memory
+    run, batch, reserved = _run(model='cnn3', bs=64), Step.batch, []
+    def asking(self):
+        x = batch(self)
+        if torch.cuda.is_current_stream_capturing(): torch.empty(2**28, dtype=torch.uint8, device='cuda'); self.pos.item()
+        return x
+    monkeypatch.setattr(Step, 'batch', asking)
+    for i in range(4):
+        train(run, root=tmp_path/str(i))
+        free_memory()
+        reserved.append(torch.cuda.memory_reserved())
+    assert reserved[-1] <= reserved[0] + 2**26, reserved
+
+
+@pytest.mark.cuda
+def test_a_capture_that_fails_on_a_stream_leaves_the_others_alone(tmp_path, monkeypatch):
+    from imgstudy.training.step import Step
+    runs, batch = [_run(seed=s, dropout=.1, model='cnn3') for s in range(3)], Step.batch
+    alone = [train(r, root=tmp_path/'alone') for r in runs]
+    def asking(self):
+        if torch.cuda.is_current_stream_capturing() and self.dl.bs == 20: self.pos.item()
+        return batch(self)
+    monkeypatch.setattr(Step, 'batch', asking)
+    ends = _beside([_run(seed=9, bs=20, augment='standard'), *runs], tmp_path/'beside')
+    assert ends[0].result.info['model']['captured'] is False
+    for i, whole in enumerate(alone):
+        record = ends[i + 1].result
+        assert record.info['model']['captured'] is True
+        assert all(torch.equal(a, b) for a, b in zip(_weights(record).values(), _weights(whole).values()))
+
+
+@pytest.mark.cuda
+def test_deterministic_kernels_fill_no_memory():
+    from imgstudy.core import seed_everything
+    seed_everything(0)
+    assert torch.are_deterministic_algorithms_enabled() and not torch.utils.deterministic.fill_uninitialized_memory
+
+
+@pytest.mark.cuda
+def test_recordings_share_one_stream(tmp_path, monkeypatch):
+    from imgstudy.training.step import Step
+    record, streams = Step.record, []
+    monkeypatch.setattr(Step, 'record', lambda self, stream: (streams.append(stream), record(self, stream))[1])
+    for seed in range(2): train(_run(model='convnext', frozen_epochs=1, seed=seed), root=tmp_path)
+    assert len(streams) == 4 and len(set(streams)) == 1
 
 
 @pytest.mark.cuda

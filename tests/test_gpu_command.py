@@ -40,3 +40,69 @@ def test_what_there_is_no_time_for_is_listed(tmp_path):
     record = measure_gpu(.1, tmp_path, '2,7', cpu=True)
     assert record['no_time'] == [r.name for r in gpu_rows('2,7')] and record['rows'] == []
     assert len([*tmp_path.glob('gpu-*.json')]) == 1
+
+
+slow = """
+import time, pytest
+def test_a(): pass
+@pytest.mark.parametrize('options', [dict(model='vit', bs=3)], ids=str)
+def test_b(options): assert 1 == 2
+def test_c(): pytest.skip('no card')
+def test_d(): time.sleep(60)
+"""
+
+
+def test_what_the_time_limit_cuts_keeps_the_ends_of_the_tests_before_it(tmp_path):
+    "Without `-v` pytest says nothing of a test until all are over."
+    import time
+    from types import SimpleNamespace
+    from imgstudy.gpu import ended_tests, stop_tests
+    (tmp_path/'test_slow.py').write_text(slow)
+    with open(tmp_path/'out', 'w+') as out:
+        tests = subprocess.Popen([sys.executable, '-m', 'pytest', 'test_slow.py', '-v', '-p', 'no:cacheprovider'], stdout=out, stderr=subprocess.STDOUT, cwd=tmp_path)
+        for _ in range(300):
+            if 'SKIPPED' in (tmp_path/'out').read_text(): break
+            time.sleep(.1)
+        assert not stop_tests(SimpleNamespace(tests=tests), .1)
+    ends = ended_tests((tmp_path/'out').read_text())
+    assert ends.pop('reasons', {}).get("test_b[{'model': 'vit', 'bs': 3}]", 'assert 1 == 2').endswith('assert 1 == 2')
+    assert ends == dict(passed=['test_a'], failed=["test_b[{'model': 'vit', 'bs': 3}]"], skipped=['test_c'])
+
+
+def test_the_tests_that_need_a_card_are_all_started(monkeypatch, tmp_path):
+    "They name each test as it ends, and are waited for last."
+    import re
+    from imgstudy import gpu as module
+    started = []
+    monkeypatch.setattr(module.subprocess, 'Popen', lambda words, **kwargs: started.append(words))
+    module.start_tests(module.Bench(cpu=True))
+    with_card = {f.name for f in (top/'tests').glob('test_*.py') if re.search(r'^@pytest.mark.cuda', f.read_text(), re.M)}
+    assert {Path(w).name for w in started[0] if w.endswith('.py')} == with_card and '-v' in started[0] and '-q' not in started[0]
+    assert module.gpu_rows()[-1].measure is module.end_tests
+
+
+def test_validation_is_timed_beside_training():
+    from imgstudy.gpu import Bench, validation
+    row = validation(Bench(cpu=True), 'lenet5')
+    assert 0 < row['valid_us'] and row['valid_over_train'] == pytest.approx(row['valid_us']/row['train_us'], abs=1e-3)
+
+
+def test_the_seconds_of_all_epochs_are_added_up(tmp_path, monkeypatch):
+    "Those of a finished training, of a paused one, and of the members of a paused stack."
+    from imgstudy.gpu import seconds_trained
+    from imgstudy.study.create import create_run
+    from imgstudy.training.checkpoint import Checkpoint, write_checkpoint
+    from imgstudy.training.train import train
+    from imgstudy.training.train_stacked import train_stacked
+    from kills import Kill, Killed, kill_after
+    monkeypatch.setattr(Checkpoint, 'every', 0.)
+    quick = dict(dataset='digits', model='lenet5', epochs=2, subset=100, bs=20, augment='none')
+    whole = train(create_run(**quick), root=tmp_path)
+    assert seconds_trained(tmp_path) == pytest.approx(whole.history.seconds.sum(), abs=1e-3)
+    before = seconds_trained(tmp_path)
+    kill_after(1, monkeypatch, lambda: train(create_run(**quick, seed=1), root=tmp_path))
+    one = seconds_trained(tmp_path)
+    assert one > before
+    monkeypatch.setattr('imgstudy.training.train_stacked.event_cbs', lambda *args, **kwargs: [Kill(1)])
+    with pytest.raises(Killed): train_stacked([create_run(**quick, seed=s) for s in (2, 3)], root=tmp_path)
+    assert seconds_trained(tmp_path) > one

@@ -101,7 +101,11 @@ memory_frac = 0.5 # of the free memory of a GPU that the images of one split may
 
 def _fits(nbytes, device):
     "Whether images of so many bytes are kept on `device`, which is not a CPU."
-    return device.type != 'cuda' or nbytes < memory_frac*torch.cuda.mem_get_info(device)[0]
+    if device.type != 'cuda': return True
+    free, total = torch.cuda.mem_get_info(device)
+    share = torch.cuda.get_per_process_memory_fraction(device) # a worker has that of `IMGSTUDY_GPU_MEMORY`
+    mine = share*total - torch.cuda.memory_allocated(device)
+    return nbytes < memory_frac*min(free, mine)
 
 class DeviceImages:
     "Images by index (int64, [bs]), on `device` (uint8, [bs, height, width, 3]); kept there if they fit."

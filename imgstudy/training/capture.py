@@ -6,13 +6,15 @@
 __all__ = ['hears_batches', 'tell', 'objects', 'largest_difference', 'trial', 'CaptureFailed', 'Engine', 'finish', 'replaying']
 
 # %% ../../nbs/43_capture.ipynb #74a57dfd
-import os, torch
-from contextlib import contextmanager, nullcontext
+import ctypes, os, torch
+from contextlib import contextmanager, nullcontext, suppress
 from fastai.callback.core import TrainEvalCallback
 from fastai.callback.schedule import ParamScheduler
 from fastai.callback.training import GradientClip
 from fastai.basics import CastToTensor, Learner, Recorder
+from torch.nn.modules import module as nn_module # has the hooks of all modules
 from fastcore.basics import patch
+from functools import cache
 from .learner import *
 from .step import *
 
@@ -24,6 +26,16 @@ _batch_events = ('before_batch', 'after_pred', 'after_loss', 'before_backward', 
 def hears_batches(cb) -> bool:
     "Whether the callback `cb` has a method for an event of a training batch."
     return cb.run_train and any(hasattr(type(cb), e) or e in vars(cb) for e in _batch_events)
+
+def _own_batches(cb, known) -> bool:
+    "Whether the callback `cb` has a batch event of its own, which no class from `known` on has."
+    classes = type(cb).mro()
+    own = (e in vars(c) for c in classes[:classes.index(known)] for e in _batch_events)
+    return any(e in vars(cb) for e in _batch_events) or any(own)
+
+def _replays(cb) -> bool: # does its method `replayed` stand for all its batch events?
+    by = next((c for c in type(cb).mro() if 'replayed' in vars(c)), None)
+    return by is not None and not _own_batches(cb, by)
 
 def _tell_trainer(cb, done):
     cb.learn.pct_train += 1./cb.learn.n_epoch
@@ -63,14 +75,16 @@ def objects(cb) -> bool:
     "Whether the callback `cb` keeps an epoch from being replayed."
     if type(cb) is ParamScheduler: return not _schedulable.issuperset(cb.scheds)
     if type(cb) is GradientClip: return cb.norm_type != 2.
-    return hears_batches(cb) and not hasattr(cb, 'replayed') and type(cb) not in _tell
+    told = _replays(cb) or type(cb) in _tell and not _own_batches(cb, type(cb))
+    return hears_batches(cb) and not told
 
 # %% ../../nbs/43_capture.ipynb #b4f2e22f
 def largest_difference(a, b) -> float:
     "The largest absolute difference of any two values in the lists of tensors `a` and `b`; NaN equals NaN."
-    gaps = [((x - y).abs().masked_fill((x == y) | (x.isnan() & y.isnan()), 0)).max() for x, y in zip(a, b)
-            if x.numel() and x.is_floating_point()]
-    return torch.stack([g.nan_to_num(nan=torch.inf, posinf=torch.inf).float() for g in gaps]).max().item()
+    real = lambda t: t if t.is_floating_point() else t.long() # truth values have no difference
+    pairs = [(real(x), real(y)) for x, y in zip(a, b) if x.numel()]
+    gaps = [((x - y).abs().masked_fill((x == y) | (x.isnan() & y.isnan()), 0)).max().float() for x, y in pairs]
+    return torch.stack([g.nan_to_num(nan=torch.inf, posinf=torch.inf) for g in gaps]).max().item()
 
 def trial(
     step:Step,
@@ -86,26 +100,49 @@ def trial(
 # %% ../../nbs/43_capture.ipynb #f9b8cbbc
 class CaptureFailed(Exception): "A recording cannot be made, or does not do what the step does."
 
+def _give_up(graph, pool, device):
+    "After an error: PyTorch leaves its random generator and its memory in the middle of a recording."
+    default = torch.cuda.default_generators[device]
+    default.graphsafe_set_state(default.clone_state()) # as it was, and not recording; pytorch#172390
+    for end in ('_cuda_endAllocateToPool', '_cuda_releasePool'): # pytorch#180395, pytorch#190308
+        with suppress(RuntimeError): getattr(torch._C, end)(device, pool) # an error: PyTorch has done so itself
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(graph)) # never destroyed, since that may release the memory again
+
 @patch
 def record(self:Step, stream): # a CUDA stream
-    "The CUDA graph of this step."
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=stream, capture_error_mode='thread_local'): self()
+    "The CUDA graph of this step; `CaptureFailed` if the step draws random numbers that a replay would repeat."
+    graph, pool, before = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle(), host_random()
+    try:
+        with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode='thread_local'): self()
+    except BaseException as e: # also Ctrl-C: whatever it is, others go on in this process
+        _give_up(graph, pool, stream.device_index)
+        raise e.__context__ or e # the error of the step comes before that of the recording's end
+    if not same_random(before, host_random()): raise CaptureFailed('it draws random numbers on the CPU')
     return graph
+
+# %% ../../nbs/43_capture.ipynb #aa8febf4
+@cache
+def _spare_stream(device): # one for all recordings: cuBLAS keeps a workspace for each stream
+    return torch.cuda.Stream(device)
+
+@contextmanager
+def _aside():
+    "Launch on a stream that can be recorded, and let the stream of before wait for it, also after an error."
+    here = torch.cuda.current_stream()
+    own = here != torch.cuda.default_stream() # one of several trainings
+    stream = here if own else _spare_stream(here.device_index)
+    stream.wait_stream(here)
+    try:
+        with torch.cuda.stream(stream): yield stream
+    finally: here.wait_stream(stream)
 
 def _recorded(step, start, n):
     "A function that replays `step`, the state after `n` calls of it, and by how much the same calls differ from it."
-    here = torch.cuda.current_stream()
-    own = here != torch.cuda.default_stream() # one of several trainings: cuBLAS keeps a workspace for each stream
-    stream = here if own else torch.cuda.Stream()
-    stream.wait_stream(here)
-    with torch.cuda.stream(stream), step.gradients():
+    with _aside() as stream, step.gradients():
         once = [t.clone() for t in trial(step, step, start, n)] # also warms up: cuBLAS and cuDNN choose kernels
         noise = largest_difference(once, trial(step, step, start, n))
         stream.synchronize()
-        replay = step.record(stream).replay
-    torch.cuda.current_stream().wait_stream(stream)
-    return replay, once, noise
+        return step.record(stream).replay, once, noise
 
 @patch
 def proven(self:Step) -> tuple: # a function that replays the step; the largest difference to the step itself
@@ -119,10 +156,23 @@ def proven(self:Step) -> tuple: # a function that replays the step; the largest 
     return replay, gap
 
 # %% ../../nbs/43_capture.ipynb #9dbc823f
+_tensor_hooks = '_backward_hooks', '_post_accumulate_grad_hooks'
+
 def _partly_frozen(learn): # a step updates the layers of one depth together
     states = {}
     for g in getattr(learn, 'groups', ()): states.setdefault(g.depth, set()).update(p.requires_grad for p in g.params)
     return any(len(s) > 1 for s in states.values())
+
+def _foreign_hooks(model): # those of this library only change the precision
+    of = lambda o: [h for k, v in vars(o).items() if k.endswith('_hooks') and isinstance(v, dict) for h in v.values()]
+    hooks = [h for m in (*model.modules(), nn_module) for h in of(m)]
+    hooks += [h for p in model.parameters() for k in _tensor_hooks for h in (getattr(p, k, None) or {}).values()]
+    return [h for h in hooks if not (getattr(h, '__module__', '') or '').startswith('imgstudy.')]
+
+def _other_optimiser(opt): # '' if a `Step` does what it does
+    name, of_torch = type(opt).__name__, type(opt).__module__.startswith('torch.optim')
+    own = ' with settings of its own' if of_torch and name in ('AdamW', 'Adam', 'SGD') else ''
+    return '' if optimiser_kind(opt) else f'the optimiser is {name}{own}'
 
 def _reason(learn): # '' if nothing stands against it
     "Why no epoch of `learn` can be done by calling or replaying a `Step`."
@@ -133,7 +183,8 @@ def _reason(learn): # '' if nothing stands against it
     if layout.get('compiled'): return 'torch.compile makes its own recordings'
     if not (dl.drop_last and len(dl)): return 'the batches differ in size'
     if _partly_frozen(learn): return 'some weights of a layer group are frozen'
-    if optimiser_kind(learn.opt.opt) is None: return f'the optimiser is {type(learn.opt.opt).__name__}'
+    if _foreign_hooks(learn.model): return 'a hook acts on each batch'
+    if why := _other_optimiser(getattr(learn.opt, 'opt', learn.opt)): return why
     return next((f'{cb.name} acts on each batch' for cb in learn.cbs.sorted('order') if objects(cb)), '')
 
 def _how(device): # 'graph', 'call' or ''
@@ -171,18 +222,42 @@ class Engine:
             dict(capture_difference=self.gap) if captured else dict(not_captured=why))
 
 # %% ../../nbs/43_capture.ipynb #0728eb55
+def _plain(o): # the attributes of an object that a recording takes for constant
+    told = 'do', 'split_idx' # to transforms, by fastai before each batch and each epoch
+    return type(o), [(k, v) for k, v in vars(o).items() if isinstance(v, (bool, int, float, str)) and k not in told]
+
+def _own_settings(group): # of a parameter group, without what a step reads from tables
+    moving = {'params', 'lr', 'initial_lr', 'momentum', 'betas'}
+    return [(k, v) for k, v in group.items() if k not in moving], group.get('betas', ())[1:]
+
 @patch
-def _kind_of_step(self:Engine): # what a recording depends on
-    model = self.learn.model
-    return [p.requires_grad for p in model.parameters()], [m.training for m in model.modules()]
+def _kind_of_step(self:Engine): # what a step depends on
+    learn, loss, dl = self.learn, self.learn.loss_func, self.learn.dls.train
+    model, opt, losses = learn.model, getattr(learn.opt, 'opt', learn.opt), (loss, getattr(loss, 'func', None))
+    places = [(p.data_ptr(), p.requires_grad) for p in model.parameters()] + [b.data_ptr() for b in model.buffers()]
+    clips = [_plain(cb) for cb in learn.cbs if isinstance(cb, GradientClip)]
+    tfms = [f for own in getattr(dl, 'dls', [dl]) for f in own.after_batch.fs] # of each member of a stack
+    parts = [_plain(o) for o in (*model.modules(), *losses, *tfms) if hasattr(o, '__dict__')]
+    weights = [b.data_ptr() for o in losses if isinstance(o, torch.nn.Module) for b in o.buffers()]
+    return (id(model), id(loss), id(dl), len(dl), dl.bs, id(opt), places, clips, parts, weights,
+            [_own_settings(g) for g in opt.param_groups])
+
+@patch
+def renew(self:Engine):
+    "Make the step, unless that of the last epoch can go on."
+    if self.step and self.key == self._kind_of_step(): return
+    if self.step: self.close()
+    self.step = self.make(self.learn)
+    self.key = self._kind_of_step()
 
 @patch
 def prepare(self:Engine):
     "Make `run`, which does one step: a replay, or a call."
-    if self.run and self.key == self._kind_of_step(): return
-    self.run, self.key = None, self._kind_of_step()
+    if self.run: return
     if self.how != 'graph' or self.failed: self.run = self.step; return
-    try: self.run, self.gap = self.step.proven()
+    try:
+        self.run, gap = self.step.proven()
+        self.gap = max(gap, self.gap or 0.) # the largest of all recordings of this training
     except torch.OutOfMemoryError: raise
     except (CaptureFailed, RuntimeError) as e: self._fall_back(e)
 
@@ -227,7 +302,7 @@ def turns(self:Engine):
     "Do the training part of an epoch; a generator, for `finish`."
     learn = self.learn
     learn.n_iter = len(learn.dls.train)
-    self.step = self.step or self.make(learn)
+    self.renew()
     self.step.begin()
     self.prepare()
     self.note()

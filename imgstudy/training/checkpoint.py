@@ -35,7 +35,8 @@ def restore_random_states(
     random.setstate(states['python'])
     np.random.set_state(states['numpy'])
     torch.set_rng_state(states['torch'])
-    if states['cuda']: torch.cuda.set_rng_state_all(states['cuda'])
+    n = torch.cuda.device_count() # fewer may be here than where it was saved
+    if states['cuda'][:n]: torch.cuda.set_rng_state_all(states['cuda'][:n])
     for dl, state in zip(dls.loaders, states['loaders']): dl.rng.setstate(state)
 
 # %% ../../nbs/44_checkpoint.ipynb #be3aa256

@@ -27,7 +27,7 @@ class Scale:
     def unscale(self, grads) -> torch.Tensor: # bool, of the shape of `value`
         "Divide `grads` by the factor in place; whether to skip the step."
         bad = torch.stack([self.bad(g) for g in grads]).any(0)
-        inverse = self.value.double().reciprocal().float()
+        inverse = self.value.reciprocal() # exact: a power of two
         for g in grads: g.mul_(inverse)
         return bad
     def update(self, bad):

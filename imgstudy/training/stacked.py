@@ -57,7 +57,8 @@ class Stack(nn.Module):
     def forward(self, x):
         self.one[0].train(self.training)
         params, buffers = self.params(), self.member_buffers()
-        if not self.apart or self.training: return torch.vmap(self.call, randomness='different')(params, buffers, x)
+        together = len(x) > 1 and (self.training or not self.apart) # one alone needs no vmap
+        if together: return torch.vmap(self.call, randomness='different')(params, buffers, x)
         of = lambda state, k: {name: t[k] for name, t in state.items()}
         return torch.stack([self.call(of(params, k), of(buffers, k), x[k]) for k in range(len(x))])
     def call(self, params, buffers, x): return functional_call(self.one[0], (params, buffers), (x,))

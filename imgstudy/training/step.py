@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['moments', 'updates', 'views', 'join', 'Chunk', 'join_groups', 'adopt_state', 'adamw_update', 'adam_update',
-           'sgd_update', 'nesterov_update', 'optimiser_kind', 'schedule_tables', 'Epoch', 'Step', 'Average']
+           'sgd_update', 'nesterov_update', 'optimiser_kind', 'schedule_tables', 'Epoch', 'Step', 'Average',
+           'host_random', 'same_random']
 
 # %% ../../nbs/42_step.ipynb #cda45250
-import torch
+import math, random, torch
+import numpy as np
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fastai.callback.schedule import ParamScheduler
@@ -87,15 +89,17 @@ def adopt_state(
     if 'exp_avg' in chunk.state: chunk.state['step'] = _counts(chunk, opt)
 
 # %% ../../nbs/42_step.ipynb #2d5eb761
-def _adam_move(p, grad, state, lr, mom, beta2=.999, eps=1e-8): # both as PyTorch's defaults
+_beta2, _eps = .999, 1e-8 # PyTorch's defaults
+
+def _adam_move(p, grad, state, lr, mom):
     state['step'].add_(1)
     mean, square = state['exp_avg'], state['exp_avg_sq']
     count = state['step'] if state['step'].ndim == 2 else state['step'].view(-1)[0] # of each member; of all
-    count = count.double() # 1 - 0.999 in float32 has four digits
+    left = lambda log: -torch.expm1(count*log) # 1 - beta**count; in float32, 1 - 0.999 itself has four digits
     mean.lerp_(grad, 1 - mom)
-    square.mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-    denom = square.sqrt().div_((1 - beta2**count).sqrt()).add_(eps)
-    p.addcdiv_(mean*(lr/(1 - mom.double()**count)).to(p.dtype), denom, value=-1)
+    square.mul_(_beta2).addcmul_(grad, grad, value=1 - _beta2)
+    denom = square.sqrt().div_(left(math.log(_beta2)).sqrt()).add_(_eps)
+    p.addcdiv_(mean*(lr/left(mom.log())), denom, value=-1)
 
 def adamw_update(p, grad, state, lr, mom, wd):
     "Loshchilov and Hutter 2019, algorithm 2."
@@ -124,8 +128,11 @@ def optimiser_kind(opt) -> str|None: # a key of `updates`
     if hasattr(opt, 'kind'): return opt.kind
     kinds = {torch.optim.AdamW: 'adamw', torch.optim.Adam: 'adam', torch.optim.SGD: 'sgd'}
     kind, options = kinds.get(type(opt)), opt.param_groups[0]
-    odd = any(options.get(k) for k in ('amsgrad', 'maximize', 'dampening'))
-    return None if odd else 'nesterov' if kind == 'sgd' and options['nesterov'] else kind
+    odd = any(g.get(k) for g in opt.param_groups for k in ('amsgrad', 'maximize', 'dampening'))
+    if kind != 'adamw': odd |= bool(options.get('decoupled_weight_decay')) # Adam that is AdamW by another name
+    odd |= any((g['eps'], g['betas'][1]) != (_eps, _beta2) for g in opt.param_groups if 'betas' in g)
+    odd |= len({bool(g.get('nesterov')) for g in opt.param_groups}) > 1
+    return None if odd or kind is None else 'nesterov' if kind == 'sgd' and options['nesterov'] else kind
 
 # %% ../../nbs/42_step.ipynb #069e86f8
 def schedule_tables(learn:Learner) -> tuple: # lists with one entry per step: learning rates, one per group; momentum
@@ -169,7 +176,7 @@ class Step:
         self.average = self._average()
         self.scale = next((cb.scale for cb in learn.cbs if isinstance(cb, LossScale)), None) # of the loss, in float16
     def _clip(self): # the largest norm of the gradient; None: not clipped
-        return next((cb.max_norm for cb in self.learn.cbs if isinstance(cb, GradientClip)), None)
+        return min((cb.max_norm for cb in self.learn.cbs if isinstance(cb, GradientClip)), default=None)
     def _kind(self): return optimiser_kind(self.learn.opt.opt)
     def _chunks(self):
         depths, groups = [g.depth for g in self.learn.groups], self.learn.opt.opt.param_groups
@@ -318,19 +325,30 @@ def tensors(self:Step) -> list:
     return [t for c in self.active for t in c.tensors()] + [
         *self.learn.model.buffers(), *average, self.pos, self.losses, self.hits]
 
+def host_random() -> tuple:
+    "The states of the random generators that draw on the CPU: Python's, NumPy's and PyTorch's."
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()
+
+def same_random(a, b) -> bool: # as returned by `host_random`
+    "Whether nothing was drawn between `a` and `b`."
+    return a[0] == b[0] and str(a[1][2:]) == str(b[1][2:]) and (a[1][1] == b[1][1]).all() and torch.equal(a[2], b[2])
+
 @patch
 def save(self:Step) -> tuple: # for `restore`
     "Copies of all that a step changes."
     device = self.pos.device
-    state = torch.cuda.get_rng_state(device) if device.type == 'cuda' else torch.get_rng_state()
-    return [t.clone() for t in self.tensors()], state
+    state = torch.cuda.get_rng_state(device) if device.type == 'cuda' else None
+    return [t.clone() for t in self.tensors()], state, host_random()
 
 @patch
 def restore(self:Step, saved):
     "Put back what `save` returned."
-    values, state = saved
+    values, state, host = saved
     for t, v in zip(self.tensors(), values): t.detach().copy_(v)
-    torch.cuda.set_rng_state(state, self.pos.device) if self.pos.device.type == 'cuda' else torch.set_rng_state(state)
+    if state is not None: torch.cuda.set_rng_state(state, self.pos.device)
+    random.setstate(host[0])
+    np.random.set_state(host[1])
+    torch.set_rng_state(host[2])
 
 # %% ../../nbs/42_step.ipynb #919b1416
 @patch

@@ -27,14 +27,16 @@ def _share(state): # as returned by `_shared`
     torch.backends.cudnn.allow_tf32 = state[4]
 
 @contextmanager
-def _on_stream(stream, generator):
-    "Launch on `stream`, and draw from `generator`."
-    default = torch.cuda.default_generators[stream.device_index]
+def _on_stream(lane):
+    "Launch on the stream of `lane`, and draw from its generator."
+    default = torch.cuda.default_generators[lane.stream.device_index]
     before = default.graphsafe_get_state()
-    with torch.cuda.stream(stream):
-        default.graphsafe_set_state(generator)
+    with torch.cuda.stream(lane.stream):
+        default.graphsafe_set_state(lane.generator)
         try: yield
-        finally: default.graphsafe_set_state(before)
+        finally:
+            lane.generator = default.graphsafe_get_state() # another one after a recording that failed
+            default.graphsafe_set_state(before)
 
 # %% ../../nbs/47b_streams.ipynb #72202ab9
 class Lanes(dict):
@@ -73,7 +75,7 @@ def here(self:Lane):
     outside, said = _shared(), self.out
     _share(self.own)
     try:
-        with (_on_stream(self.stream, self.generator) if self.stream else nullcontext(),
+        with (_on_stream(self) if self.stream else nullcontext(),
               redirect_stdout(said) if said else nullcontext(), redirect_stderr(said) if said else nullcontext()): yield
     finally:
         self.own = _shared()

@@ -1,0 +1,400 @@
+"What a recording of a training step must not do: poison the process, bake in what changes, take what it cannot do, or slow itself down."
+from functools import partial
+import pytest, torch
+from fastai.basics import Adam, Callback, OptimWrapper
+from fastai.callback.training import GradientClip
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from imgstudy.core import seed_everything
+from imgstudy.data.loaders import create_dls
+from imgstudy.data.split import load_data, part_of
+from imgstudy.study.create import create_run
+from imgstudy.training import capture
+from imgstudy.training.capture import CaptureFailed, largest_difference, trial
+from imgstudy.training.fit import History, StopOnNaN, fit
+from imgstudy.training.learner import create_learner
+from imgstudy.training.step import Step
+
+base = dict(dataset='digits', model='lenet5', epochs=2, precision='fp32', subset=200, bs=32, augment='none')
+loaded = {}
+
+
+def learner_of(run):
+    if part_of(run) not in loaded: loaded[part_of(run)] = load_data(run)
+    seed_everything(run.seed)
+    return create_learner(run, create_dls(run, loaded[part_of(run)]))
+
+
+def step_of(learn):
+    "A step of `learn` as it is at the beginning of its first epoch."
+    learn.create_opt()
+    learn.opt.set_hypers(lr=.01)
+    learn.epoch, learn.n_epoch = 0, 1
+    learn.model.train()
+    step = Step(learn)
+    step.begin()
+    return step
+
+
+@pytest.fixture
+def on_gpu(monkeypatch):
+    "The machine seems to have a GPU; deterministic mode ends with the test."
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    yield
+    torch.use_deterministic_algorithms(before[0])
+    torch.utils.deterministic.fill_uninitialized_memory = before[1]
+
+
+def test_deterministic_kernels_fill_no_memory(on_gpu):
+    "On a CPU an empty tensor is filled by the same code as on a GPU."
+    seed_everything(0)
+    assert torch.are_deterministic_algorithms_enabled() and not torch.utils.deterministic.fill_uninitialized_memory
+    assert not torch.empty(100_000).isnan().all()
+
+
+class Watch(TorchDispatchMode):
+    "Notes the operations that return a tensor in double precision, which Apple's GPUs do not have."
+    def __init__(self): super().__init__(); self.seen = []
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **kwargs or {})
+        if any(isinstance(t, torch.Tensor) and t.dtype == torch.float64 for t in tree_leaves(out)): self.seen.append(str(func))
+        return out
+
+
+@pytest.mark.parametrize('options', [dict(), dict(opt='adam', clip=.5), dict(opt='sgd', nesterov=True), dict(model='cnn3', dropout=.2, augment='basic'),
+                                     dict(augment='standard'), dict(augment='cifar100'), dict(augment='erasing'), dict(augment='affine')], ids=str)
+def test_a_step_needs_no_double_precision(options):
+    step = step_of(learner_of(create_run(**base | options)))
+    with step.gradients(), Watch() as watch: step()
+    assert not watch.seen
+
+
+def test_a_scaled_loss_needs_no_double_precision():
+    from imgstudy.training.loss_scale import Scale
+    grads = [torch.full((4,), 3.)]
+    with Watch() as watch: Scale(torch.device('cpu'), first=2.**16).unscale(grads)
+    assert not watch.seen and torch.equal(grads[0], torch.full((4,), 3/2.**16))
+
+
+@pytest.mark.parametrize('beta', [.999, .9, .95, .85, 0.])
+def test_the_bias_of_adam_is_known_to_seven_digits(beta):
+    "1 - beta**n in single precision, for 200,000 steps: as the mean of gradients that are all one."
+    from imgstudy.training.step import adam_update
+    for n in (1, 2, 10, 1000, 200_000):
+        p, one = torch.zeros(1), torch.ones(1)
+        state = dict(step=torch.tensor([n - 1.]), exp_avg=torch.zeros(1), exp_avg_sq=torch.zeros(1))
+        mom = torch.tensor(beta)
+        adam_update(p, one, state, torch.tensor(1.), mom, 0.)
+        mean, square = 1 - mom.double(), 1 - .999
+        exact = mean/(1 - mom.double()**n)/((square/(1 - .999**n))**.5 + 1e-8)
+        assert -p.item() == pytest.approx(exact.item(), rel=5e-7)
+
+
+class Generator:
+    "A random generator of CUDA as PyTorch 2.11 has it: an error in a recording leaves its state in the middle of it."
+    def __init__(self, state=None): self.state = state or dict(offset=8, recording=False)
+    def clone_state(self): return Generator(dict(offset=self.state['offset'], recording=False))
+    def graphsafe_get_state(self): return Generator(self.state)
+    def graphsafe_set_state(self, other): self.state = other.state
+
+
+class Allocator:
+    "The memory of CUDA: pools that a recording allocates to, and those that are in use."
+    def __init__(self, ends): self.open, self.used, self.ends = [], [], ends # ends: does PyTorch end it after an error?
+    def begin(self, pool): self.open.append(pool); self.used.append(pool)
+    def end(self, device, pool):
+        if pool not in self.open: raise RuntimeError('not currently recording')
+        self.open.remove(pool)
+    def release(self, device, pool): self.used.remove(pool)
+
+
+@pytest.fixture(params=[False, True], ids=['torch 2.11', 'torch 2.14'])
+def cuda(monkeypatch, request):
+    "What a recording uses of CUDA."
+    from types import SimpleNamespace
+    generator, memory = Generator(), Allocator(request.param)
+    class Graph:
+        def replay(self): pass
+    class Recording:
+        def __init__(self, graph, pool=None, stream=None, capture_error_mode=None): self.pool = pool or (0, 1)
+        def __enter__(self): generator.state['recording'] = True; memory.begin(self.pool)
+        def __exit__(self, kind, *_):
+            if kind:
+                if memory.ends: memory.end(0, self.pool)
+                raise RuntimeError('CUDA error: operation failed due to a previous error during capture')
+            memory.end(0, self.pool)
+            generator.state['recording'] = False
+    for name, value in dict(CUDAGraph=Graph, graph=Recording, default_generators=[generator], graph_pool_handle=lambda: (0, 7)).items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    monkeypatch.setattr(torch._C, '_cuda_endAllocateToPool', memory.end, raising=False)
+    monkeypatch.setattr(torch._C, '_cuda_releasePool', memory.release, raising=False)
+    return SimpleNamespace(generator=generator, memory=memory, stream=SimpleNamespace(device_index=0))
+
+
+@pytest.mark.parametrize('error', [RuntimeError('no value in a recording'), torch.OutOfMemoryError('full'), KeyboardInterrupt(), ValueError('mine')], ids=lambda e: type(e).__name__)
+def test_an_error_in_a_recording_leaves_the_process_as_it_was(error, cuda, monkeypatch):
+    "Without this, nothing in the process could draw a random number afterwards, and memory would stay in use."
+    step = step_of(learner_of(create_run(**base)))
+    def bad(self): raise error
+    monkeypatch.setattr(Step, 'batch', bad)
+    with pytest.raises(type(error), match=str(error)): step.record(cuda.stream)
+    assert cuda.generator.state == dict(offset=8, recording=False)
+    assert not cuda.memory.open and not cuda.memory.used
+
+
+def test_after_a_failed_recording_a_lane_goes_on_with_the_generator_that_replaced_its_own(cuda, monkeypatch):
+    from contextlib import nullcontext
+    from types import SimpleNamespace
+    from imgstudy.training import streams
+    monkeypatch.setattr(torch.cuda, 'stream', lambda stream: nullcontext())
+    lane = SimpleNamespace(stream=cuda.stream, generator=Generator(dict(offset=4, recording=True)))
+    outside = cuda.generator.state
+    with streams._on_stream(lane):
+        cuda.generator.graphsafe_set_state(cuda.generator.clone_state()) # as after an error
+        new = cuda.generator.state
+    assert cuda.generator.state is outside and lane.generator.state is new and not new['recording']
+
+
+def host_draws(kind):
+    "A transform of batches that draws on the CPU."
+    import random
+    import numpy as np
+    from fastai.data.all import Transform
+    from fastai.vision.augment import RandomErasing
+    from fastai.vision.core import TensorImage
+    draws = dict(python=random.random, numpy=np.random.rand, torch=lambda: torch.rand(1).item())
+    class Darker(Transform):
+        order = 50
+        def encodes(self, x:TensorImage): return x*(.5 + .5*draws[kind]())
+    return RandomErasing(p=.5) if kind == 'fastai' else Darker()
+
+
+@pytest.mark.parametrize('kind', ['fastai', 'python', 'numpy', 'torch'])
+def test_what_is_drawn_on_the_cpu_is_not_recorded(kind, cuda):
+    learn = learner_of(create_run(**base))
+    learn.dls.train.after_batch.add(host_draws(kind))
+    step = step_of(learn)
+    start = step.save()
+    with step.gradients():
+        once = [t.clone() for t in trial(step, step, start)]
+        assert largest_difference(once, trial(step, step, start)) == 0 # drawn again, not drawn on
+        with pytest.raises(CaptureFailed, match='random numbers on the CPU'): step.record(cuda.stream)
+
+
+@pytest.mark.parametrize('augment', ['none', 'shift', 'basic', 'standard', 'erasing', 'affine', 'cifar100', 'resized_crop'])
+def test_our_augmentations_draw_on_the_device_alone(augment):
+    from imgstudy.training.step import host_random
+    step = step_of(learner_of(create_run(**base | dict(augment=augment))))
+    before = host_random()
+    with step.gradients(): step()
+    after = host_random()
+    assert before[0] == after[0] and (before[1][1] == after[1][1]).all() # PyTorch's own is that of the device here
+
+
+def fitted(run, how, monkeypatch, change=lambda learn: None, cbs=()):
+    "The Learner of `run`, changed by `change`, after its epochs."
+    monkeypatch.setenv('IMGSTUDY_CAPTURE', how)
+    learn = learner_of(run)
+    change(learn)
+    fit(learn, run.recipe, lines=1, cbs=cbs)
+    return learn
+
+
+def gap(a, b): return max((x.float() - y.float()).abs().max().item() for x, y in zip(a.model.state_dict().values(), b.model.state_dict().values()))
+
+
+def opt_of(cls, **options): return lambda learn: setattr(learn, 'opt_func', partial(OptimWrapper, opt=partial(cls, **options)))
+
+
+@pytest.mark.parametrize('change, why', [
+    (lambda learn: setattr(learn, 'opt_func', Adam), 'the optimiser is Optimizer'),
+    (opt_of(torch.optim.RMSprop), 'the optimiser is RMSprop'),
+    (opt_of(torch.optim.AdamW, eps=1e-3), 'the optimiser is AdamW with settings of its own'),
+    (opt_of(torch.optim.Adam, betas=(.9, .99)), 'the optimiser is Adam with settings of its own'),
+    (opt_of(torch.optim.SGD, dampening=.5, momentum=.9), 'the optimiser is SGD with settings of its own'),
+    (opt_of(torch.optim.Adam, decoupled_weight_decay=True), 'the optimiser is Adam with settings of its own'),
+    (lambda learn: learn.model.register_forward_hook(lambda m, args, out: out*.5), 'a hook acts on each batch'),
+    (lambda learn: next(learn.model.children()).register_full_backward_hook(lambda m, gi, go: None), 'a hook acts on each batch'),
+    (lambda learn: next(learn.model.parameters()).register_hook(lambda g: g*2), 'a hook acts on each batch')])
+def test_what_a_step_cannot_do_fastais_loop_does_and_says_why(change, why, monkeypatch):
+    run = create_run(**base)
+    loop, called = (fitted(run, how, monkeypatch, change) for how in ('0', 'call'))
+    assert called.layout['not_captured'] == why and gap(loop, called) == 0
+
+
+def test_the_hooks_of_autocast_are_no_reason(monkeypatch):
+    learn = fitted(create_run(**base | dict(precision='bf16')), 'call', monkeypatch)
+    assert learn.layout['not_captured'] == 'its steps are called one by one'
+
+
+class CountsBatches(StopOnNaN):
+    "A callback of ours that does something more at each batch."
+    name, n = 'counts_batches', 0
+    def after_batch(self): self.n += self.training
+
+class HalfClip(GradientClip):
+    "fastai's, with something more."
+    name = 'half_clip'
+    def before_step(self): self.max_norm /= 2; super().before_step()
+
+class LooksAtLoss(History):
+    name = 'looks_at_loss'
+    def after_loss(self): pass
+
+class Replays(CountsBatches):
+    "A subclass that also says what a replay means to it."
+    name = 'replays'
+    def replayed(self, done): self.n += len(done.losses)
+
+
+@pytest.mark.parametrize('make', [CountsBatches, partial(HalfClip, 8.), LooksAtLoss])
+def test_a_subclass_with_a_batch_event_of_its_own_is_called(make, monkeypatch):
+    cb = make()
+    assert capture.objects(cb) and not capture.objects(Replays())
+
+
+def test_a_subclass_sees_each_batch(monkeypatch):
+    cb = CountsBatches()
+    learn = fitted(create_run(**base), 'call', monkeypatch, cbs=[cb])
+    assert cb.n == 2*(200//32) and learn.layout['not_captured'] == 'counts_batches acts on each batch'
+
+
+class At(Callback):
+    "Do something before the second epoch."
+    def __init__(self, do): self.do = do
+    def before_epoch(self):
+        if self.epoch == 1: self.do(self.learn)
+
+
+def other_images(learn):
+    run = create_run(**base | dict(subset=120, seed=3))
+    learn.dls = create_dls(run, load_data(run))
+
+def other_weights(learn):
+    for p in learn.model.parameters(): p.data = p.data*.5
+
+changes = dict(wd=lambda learn: learn.opt.set_hypers(wd=5.), loss=lambda learn: setattr(learn, 'loss_func', partial(torch.nn.functional.cross_entropy, label_smoothing=.3)),
+               clip=lambda learn: setattr(next(cb for cb in learn.cbs if isinstance(cb, GradientClip)), 'max_norm', .01), images=other_images, weights=other_weights,
+               smoothing=lambda learn: setattr(learn.loss_func.func, 'label_smoothing', .4))
+
+
+@pytest.mark.parametrize('name', changes)
+def test_what_changes_between_epochs_changes_the_step(name, monkeypatch):
+    "The steps end where fastai's loop ends."
+    run = create_run(**base | dict(clip=.5, opt='sgd', lr=.01))
+    loop, called, plain = (fitted(run, how, monkeypatch, cbs=[At(do)]) for how, do in (('0', changes[name]), ('call', changes[name]), ('0', lambda learn: None)))
+    assert gap(loop, called) < 1e-5 < gap(loop, plain)
+
+
+def replayed(monkeypatch, gaps=(0.,)):
+    "Let steps be recorded, as if there were a GPU; the list of what was recorded. The first recordings differ by `gaps` from the step."
+    made, gaps = [], list(gaps)
+    def proven(step):
+        made.append(step)
+        return step.__call__, gaps.pop(0) if gaps else 0.
+    monkeypatch.setattr(capture, '_how', lambda device: 'graph')
+    monkeypatch.setattr(Step, 'proven', proven)
+    monkeypatch.setattr(capture, 'nullcontext', lambda: capture_now(made))
+    return made
+
+
+def capture_now(made): return made[-1].gradients()
+
+
+def dropout_to(p):
+    def change(learn):
+        for m in learn.model.modules():
+            if hasattr(m, 'p'): m.p = p
+    return change
+
+
+@pytest.mark.parametrize('do, n', [(lambda learn: None, 1), (dropout_to(.5), 2), (changes['wd'], 2), (changes['loss'], 2), (lambda learn: next(learn.model.parameters()).requires_grad_(True), 1)])
+def test_a_step_is_recorded_anew_only_if_it_changes(do, n, monkeypatch):
+    made = replayed(monkeypatch)
+    learn = fitted(create_run(**base | dict(model='cnn3', dropout=.2, epochs=4, subset=128)), '', monkeypatch, cbs=[At(do)])
+    assert len(made) == n and learn.layout['captured'] is True
+
+
+@pytest.mark.parametrize('options', [dict(augment='standard', ema=.9), dict(augment='cifar100', model='vit'), dict(model='convnext', augment='affine', clip=1.),
+                                     dict(augment='erasing', model='cnn_custom', opt='sgd', lr=.01)], ids=str)
+def test_a_training_of_ours_is_recorded_once(options, monkeypatch):
+    made = replayed(monkeypatch)
+    fitted(create_run(**base | dict(epochs=3, subset=96) | options), '', monkeypatch)
+    assert len(made) == 1
+
+
+def test_the_record_has_the_largest_difference_of_all_recordings(monkeypatch):
+    replayed(monkeypatch, [.25, 0.])
+    learn = fitted(create_run(**base | dict(model='cnn3', dropout=.2, subset=128)), '', monkeypatch, cbs=[At(dropout_to(.5))])
+    assert learn.layout['capture_difference'] == .25
+
+
+@pytest.mark.parametrize('a, b, far', [([3, 4], [3, 6], 2.), ([2**40], [2**40 + 1], 1.), ([True, False], [True, True], 1.), ([5], [5], 0.)])
+def test_whole_numbers_are_compared_too(a, b, far):
+    assert largest_difference([torch.tensor(a)], [torch.tensor(b)]) == far
+
+
+@pytest.mark.parametrize('share, used, gb, fits', [(1., 0, 9, True), (.1, 0, 6, False), (.1, 0, 4, True), (.1, 7, 2, False), (.5, 0, 12, False)])
+def test_images_are_kept_within_the_share_of_the_card(share, used, gb, fits, monkeypatch):
+    "A card of 100 GB, 20 of them free: half of what this process may take."
+    from imgstudy.data.loaders import _fits
+    monkeypatch.setattr(torch.cuda, 'mem_get_info', lambda device: (20e9, 100e9))
+    monkeypatch.setattr(torch.cuda, 'get_per_process_memory_fraction', lambda device=None: share)
+    monkeypatch.setattr(torch.cuda, 'memory_allocated', lambda device=None: used*1e9)
+    assert _fits(gb*1e9, torch.device('cuda')) is fits
+    assert _fits(gb*1e12, torch.device('mps'))
+
+
+@pytest.mark.parametrize('saved, here, restored', [(2, 1, 1), (8, 2, 2), (1, 4, 1), (2, 0, None)])
+def test_a_training_goes_on_where_there_are_fewer_gpus(saved, here, restored, monkeypatch):
+    import random
+    from types import SimpleNamespace
+    from imgstudy.training.checkpoint import random_states, restore_random_states
+    dls, seen = SimpleNamespace(loaders=[SimpleNamespace(rng=random.Random(0))]), []
+    states = random_states(dls) | dict(cuda=[torch.full((16,), i, dtype=torch.uint8) for i in range(saved)])
+    def set_all(states):
+        if len(states) > here: raise RuntimeError('invalid device ordinal')
+        seen.append(len(states))
+    monkeypatch.setattr(torch.cuda, 'set_rng_state_all', set_all)
+    monkeypatch.setattr(torch.cuda, 'device_count', lambda: here)
+    restore_random_states(states, dls)
+    assert seen == ([restored] if restored else [])
+
+
+def test_a_stack_that_goes_on_keeps_its_layout(tmp_path, monkeypatch):
+    "Whatever would be measured now: else its own checkpoint would be refused."
+    from kills import Kill, Killed
+    from imgstudy.training import train_stacked as module
+    from imgstudy.training.checkpoint import Checkpoint
+    runs = [create_run(**base | dict(seed=s, epochs=3, subset=100)) for s in range(2)]
+    monkeypatch.setattr(module, 'stack_layout', lambda run, n: dict(channels_last=True, valid_apart=True))
+    whole = module.train_stacked(runs, root=tmp_path/'whole')
+    with monkeypatch.context() as m:
+        m.setattr(Checkpoint, 'every', 0)
+        m.setattr(module, 'event_cbs', lambda *args, **kwargs: [Kill(1)])
+        with pytest.raises(Killed): module.train_stacked(runs, root=tmp_path/'cut')
+    monkeypatch.setattr(module, 'stack_layout', lambda run, n: dict(channels_last=False, valid_apart=False))
+    cut = module.train_stacked(runs, root=tmp_path/'cut')
+    for a, b in zip(whole, cut):
+        assert b.info['cost']['resumed'] == [1] and b.info['model']['channels_last'] is True and b.info['model']['valid_apart'] is True
+        assert a.history.drop(columns='seconds').equals(b.history.drop(columns='seconds'))
+
+
+@pytest.mark.parametrize('model', ['lenet5', 'cnn3', 'vit', 'resnet9'])
+def test_a_stack_of_one_is_not_put_through_vmap(model, monkeypatch):
+    import copy
+    from imgstudy.models.register import create_model
+    from imgstudy.training.stacked import Stack
+    torch.manual_seed(0)
+    net = create_model(model, 3, size=32)
+    alone, stack, x = copy.deepcopy(net).train(), Stack([net]).train(), torch.randn(1, 4, 3, 32, 32)
+    def refused(*args, **kwargs): raise AssertionError('vmap')
+    monkeypatch.setattr(torch, 'vmap', refused)
+    torch.manual_seed(1)
+    logits = stack(x)
+    logits.sum().backward()
+    torch.manual_seed(1)
+    assert torch.allclose(alone(x[0]), logits[0], atol=1e-5) and stack.flat.grad.abs().sum() > 0
+    for k, v in alone.state_dict().items(): assert torch.allclose(v.float(), stack.member(0)[k].float(), atol=1e-6), k # also the statistics
