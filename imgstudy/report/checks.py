@@ -282,8 +282,7 @@ def _late_gain(h) -> tuple: # nats; the fraction of the total gain over that of 
     "What the last quarter of the epochs brought in validation loss: the slope of a line through it, times its length."
     k, v = _last(h), h.valid_loss.to_numpy()
     gain, total = -np.polyfit(range(k + 1), v[-k - 1:], 1)[0]*k, v[0] - v.min()
-    # more than all that was gained since the first epoch: it recovers from a rise
-    return gain, 0. if gain > total or not total else gain/total/(k/(len(h) - 1))
+    return gain, gain/total/(k/(len(h) - 1)) if total >= gain and total else 0. # more than in all: after a rise
 
 def _annealed(r, h): return r.run.recipe.schedule in ('linear', 'cosine', 'one_cycle') or h.lr.iloc[-1] < .1*h.lr.max()
 
