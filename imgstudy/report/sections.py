@@ -15,7 +15,7 @@ from textwrap import fill
 from IPython.display import display
 from ..records.metrics import classwise_table
 from ..records.record import mean_confusion, record_confusion
-from ..records.find import committed_records, record_folders
+from ..records.find import committed_records, find_records, record_folders
 from ..stats.seeds import is_probe, with_intervals
 from ..stats.pairs import plot_comparisons
 from ..stats.grid import factor_value
@@ -414,7 +414,9 @@ def study_section(
     seen = named_keys(worth_showing(study, groups))
     if not seen: parts.append(as_list(['No network of this study is better than guessing: no figure shows them.']))
     few = best_rows(seen, most)
-    if few and study.name != 'tuned': parts += [curves_figure(few)] # its rows are of many data sets
+    at = even_runs(study, 'largest')
+    drawn = {k: rs for k in few if (rs := find_records(at[k]))}
+    if drawn and study.name != 'tuned': parts += [curves_figure(drawn)] # its rows are of many data sets
     if 'rates' in study.more: parts += filter(None, [rates_figure(few)])
     if study.name == 'label_efficiency': parts.append(labels_figure(groups))
     if any(r.target for r in study.rows): parts.append(as_parts({'Targets, set before': target_sentences(study)}, True))
