@@ -414,8 +414,8 @@ def study_section(
     seen = named_keys(worth_showing(study, groups))
     if not seen: parts.append(as_list(['No network of this study is better than guessing: no figure shows them.']))
     few = best_rows(seen, most)
-    at = even_runs(study, 'largest')
-    drawn = {k: rs for k in few if (rs := find_records(at[k]))}
+    even = named_keys({k: rs for k, runs in even_runs(study, 'largest').items() if (rs := find_records(runs))})
+    drawn = {k: even[k] for k in few if k in even}
     if drawn and study.name != 'tuned': parts += [curves_figure(drawn)] # its rows are of many data sets
     if 'rates' in study.more: parts += filter(None, [rates_figure(few)])
     if study.name == 'label_efficiency': parts.append(labels_figure(groups))
