@@ -175,8 +175,8 @@ def confusion_figure(name, records): # HTML
     cm, t = mean_confusion(records), confusions_table(records)
     taken = [f'{r.true} for {r.predicted} ({r.percent:.0f} %)' for r in t.itertuples()]
     right = f'{np.trace(cm)/cm.sum():.3f} of the test images on the diagonal'
-    alt = f'Confusion matrix of {name}: {right}' + f'; most often {taken[0]} is taken.'*bool(taken)
-    if len(cm) > 20: alt = f'Confusions of {name}, the commonest first: {", ".join(taken)}.'
+    alt = f'Confusion matrix of {name}: {right}' + (f'; most often {taken[0]} is taken.' if taken else '.')
+    if len(cm) > 20 and taken: alt = f'Confusions of {name}, the commonest first: {", ".join(taken)}.'
     mean = f'mean of {len(records)} trainings, '*(len(records) > 1)
     return as_figure(plot_confusion(records), alt, f'{name}, {mean}per cent of each true class.')
 
