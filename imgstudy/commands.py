@@ -44,7 +44,8 @@ from .report.coverage import coverage, coverage_tally
 from .report.compare import answer_text, plot_networks, run_comparison
 from .report.diagnose import diagnose_text
 from .report.cards import (headline_table, markdown_parts, markdown_table, readme_table, update_between,
-                                   write_cards, write_starts)
+                                   write_cards)
+from .report.front import write_starts
 from .report.general import answer_parts
 from .report.own import own_page
 from .report.collect import collect, keep_pictures

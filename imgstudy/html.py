@@ -181,8 +181,15 @@ _media_css = """
 }
 @media (max-width: 600px) { /* the pictures that were drawn for a phone */
   figure picture img, .short picture img { width: 100%; min-width: 0; max-width: 27rem; }
+  .short table { font-size: .72rem; } .short th, .short td { padding: .25rem .15rem; }
+  .short th.long { min-width: 7rem; }
+  .short .middle, .short td.long { min-width: 0; } .short td.short { white-space: normal; }
 }
 @media (min-width: 640px) { nav ol { columns: 20rem; } }
+@media screen and (min-width: 1100px) { /* the margin is for what a picture needs to be read */
+  .short figure { display: grid; grid-template-columns: 46rem 1fr; column-gap: 1.6rem; align-items: start; }
+  .short figcaption { padding-top: .6rem; }
+}
 @media print {
   details.code, nav { display: none; }
   main { orphans: 1; widows: 1; padding: 0; } /* of lines of figures */

@@ -56,7 +56,7 @@ def test_no_code_names_where_a_reader_looks(name):
 
 @pytest.mark.parametrize('text, wanted', [
     ('mobilenetv2_keras on stanford_dogs20, from ImageNet', 'MobileNetV2 on 20 dog breeds, from ImageNet'),
-    ('CIFAR-10 cnn_custom, 100 epochs', 'CIFAR-10 CNN of six layers, 100 epochs'),
+    ('CIFAR-10 cnn_custom, 100 epochs', 'CIFAR-10 six-layer CNN, 100 epochs'),
     ('cifar10-lenet5-s0-0cf698a5', 'cifar10-lenet5-s0-0cf698a5'), ('imgstudy run cifar10_mlp --jobs 2', 'imgstudy run cifar10_mlp --jobs 2')])
 def test_names(text, wanted):
     assert plain_names(text) == wanted

@@ -41,7 +41,7 @@ def best(study, row):
 @pytest.mark.parametrize('said, study, row', [
     ('EfficientNet-Lite0, pretrained, reaches {:.1f} %', 'transfer', 'Cats vs Dogs, EfficientNet-Lite0: all layers from the probe'),
     ('frozen features give {:.1f} %', 'transfer', '20 dog breeds, MobileNetV2: probe'),
-    ('small CNN reaches {:.1f} %', 'tuned', 'CIFAR-10 cnn3, Nesterov'),
+    ('three-layer CNN reaches {:.1f} %', 'tuned', 'CIFAR-10 cnn3, Nesterov'),
     ('tuned, {:.1f} % untuned', 'cifar100_baseline', 'LeNet-5'),
     ('LeNet-5: {:.1f} % tuned', 'tuned', 'CIFAR-100 LeNet-5'),
     ('their CNN reaches {:.1f} %', 'cifar10_scratch_vs_resnet18', 'CNN from scratch')])

@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from imgstudy.core import StudyError
 from imgstudy.stats.configs import transfer_pairs
-from imgstudy.report.cards import headline_table, markdown_parts, markdown_table, readme_table, write_cards, write_starts
+from imgstudy.report.cards import headline_table, markdown_parts, markdown_table, readme_table, write_cards
+from imgstudy.report.front import write_starts
 from imgstudy.html import build_page
 from imgstudy.records.record import read_record, read_records
 from imgstudy.report.sections import results_table

@@ -131,7 +131,7 @@ def _cell(row) -> str:
     "A cell of the grid of batch size, rate, L2, dropout and augmentation, in words; published is one with dropout."
     bs, rate, *more = row.split(', ')
     l2, dropout, augment = more or ['L2 0', 'dropout 0', 'none'] # the ViT varied the first two
-    kind = dict(none='', basic=', augmented', erasing=', augmented, erasing').get(augment, f', {augment}')
+    kind = dict(none='', basic=', augmented', erasing=', random erasing').get(augment, f', {augment}')
     if (l2, dropout) == ('L2 0', 'dropout 0.5'): return f' with dropout{kind}'
     more = [*[l2]*(l2 != 'L2 0'), *[dropout]*(dropout != 'dropout 0')]
     return ', '.join(['', bs, rate.replace('rate ', 'rate\u00a0'), *more]) + kind
@@ -140,7 +140,8 @@ def published_names(
     table:pd.DataFrame, # as returned by `published_beside_ours`
 ) -> list: # of str, one per row
     "Data set and row, as the figure prints them; the images are named where a row stands there twice."
-    title = lambda r: model_title(r.model) + _cell(r.row) if r.row.startswith('batch') else r.row
+    cell = lambda r: _cell(r.row) if r.row.startswith('batch') else ''
+    title = lambda r: model_title(r.model) + cell(r) if r.row.startswith(('batch', 'MLP', 'CNN')) else r.row
     twice = table.duplicated(['dataset', 'row'], keep=False)
     return [f'{dataset_title(r.dataset)}: {title(r)}' + f' ({_images_of.get(r.images, r.images)})'*bool(double)
             for r, double in zip(table.itertuples(), twice)]

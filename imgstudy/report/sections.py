@@ -360,7 +360,7 @@ def confident_errors_section(name, records, phone=False) -> list: # of HTML; pho
     t = confident_errors_table(kept[0])[:12]
     errors = ', '.join(f'{r.true} read as {r.predicted} with {r.probability:.0%}' for r in t[:3].itertuples())
     alt = f'The {len(t)} most confident errors of {name}: {errors}, and so on.'
-    caption = (f'{name}, seed {kept[0].run.seed}: its most confident errors; '
+    caption = (f'{name}, one training: its most confident errors; '
                'true class, predicted class, confidence.')
     draw = lambda: plot_confident_errors_kept(kept[0])
     return [as_figure(draw if phone else draw(), alt, caption)]

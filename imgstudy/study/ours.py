@@ -147,7 +147,9 @@ studies.add(Study('transfer',
     'What do pretrained weights give, by a linear probe and by all layers from there?', 'ours',
     'Features of the frozen network and a logistic regression, whose strength validation images choose; then '
     'two epochs of all layers from that head, with batch norm frozen, one cycle, and lower rates for early layers.',
-    _transferred('probe', {}, tune='probe') + _transferred('all layers from the probe', _rates, **_from_probe),
+    _transferred('probe', {}, tune='probe') + _transferred('all layers from the probe', _rates, **_from_probe) + (
+        Row('CIFAR-10, EfficientNet-Lite0: probe on all images',
+            dict(dataset='cifar10', size=128, model='efficientnet_lite0', init='imagenet', tune='probe')),),
     expected=(.75, .98),
     note='A rate of 1e-4 was too high for the breeds: on the first split it lost validation accuracy. Cats, dogs '
          'and the breeds themselves are in ImageNet: the pretrained weights have seen such images, and those of '
