@@ -83,7 +83,8 @@ def readme_table(
     rows = {}
     shown = [r for r in records if not is_demonstration(r)] or records
     for (dataset, start), config in best_configs(shown).items():
-        row = rows.setdefault(as_label(dataset_title(dataset)), {'from scratch': '', 'transferred': '', 'published': []})
+        title = as_label(dataset_title(dataset))
+        row = rows.setdefault(title, {'from scratch': '', 'transferred': '', 'published': []})
         row['from scratch' if start == 'scratch' else start] = _best_cell(config)
         best = published_best(dataset, start)
         if best == best: row['published'].append(f"{given(best)} {'from scratch' if start == 'scratch' else start}")

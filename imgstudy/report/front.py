@@ -213,7 +213,8 @@ def plot_published(
         _point(ax, y, r.value, r.low, r.high, fmt='o', color=verdict_colors[r.verdict], ms=6)
         ax.plot(r.published, y, zorder=3, **_hollow())
         color = verdict_colors[r.verdict] if r.verdict in _inked else _soft
-        lines.append(label_values(ax, y, [(r.value, percent(r.value), color), (r.published, given(r.published), _soft)]))
+        values = [(r.value, percent(r.value), color), (r.published, given(r.published), _soft)]
+        lines.append(label_values(ax, y, values))
     _rows(ax, names)
     _in_percent(ax, label='accuracy'); ax.set(xlim=(0, 1.04))
     seen = [v for v in verdict_colors if v in {*table.verdict}]
@@ -261,8 +262,9 @@ def plot_network_marks(
         for r in t.itertuples():
             if r.low == r.low: _point(ax, y, r.accuracy, r.low, r.high, **_mark(r.start, shapes[r.what]))
             else: ax.plot(r.accuracy, y, zorder=3, **_hollow(r.start)) # published: no interval
-        lines.append(label_values(ax, y, [(r.accuracy, percent(r.accuracy), start_colors[r.start]) if r.low == r.low else
-                                     (r.accuracy, given(r.accuracy), _soft) for r in t.itertuples()]))
+        values = [(r.accuracy, percent(r.accuracy), start_colors[r.start]) if r.low == r.low else
+                  (r.accuracy, given(r.accuracy), _soft) for r in t.itertuples()]
+        lines.append(label_values(ax, y, values))
     _rows(ax, names); _in_percent(ax); ax.set(xlim=(0, 1.04))
     own = {r.what: _mark(r.start, shapes[r.what]) for r in ours.drop_duplicates('what').itertuples()}
     _legend(ax, own | ({'published': _hollow()} if len(ours) < len(marks) else {}))
@@ -355,7 +357,8 @@ def plot_starts(
     names = [*dict.fromkeys(dataset for dataset, _ in best)][::-1]
     ax = ax or plt.subplots(figsize=(7, .6 + .74*len(names)), layout='constrained')[1]
     titles = [as_label(dataset_title(name)) for name in names]
-    ax.set(yticks=range(len(names)), yticklabels=titles, ylim=(-.5, len(names) - .5), xlabel='test accuracy, %', xlim=(0, 104))
+    ax.set(yticks=range(len(names)), yticklabels=titles, ylim=(-.5, len(names) - .5),
+           xlabel='test accuracy, %', xlim=(0, 104))
     ax.tick_params(colors=ink, length=0); ax.xaxis.label.set_color(ink); ax.grid(axis='x', color=ink, alpha=.25)
     ax.spines[:].set_visible(False)
     for (start, color), side in zip(dict(scratch='#e36209', transferred='#0969da').items(), (1, -1)):
@@ -365,7 +368,7 @@ def plot_starts(
             if (name, start) in best: mine, low, high = (100*x for x in tested_interval(best[name, start])[:3])
             ax.plot(known, y, 'o', **hollow)
             if mine == mine: _point(ax, y, mine, low, high, fmt='o', **filled)
-            values = [(mine, f'{mine:.1f}', color), (known, f'{known:.6g}', ink)] # published: with the digits of the source
+            values = [(mine, f'{mine:.1f}', color), (known, f'{known:.6g}', ink)] # published: the digits of the source
             if texts := label_values(ax, y, values, above=side > 0): lines.append(texts)
         for whose, mark in dict(published=hollow, ours=filled).items():
             ax.plot([], [], 'o', label=f'{start}, {whose}', **mark)
