@@ -24,11 +24,15 @@ from .overview import *
 from .page import count, percent, points, printed
 
 # %% ../../nbs/90_findings.ipynb #2ef9135a
+def _epochs(records) -> str: # early stopping may have ended them
+    "Epochs that the trainings ran, the fewest and the most."
+    few, many = (f([len(r.history) for r in records]) for f in (min, max))
+    return f'{few} to {many} epochs' if few < many else f'{few} epoch' + 's'*(few != 1)
+
 def training_scale(record) -> str:
     "Number of training images, image size in pixels and epochs of a training, in words."
     counts = record.info['data']['counts']
-    n = len(record.history)
-    long = 'a probe' if is_probe(record.run) else f'{n} epoch' + 's'*(n != 1)
+    long = 'a probe' if is_probe(record.run) else _epochs([record])
     return f"{counts['train']:,} images, {record.run.size} pixels, {long}"
 
 # %% ../../nbs/90_findings.ipynb #4bb4652f
@@ -46,10 +50,15 @@ def caveats(
 _changed_words = 'better with', 'worse with', 'no difference detected'
 _single_words = 'higher with', 'lower with', 'no difference over images' # nothing is known about other seeds
 
-def _by_side(signs, words=_changed_words) -> str: # signs: text -> 1, -1 or 0
-    "Differences in words: positive ones first, then negative ones, then those within noise."
-    kinds = {word: [k for k, sign in signs.items() if sign == s] for s, word in zip((1, -1, 0), words)}
-    return '; '.join(f'{word}: {", ".join(k)}' for word, k in kinds.items() if k)
+def _by_side(gains, words=_changed_words, second='the changed one was') -> str: # gains: text -> `Gain`
+    "Differences in words: positive ones first, then negative ones, those within noise, and those too short to tell."
+    order, kinds = (1, -1, 0), {}
+    def side(g):
+        if g.told: return words[order.index(g.sign)]
+        return f"too short to tell ({short_reason(g, 'the training as published was', second, 'both were')})"
+    for k, g in sorted(gains.items(), key=lambda kg: (not kg[1].told, order.index(kg[1].sign))):
+        kinds.setdefault(side(g), []).append(k)
+    return '; '.join(f'{word}: {", ".join(k)}' for word, k in kinds.items())
 
 # %% ../../nbs/90_findings.ipynb #b214f027
 def brief_gain(
@@ -59,7 +68,8 @@ def brief_gain(
 ) -> str: # a sentence
     "Difference in test accuracy with one interval: over three or more seeds, folds or splits, else over images."
     row = paired_gain(a, b)
-    noise = '' if row.low > 0 or row.high < 0 else ', no difference detected'
+    noise = '' if row.sign else ', no difference detected'
+    if not row.told: noise = f'; {short_words(row, *(f"{side} it was" for side in called), "both were")}'
     differ = called[0] == 'from scratch' and not _same_recipe(a[0].run, b[0].run)
     unequal = ', each side with its own recipe' if differ else ''
     size = b[0].info['model']
@@ -96,18 +106,20 @@ def transfer_sentences(
 def transfer_verdict(
     pairs:dict, # as returned by `transfer_pairs`
 ) -> str|None: # one sentence; None if there are no pairs
-    "Number of transfers that gained, lost or stayed within noise, by their intervals."
+    "Number of transfers that gained, lost, stayed within noise or are too short to tell."
     if not pairs: return None
     rows = [paired_gain(a, b) for a, b in pairs.values()]
-    of = lambda sign: sorted(abs(r.difference) for r in rows if r.sign == sign)
-    won, lost, tied = of(1), of(-1), of(0)
+    of = lambda sign: sorted(abs(r.difference) for r in rows if r.told and r.sign == sign)
+    won, lost, tied, short = of(1), of(-1), of(0), sum(not r.told for r in rows)
     span = lambda v: f'{100*v[0]:.0f} to {100*v[-1]:.0f}' if len(v) > 1 else f'{100*v[0]:.0f}'
     by = lambda v: f', by {span(v)} points' if v else ''
     parts = [f'won {count(len(won)) if won else "none"} of {count(len(rows), "comparison")}{by(won)}',
              f'{count(len(lost))} lost{by(lost)}' if lost else '',
-             f'{count(len(tied))} could not be told apart' if tied else '']
+             f'{count(len(tied))} could not be told apart' if tied else '',
+             f'{count(short)} too short to tell' if short else '']
     return ('Pretrained weights ' + '; '.join(filter(None, parts)) + '. Each compares the same network on the same '
-            'images. The networks from scratch trained only briefly, so these gains may be too large.')
+            f'images. From scratch it trained for {_epochs([r for a, _ in pairs.values() for r in a])}; '
+            'longer training may narrow the gap.')
 
 # %% ../../nbs/90_findings.ipynb #71ad1be5
 def tuning_sentence(
@@ -202,7 +214,7 @@ def _changes_line(what, groups) -> str:
         change = k + ' (two at once)'*(k not in single_changes(groups))
         return f'{change} {points_span(g.difference, g.low, g.high)}' + f' over {g.over}'*(len(overs) > 1)
     words = _changed_words if first.n_pairs > 2 else _single_words
-    sides = _by_side({text(k, g): g.sign for k, g in gains.items()}, words)
+    sides = _by_side({text(k, g): g for k, g in gains.items()}, words)
     n = 'each trained once, so other seeds are open' if first.n_pairs == 1 else f'{first.n_pairs} trainings each'
     return (f'{what}: {percent(first.base)} with the settings published, cut to {training_scale(published[0])}. '
             f'With one change, {sides}. Intervals ' + (f'over {min(overs)}, ' if len(overs) == 1 else '') + f'{n}.')
@@ -343,7 +355,7 @@ def tuned_table(
 def tuned_sentence(
     pairs:dict, # as returned by `tuned_pairs`
 ) -> str|None: # None if there are no pairs
-    "Networks for which a modern recipe is better, worse or within noise of the published settings."
+    "Networks for which a modern recipe is better or worse than the published settings, or cannot be told from them."
     if not pairs: return None
     gains = {k: paired_gain(a, b) for k, (_, a, _, b) in pairs.items()}
     gains = dict(sorted(gains.items(), key=lambda kg: -kg[1].difference))
@@ -351,6 +363,7 @@ def tuned_sentence(
     longer = {k: '' if a == b else f'; {a} epochs against {b}' for k, (a, b) in lengths.items()}
     text = lambda k, g: (f'{plain_names(k)} from {percent(g.base)} to {percent(g.other)} '
                          f'({100*g.low:+.1f} to {100*g.high:+.1f} {over_words(g)}{longer[k]})')
-    sides = _by_side({text(k, g): g.sign for k, g in gains.items()}, ('higher', 'lower', 'no difference detected'))
-    return (f'Our recipes against the settings published, on the same images and seeds; {sides}. '
+    words = 'higher', 'lower', 'no difference detected'
+    sides = _by_side({text(k, g): g for k, g in gains.items()}, words, 'ours was')
+    return (f'Test accuracy with our recipes against the settings published, on the same images and seeds: {sides}. '
             'Most of these trainings are small; the table of the report has minutes and scale.')
