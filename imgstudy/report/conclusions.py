@@ -32,38 +32,47 @@ def verdicts_sentence(
     counts, # as returned by `verdict_counts`
 ) -> str:
     "Number of published figures with each verdict, in words."
-    words = {Verdict.within: 'within our intervals', Verdict.above: 'exceeded', Verdict.below: 'not reached',
+    words = {Verdict.within: 'within our interval', Verdict.above: 'higher here', Verdict.below: 'lower here',
              Verdict.single: 'repeated at full size but only once',
              Verdict.undecided: 'undecided for want of an interval',
              Verdict.too_short: 'repeated in trainings too short to tell', Verdict.missing: 'without a training yet',
-             Verdict.not_comparable: 'not comparable (mostly because ours is smaller)'}
+             Verdict.not_comparable: 'not comparable'}
     parts = [f'{n} {said}' for v, said in words.items() if (n := counts.get(v, 0))]
-    decided = sum(counts[v] for v in (Verdict.within, Verdict.above, Verdict.below))
-    none = '' if decided else ' So far no published figure is confirmed or refuted here.'
+    differ = counts[Verdict.above] + counts[Verdict.below]
+    better = ' Of losses and times, lower is better.' if differ else ''
+    none = '' if differ or counts[Verdict.within] else ' So far no published figure is confirmed or refuted here.'
     return (f'Our studies plan a training for {counts.sum()} published figures: every accuracy, loss and time, each '
-            f'counted once. Of these, {", ".join(parts)}.{none} '
-            'The first page of the report shows fewer: different accuracies beside which a network of ours is better '
+            f'counted once. Of these: {", ".join(parts)}.{better}{none} '
+            'The first page of the report shows fewer: each accuracy once, and only where a network of ours is better '
             'than guessing.')
 
 # %% ../../nbs/91_conclusions.ipynb #1eee92a0
-_decided = {Verdict.within: 'within our interval', Verdict.above: 'exceeded', Verdict.below: 'not reached'}
+_decided = {Verdict.within: 'within our interval', Verdict.above: 'higher here', Verdict.below: 'lower here'}
+_more_is_better = 'accuracy', 'images_per_s' # of the metrics that were published; the others are losses and times
+
+def _is_better(r) -> bool: # r: a row of `answer_table`, above or below what was published
+    return (r.verdict == Verdict.above) == (r.metric in _more_is_better)
 
 def _decided_line(study, r) -> str: # r: a row of `answer_table`
-    ends = _decided[r.verdict]
+    ends = _decided[r.verdict] + ' (lower is better)'*(r.verdict != Verdict.within and r.metric not in _more_is_better)
     said = given if 'accuracy' in r.metric else '{:g}'.format
     ours = percent if 'accuracy' in r.metric else '{:.3f}'.format
     interval = f'{ours(r.value)} ({ours(r.value_low)} to {ours(r.value_high)} over {r.n} {r.over})'
-    return f'{study_title(study)}, {r.row}: {r.metric} {said(r.published)} published, {ends}: {interval}; {r.note}.'
+    name = r.metric.replace('zero_one', 'zero-one').replace('_', ' ')
+    return f'{study_title(study)}, {r.row}: {name} {said(r.published)} published, {ends}: {interval}; {r.note}.'
 
 def decided_sentences(
 ) -> list: # of sentences: one per row that is comparable with its published figure, then a caveat
-    "Published figures that lie within our intervals, were exceeded or were not reached."
-    lines = []
+    "Published figures that lie within our intervals, and those than which ours is higher or lower."
+    lines, better = [], []
     for s in studies.values():
         t = answer_table(s, 'largest')
-        t = t[t.verdict.isin(list(_decided))].reset_index().drop_duplicates(['row', 'metric', 'images'])
+        # a figure that is published in two places is said once
+        t = t[t.verdict.isin(list(_decided))].reset_index().drop_duplicates(['row', 'metric', 'images', 'published'])
         lines += [_decided_line(s.name, r) for r in t.itertuples()]
-    caveat = ('A published figure is one number without an interval, taken as wide as its rounding; '
+        better += [_is_better(r) for r in t.itertuples() if r.verdict != Verdict.within]
+    told = f'Where the two differ, ours is better in {sum(better)} of {len(better)}. '*bool(better)
+    caveat = told + ('A published figure is one number without an interval, taken as wide as its rounding; '
               'where its source leaves the recipe unsaid, we chose it.')
     return lines + [caveat]*bool(lines)
 
