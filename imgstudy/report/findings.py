@@ -14,7 +14,7 @@ import numpy as np, pandas as pd
 from ..runs import run_to_dict
 from ..data.datasets import get_dataset
 from ..records.find import find_records
-from ..stats.seeds import is_probe, tested_interval, training_seconds
+from ..stats.seeds import is_probe, tested_interval, too_short, training_seconds
 from ..stats.pairs import paired_gain, shared_pairs, with_partners
 from ..stats.configs import drawn_seeds, validation
 from ..study.studies import get_study, studies, study_runs
@@ -122,25 +122,34 @@ def transfer_verdict(
             'longer training may narrow the gap.')
 
 # %% ../../nbs/90_findings.ipynb #71ad1be5
+def _each(records): return ', '.join(f'{100*r.metrics["accuracy"]:.1f}' for r in records) + ' %'
+
+_than = {1: 'higher than', -1: 'lower than', 0: 'not told apart from'}
+
+def _against(name, rival, best) -> str:
+    "How `best` compares with `rival`, called `name`, over the seeds that both have."
+    theirs, ours = with_partners(rival, best)
+    if not theirs: return f'not compared with {name} ({_each(rival)}): no seed in common'
+    g = paired_gain(theirs, ours)
+    if not g.told:
+        return f'not compared with {name} ({_each(theirs)}): {short_reason(g, "it was", "the chosen one was", "both were")}'
+    of = f', {_each(ours)} there'*(len(ours) < len(best))
+    return f'{_than[g.sign]} {name} ({_each(theirs)}{of}): {points_span(g.difference, g.low, g.high)} {over_words(g)}'
+
 def tuning_sentence(
     study,     # a `Study` or its name
 ) -> str|None: # None if there are fewer than two rows
-    "The row with the best validation accuracy against the second and the last, in test accuracy."
+    "The row with the best validation accuracy against the second and the last of that size, in test accuracy."
     groups = {k: rs for k, rs in study_groups(study).items() if validation(rs) > -np.inf}
-    if len(groups) < 2: return None
-    order = sorted(groups, key=lambda k: validation(groups[k]))
-    best, worst = (groups[order[i]] for i in (-1, 0))
-    each = lambda rs: ', '.join(f'{100*r.metrics["accuracy"]:.1f}' for r in rs) + ' %'
-    def over(rs):
-        if drawn_seeds(rs) != drawn_seeds(best): return 'of other seeds'
-        g = paired_gain(rs, best)
-        short = '' if g.told else f', {short_words(g)}'
-        return f'by {points_span(g.difference, g.low, g.high)} {over_words(g)}{short}'
-    second = groups[order[-2]]
-    return (f'Of {len(groups)} settings validation images choose "{order[-1]}" (trainings {each(best)}). It leads the '
-            f'second, "{order[-2]}" ({each(second)}), {over(second)}, '
-            f'and the last, "{order[0]}" ({each(worst)}), {over(worst)}. '
-            f'Chosen among several, such leads look larger than they are. On {training_scale(best[0])}.')
+    ranked = sorted(groups, key=lambda k: validation(groups[k]), reverse=True)
+    size = lambda k: groups[k][0].info['data']['counts']['train'] # more images would be another difference
+    order = [k for k in ranked if size(k) == size(ranked[0])]
+    if len(order) < 2: return None
+    best = groups[order[0]]
+    rivals = dict(second=order[1], last=order[-1]) if len(order) > 2 else dict(other=order[1])
+    others = '; '.join(_against(f'the {which}, "{k}"', groups[k], best) for which, k in rivals.items())
+    return (f'Of {len(order)} settings validation images choose "{order[0]}" (test accuracy {_each(best)}). '
+            f'It is {others}. The trainings compared are those that chose, so part of a gain may be luck. On {training_scale(best[0])}.')
 
 # %% ../../nbs/90_findings.ipynb #42353802
 def single_changes(groups) -> list: # of names
@@ -280,29 +289,38 @@ def targets_in_short(
         [f'Targets not trained for at full scale: {rest}.'] if waiting else [])
 
 # %% ../../nbs/90_findings.ipynb #edd06cb1
+def _ranked(
+    groups, # records of each row
+) -> tuple: # best recipe of each network, best first, all of the same images and seeds; number without validation
+    "The networks that can be ranked by validation accuracy."
+    images = lambda rs: (rs[0].info['data']['fingerprint'], rs[0].info['data']['counts']['train'])
+    blind = [rs for rs in groups if validation(rs) == -np.inf]
+    fit = [rs for rs in groups if validation(rs) > -np.inf and not too_short(rs)]
+    best = {rs[0].run.model: rs for rs in sorted(fit, key=validation)} # the last, best one stays
+    order, kept, seeds = sorted(best.values(), key=validation, reverse=True), [], None
+    for rs in order:
+        both = drawn_seeds(rs) & (seeds or drawn_seeds(rs))
+        if images(rs) == images(order[0]) and both: kept, seeds = [*kept, rs], both
+    return [[r for r in rs if drawn_seeds([r]) <= seeds] for rs in kept], len(blind)
+
 def networks_sentence(
     study='tuned',     # a `Study` or its name
     dataset='cifar10', # data set; only networks trained on it from scratch are ranked
     scale='full',      # one of `scales`
 ) -> str|None: # None if there are fewer than two networks
-    "Networks of a data set by validation accuracy; each difference is over the seeds that both networks have."
-    images = lambda rs: (rs[0].info['data']['fingerprint'], rs[0].info['data']['counts']['train'])
-    best = {}
-    for rs in sorted(study_groups(study, scale).values(), key=validation):
-        run = rs[0].run
-        if run.dataset == dataset and run.init == 'scratch': best[run.model] = rs # the last, best one stays
-    order = sorted(best.values(), key=validation, reverse=True)
-    order = [rs for rs in order if images(rs) == images(order[0])]
+    "Networks of a data set by validation accuracy, without published recipes and what is too short to tell."
+    ours = {row.name for row in get_study(study).rows if row.group is None and not row.as_published}
+    here = lambda run: (run.dataset, run.init) == (dataset, 'scratch')
+    order, blind = _ranked([rs for k, rs in study_groups(study, scale).items() if k in ours and here(rs[0].run)])
     if len(order) < 2: return None
-    epochs = lambda rs: f'{rs[0].run.recipe.epochs} epoch' + 's'*(rs[0].run.recipe.epochs != 1)
-    parts = [f'{model_title(rs[0].run.model)} {percent(_mean(rs))} after {epochs(rs)}' for rs in order]
-    for i, (a, b) in enumerate(zip(order, order[1:]), 1):
-        both = drawn_seeds(a) & drawn_seeds(b)
-        row = paired_gain(*([r for r in rs if drawn_seeds([r]) <= both] for rs in (a, b)))
-        parts[i] += f', {points_span(row.difference, row.low, row.high)}'
-    return (f'Networks on the same {images(order[0])[1]:,} images of {dataset_title(dataset)}, each with the recipe of '
-            'ours that validation images choose, and its distance from the one before: '
-            f'{"; ".join(parts)}. Epochs and tuning are not equal.')
+    gains = [paired_gain(a, b) for a, b in zip(order, order[1:])]
+    steps = ['', *(f', {points_span(g.difference, g.low, g.high)}' for g in gains)]
+    parts = [f'{model_title(rs[0].run.model)} {percent(_mean(rs))} after {_epochs(rs)}{step}'
+             for rs, step in zip(order, steps)]
+    left = f' {count(blind, "recipe").capitalize()} without validation images cannot be ranked so.' if blind else ''
+    return (f"Networks on the same {order[0][0].info['data']['counts']['train']:,} images of {dataset_title(dataset)}, "
+            'each with the recipe of ours that validation images choose; test accuracy, and the step from the network '
+            f'before, {over_words(gains[0])}: {"; ".join(parts)}. Epochs and tuning are not equal.{left}')
 
 # %% ../../nbs/90_findings.ipynb #ef0780b3
 def _alike(a, b) -> bool:
