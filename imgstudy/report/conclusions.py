@@ -12,7 +12,7 @@ from ..records.metrics import t_interval
 from ..stats.seeds import repeats_of
 from ..stats.pairs import pair_records, pair_repeats
 from ..stats.published import Verdict
-from ..stats.configs import configs, has_learnt
+from ..stats.configs import configs, has_learnt, is_demonstration
 from ..study.studies import get_study, studies
 from .names import *
 from .wording import *
@@ -94,7 +94,7 @@ def missing_sentence(
     return (f'{len(lack)} of {len(rows)} planned rows have no training at any scale. '
             f'{len(weights)} of them start from pretrained weights that were not at hand '
             f'(imgstudy status names the files){others}'
-            + (f'; the other {rest} wait{"s"*(rest == 1)} for time.' if rest else '.'))
+            + (f'; the other {rest} wait{"s"*(rest == 1)} to be trained.' if rest else '.'))
 
 # %% ../../nbs/91_conclusions.ipynb #0d371a11
 def spread_sentence(
@@ -102,13 +102,14 @@ def spread_sentence(
 ) -> str:
     "Standard deviation of test accuracy over seeds: per data set, the median and the largest of all configurations."
     sds = {}
-    for config in configs(records):
+    shown = [r for r in records if not is_demonstration(r)] or records
+    for config in configs(shown):
         if len(config) < 3 or repeats_of(config).over != 'seeds' or not has_learnt(config): continue
         sd = np.std([r.metrics['accuracy'] for r in config], ddof=1)
         sds.setdefault(config[0].run.dataset, []).append(sd)
     if not sds: return 'Seeds: no way to train has three seeds.'
-    spreads = [f'{dataset_title(k)} {np.median(v):.3f} (up to {max(v):.3f}, {len(v)} way{"s"*(len(v) > 1)} to train)'
-               for k, v in sorted(sds.items())]
+    ways = lambda v: f'up to {max(v):.3f}, {len(v)} ways to train' if len(v) > 1 else 'one way to train'
+    spreads = [f'{dataset_title(k)} {np.median(v):.3f} ({ways(v)})' for k, v in sorted(sds.items())]
     return ('Seeds alone: standard deviation of test accuracy over three seeds or more, '
             'in the median of the ways to train that learnt something: ' + ', '.join(spreads)
             + '. A difference of two single runs below 2.8 times that deviation is within noise.') # 1.96*sqrt(2)
@@ -123,8 +124,7 @@ def cost_sentence(
     devices = pd.Series([machine(r.info['environment']) for r in records]).value_counts()
     return (f'Cost: {len(records)} trainings, {hours:.1f} hours in all, on '
             + ', '.join(f'{k} ({n})' for k, n in devices.items())
-            + '. Seconds are what a clock said: work beside a training makes them longer; '
-              'operations an image stay the same.')
+            + '. Hours are those of the clock on the wall: other work on the machine makes them longer.')
 
 def calibration_sentence(
     pairs:dict, # as returned by `transfer_pairs`
@@ -149,11 +149,12 @@ def late_rise(record) -> float:
     return float(best[-1] - best[max(0, int(.75*len(best)) - 1)])
 
 def _settled_words(groups) -> str:
-    "Whether the trainings from scratch in `groups` had settled, in a sentence."
-    rises = [late_rise(r) for rs in groups.values() for r in rs if r.run.init == 'scratch']
+    "Whether the trainings from scratch in `groups` had settled, in a sentence; '' if none learnt anything."
+    rises = [late_rise(r) for rs in groups.values() if has_learnt(rs) for r in rs if r.run.init == 'scratch']
+    if not rises: return ''
     n, most = sum(r >= .005 for r in rises), max(rises)
-    if not n: return f'From scratch the last quarter of the epochs brought at most {100*most:.1f} validation points.'
-    return (f'{n} of {len(rises)} trainings from scratch had not settled: the last quarter of their epochs brought up '
+    if not n: return f' From scratch the last quarter of the epochs brought at most {100*most:.1f} validation points.'
+    return (f' {n} of {len(rises)} trainings from scratch had not settled: the last quarter of their epochs brought up '
             f'to {100*most:.1f} validation points.')
 
 def _label_words(row): # accuracy with its interval
@@ -168,9 +169,9 @@ def _best_line_words(table) -> str:
 
 def _saving_words(most, other, guess) -> str:
     "The fewest labels with which `other` does as well as `most`; nothing is said of a network at chance."
-    so_far = '' if most.images == other.images.max() else ', the most that have a training,'
+    so_far = '' if most.images == other.images.max() else ', the most so far,'
     head = f'{most.line}, {most.images:,} labelled images{so_far} give {_label_words(most)}'
-    if most.low <= guess: return f'{head}: no better than guessing ({percent(guess, 0)}), so that no saving is named.'
+    if most.low <= guess: return f'{head}: no better than guessing ({percent(guess, 0)}), so no saving can be named.'
     enough = other[other.accuracy >= most.accuracy].sort_values(['images', 'accuracy'])
     if not len(enough): return f'{head}; a probe never does as well.'
     least = enough.iloc[0]
@@ -187,6 +188,6 @@ def labels_sentence(
     data = next(iter(groups.values()))[0].info['data']
     saving = _saving_words(scratch.loc[scratch.images.idxmax()], other, 1/len(data['classes']))
     return (f"{_best_line_words(other)}. {saving[0].upper()}{saving[1:]} Another {data['counts']['valid']:,} "
-            f'labelled images validate, whatever the share. {_settled_words(groups)} '
+            f'labelled images validate, whatever the share.{_settled_words(groups)} '
             + get_study('label_efficiency').note)
 

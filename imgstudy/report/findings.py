@@ -4,18 +4,18 @@
 
 # %% auto #0
 __all__ = ['contamination', 'training_scale', 'caveats', 'brief_gain', 'transfer_sentences', 'transfer_verdict',
-           'tuning_sentence', 'single_changes', 'change_groups', 'change_sentences', 'best_change', 'changes_in_short',
-           'Aim', 'aims', 'target_sentence', 'target_sentences', 'targets_in_short', 'networks_sentence', 'tuned_pairs',
-           'training_minutes', 'tuned_table', 'tuned_sentence']
+           'failed_as_published', 'published_gain', 'tuning_sentence', 'single_changes', 'change_groups',
+           'change_sentences', 'best_change', 'changes_in_short', 'Aim', 'aims', 'target_sentence', 'target_sentences',
+           'targets_in_short', 'networks_sentence', 'tuned_pairs', 'training_minutes', 'tuned_table', 'tuned_sentence']
 
 # %% ../../nbs/90_findings.ipynb #29dd95c6
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 import numpy as np, pandas as pd
 from ..runs import run_to_dict
 from ..data.datasets import get_dataset
 from ..records.find import find_records
-from ..stats.seeds import is_probe, tested_interval, too_short, training_seconds
-from ..stats.pairs import paired_gain, shared_pairs, with_partners
+from ..stats.seeds import has_learnt, is_probe, tested_interval, too_short, training_seconds
+from ..stats.pairs import Gain, paired_gain, shared_pairs, with_partners
 from ..stats.configs import drawn_seeds, validation
 from ..study.studies import get_study, studies, study_runs
 from .names import *
@@ -122,6 +122,21 @@ def transfer_verdict(
             'longer training may narrow the gap.')
 
 # %% ../../nbs/90_findings.ipynb #71ad1be5
+def failed_as_published(
+    records, # of one configuration
+) -> bool:
+    "Whether these are trainings of a published study at full size that learnt nothing: a result, not a lack."
+    theirs = (study_runs(s, 'full') for s in studies.values() if s.source != 'ours')
+    return not has_learnt(records) and any(records[0].run in runs for rows in theirs for runs in rows.values())
+
+def published_gain(
+    published, # records with settings that were published
+    other,     # records with the same seeds, folds and splits, of the same images
+) -> Gain:
+    "`paired_gain`, but a gain over a failure can be told where that failure is the published result."
+    gain = paired_gain(published, other)
+    return replace(gain, short=('', gain.short[1])) if failed_as_published(published) else gain
+
 def _each(records): return ', '.join(f'{100*r.metrics["accuracy"]:.1f}' for r in records) + ' %'
 
 _than = {1: 'higher than', -1: 'lower than', 0: 'not told apart from'}
@@ -130,9 +145,9 @@ def _against(name, rival, best) -> str:
     "How `best` compares with `rival`, called `name`, over the seeds that both have."
     theirs, ours = with_partners(rival, best)
     if not theirs: return f'not compared with {name} ({_each(rival)}): no seed in common'
-    g = paired_gain(theirs, ours)
-    if not g.told:
-        return f'not compared with {name} ({_each(theirs)}): {short_reason(g, "it was", "the chosen one was", "both were")}'
+    g = published_gain(theirs, ours)
+    why = short_reason(g, 'it was', 'the chosen one was', 'both were')
+    if why: return f'not compared with {name} ({_each(theirs)}): {why}'
     of = f', {_each(ours)} there'*(len(ours) < len(best))
     return f'{_than[g.sign]} {name} ({_each(theirs)}{of}): {points_span(g.difference, g.low, g.high)} {over_words(g)}'
 
@@ -149,7 +164,8 @@ def tuning_sentence(
     rivals = dict(second=order[1], last=order[-1]) if len(order) > 2 else dict(other=order[1])
     others = '; '.join(_against(f'the {which}, "{k}"', groups[k], best) for which, k in rivals.items())
     return (f'Of {len(order)} settings validation images choose "{order[0]}" (test accuracy {_each(best)}). '
-            f'It is {others}. The trainings compared are those that chose, so part of a gain may be luck. On {training_scale(best[0])}.')
+            f'It is {others}. The trainings compared are those that chose, so part of a gain may be luck. '
+            f'On {training_scale(best[0])}.')
 
 # %% ../../nbs/90_findings.ipynb #42353802
 def single_changes(groups) -> list: # of names
@@ -215,7 +231,7 @@ def changes_in_short(
 def _changes_line(what, groups) -> str:
     "Gain of each change in `groups` over the published settings, for the training called `what`."
     published = groups['as published']
-    gains = {k: paired_gain(published, rs) for k, rs in groups.items() if k != 'as published'}
+    gains = {k: published_gain(published, rs) for k, rs in groups.items() if k != 'as published'}
     gains = dict(sorted(gains.items(), key=lambda kg: -kg[1].difference))
     overs = {g.over for g in gains.values()} # printed once if it is the same for all intervals
     first = next(iter(gains.values()))
@@ -225,7 +241,9 @@ def _changes_line(what, groups) -> str:
     words = _changed_words if first.n_pairs > 2 else _single_words
     sides = _by_side({text(k, g): g for k, g in gains.items()}, words)
     n = 'each trained once, so other seeds are open' if first.n_pairs == 1 else f'{first.n_pairs} trainings each'
-    return (f'{what}: {percent(first.base)} with the settings published, cut to {training_scale(published[0])}. '
+    whole = any(published[0].run in runs for runs in study_runs('tuned', 'full').values())
+    scale = ('' if whole else 'cut to ') + training_scale(published[0])
+    return (f'{what}: {percent(first.base)} with the settings published, {scale}. '
             f'With one change, {sides}. Intervals ' + (f'over {min(overs)}, ' if len(overs) == 1 else '') + f'{n}.')
 
 # %% ../../nbs/90_findings.ipynb #9f67a2ea
@@ -249,7 +267,9 @@ def aims(
     have = {row.name: rs for row in study.rows if (rs := find_records(runs[row.name]))}
     reached = {name: (*tested_interval(rs), len(rs)) for name, rs in have.items()}
     own = lambda row: runs[row.name][0]
-    tried = lambda row: {k: reached[k] for k, rs in have.items() if rs[0].run != own(row) and same(rs[0].run, own(row))}
+    ours = {row.name for row in study.rows if row.group is None and not row.as_published} # the others aim at nothing
+    tries = {k: rs[0].run for k, rs in have.items() if k in ours}
+    tried = lambda row: {k: reached[k] for k, run in tries.items() if run != own(row) and same(run, own(row))}
     return [Aim(r.name, r.target, reached.get(r.name), tried(r)) for r in study.rows if r.target is not None]
 
 # %% ../../nbs/90_findings.ipynb #b67ee083
@@ -257,8 +277,8 @@ def _reached_words(reached, target) -> tuple:
     "A mean accuracy with its interval in words, and whether the mean and the interval reach `target`."
     mean, low, high, over, n = reached
     far = points(target - printed(mean)) if printed(mean) < target else 'less than 0.1 points'
-    if mean < target: how = f'missed by {far}'
-    else: how = 'reached' if low >= target else 'reached, but not beyond its interval'
+    if mean < target: how = f'missed by {far}' + ', within its interval'*(high >= target)
+    else: how = 'reached' + ' by one training'*(n == 1) + ', but its interval begins below the target'*(low < target)
     trainings = f'over {n} {over}' if over != 'images' else f'over images, {n} training' + 's'*(n > 1)
     return f'{percent(mean)} ({100*low:.1f} to {100*high:.1f} {trainings})', how
 
@@ -266,7 +286,7 @@ def target_sentence(aim:Aim) -> str:
     "Whether a target was reached or by how much it was missed, and the other configurations tried."
     words = lambda reached: ', '.join(_reached_words(reached, aim.target))
     tried = '; '.join(f'"{k}" {words(v)}' for k, v in aim.tried.items())
-    head = f'{aim.row}: target {100*aim.target:g} %, set before'
+    head = f'{aim.row}: target {100*aim.target:g} %, set in advance'
     if aim.reached is None:
         return f'{head}, not trained at full scale' + (f'; tried instead: {tried}.' if tried else '.')
     return f'{head}: {words(aim.reached)}.' + (f' Also tried: {tried}.' if tried else '')
@@ -375,13 +395,16 @@ def tuned_sentence(
 ) -> str|None: # None if there are no pairs
     "Networks for which a modern recipe is better or worse than the published settings, or cannot be told from them."
     if not pairs: return None
-    gains = {k: paired_gain(a, b) for k, (_, a, _, b) in pairs.items()}
+    gains = {k: published_gain(a, b) for k, (_, a, _, b) in pairs.items()}
     gains = dict(sorted(gains.items(), key=lambda kg: -kg[1].difference))
     lengths = {k: (len(a[0].history), len(b[0].history)) for k, (_, a, _, b) in pairs.items()}
     longer = {k: '' if a == b else f'; {a} epochs against {b}' for k, (a, b) in lengths.items()}
     text = lambda k, g: (f'{plain_names(k)} from {percent(g.base)} to {percent(g.other)} '
                          f'({100*g.low:+.1f} to {100*g.high:+.1f} {over_words(g)}{longer[k]})')
+    part = sum(a[0].run.subset is not None for _, a, _, _ in pairs.values())
     words = 'higher', 'lower', 'no difference detected'
     sides = _by_side({text(k, g): g for k, g in gains.items()}, words, 'ours was')
-    return (f'Test accuracy with our recipes against the settings published, on the same images and seeds: {sides}. '
-            'Most of these trainings are small; the table of the report has minutes and scale.')
+    return ('Test accuracy with our recipes against the settings published, on the same images and seeds. '
+            f'{sides[0].upper()}{sides[1:]}. '
+            f'{count(part).capitalize()} of {count(len(pairs), "comparison")} took a part of the images; '
+            'the table of the report has minutes and scale.')
