@@ -12,7 +12,7 @@ from ..records.metrics import t_interval
 from ..stats.seeds import repeats_of
 from ..stats.pairs import pair_records, pair_repeats
 from ..stats.published import Verdict
-from ..stats.configs import configs, has_learnt
+from ..stats.configs import configs, has_learnt, is_demonstration
 from ..study.studies import get_study, studies
 from .names import *
 from .wording import *
@@ -32,38 +32,47 @@ def verdicts_sentence(
     counts, # as returned by `verdict_counts`
 ) -> str:
     "Number of published figures with each verdict, in words."
-    words = {Verdict.within: 'within our intervals', Verdict.above: 'exceeded', Verdict.below: 'not reached',
+    words = {Verdict.within: 'within our interval', Verdict.above: 'higher here', Verdict.below: 'lower here',
              Verdict.single: 'repeated at full size but only once',
              Verdict.undecided: 'undecided for want of an interval',
              Verdict.too_short: 'repeated in trainings too short to tell', Verdict.missing: 'without a training yet',
-             Verdict.not_comparable: 'not comparable (mostly because ours is smaller)'}
+             Verdict.not_comparable: 'not comparable'}
     parts = [f'{n} {said}' for v, said in words.items() if (n := counts.get(v, 0))]
-    decided = sum(counts[v] for v in (Verdict.within, Verdict.above, Verdict.below))
-    none = '' if decided else ' So far no published figure is confirmed or refuted here.'
+    differ = counts[Verdict.above] + counts[Verdict.below]
+    better = ' Of losses and times, lower is better.' if differ else ''
+    none = '' if differ or counts[Verdict.within] else ' So far no published figure is confirmed or refuted here.'
     return (f'Our studies plan a training for {counts.sum()} published figures: every accuracy, loss and time, each '
-            f'counted once. Of these, {", ".join(parts)}.{none} '
-            'The first page of the report shows fewer: different accuracies beside which a network of ours is better '
+            f'counted once. Of these: {", ".join(parts)}.{better}{none} '
+            'The first page of the report shows fewer: each accuracy once, and only where a network of ours is better '
             'than guessing.')
 
 # %% ../../nbs/91_conclusions.ipynb #1eee92a0
-_decided = {Verdict.within: 'within our interval', Verdict.above: 'exceeded', Verdict.below: 'not reached'}
+_decided = {Verdict.within: 'within our interval', Verdict.above: 'higher here', Verdict.below: 'lower here'}
+_more_is_better = 'accuracy', 'images_per_s' # of the metrics that were published; the others are losses and times
+
+def _is_better(r) -> bool: # r: a row of `answer_table`, above or below what was published
+    return (r.verdict == Verdict.above) == (r.metric in _more_is_better)
 
 def _decided_line(study, r) -> str: # r: a row of `answer_table`
-    ends = _decided[r.verdict]
+    ends = _decided[r.verdict] + ' (lower is better)'*(r.verdict != Verdict.within and r.metric not in _more_is_better)
     said = given if 'accuracy' in r.metric else '{:g}'.format
     ours = percent if 'accuracy' in r.metric else '{:.3f}'.format
     interval = f'{ours(r.value)} ({ours(r.value_low)} to {ours(r.value_high)} over {r.n} {r.over})'
-    return f'{study_title(study)}, {r.row}: {r.metric} {said(r.published)} published, {ends}: {interval}; {r.note}.'
+    name = r.metric.replace('zero_one', 'zero-one').replace('_', ' ')
+    return f'{study_title(study)}, {r.row}: {name} {said(r.published)} published, {ends}: {interval}; {r.note}.'
 
 def decided_sentences(
 ) -> list: # of sentences: one per row that is comparable with its published figure, then a caveat
-    "Published figures that lie within our intervals, were exceeded or were not reached."
-    lines = []
+    "Published figures that lie within our intervals, and those than which ours is higher or lower."
+    lines, better = [], []
     for s in studies.values():
         t = answer_table(s, 'largest')
-        t = t[t.verdict.isin(list(_decided))].reset_index().drop_duplicates(['row', 'metric', 'images'])
+        # a figure that is published in two places is said once
+        t = t[t.verdict.isin(list(_decided))].reset_index().drop_duplicates(['row', 'metric', 'images', 'published'])
         lines += [_decided_line(s.name, r) for r in t.itertuples()]
-    caveat = ('A published figure is one number without an interval, taken as wide as its rounding; '
+        better += [_is_better(r) for r in t.itertuples() if r.verdict != Verdict.within]
+    told = f'Where the two differ, ours is better in {sum(better)} of {len(better)}. '*bool(better)
+    caveat = told + ('A published figure is one number without an interval, taken as wide as its rounding; '
               'where its source leaves the recipe unsaid, we chose it.')
     return lines + [caveat]*bool(lines)
 
@@ -85,7 +94,7 @@ def missing_sentence(
     return (f'{len(lack)} of {len(rows)} planned rows have no training at any scale. '
             f'{len(weights)} of them start from pretrained weights that were not at hand '
             f'(imgstudy status names the files){others}'
-            + (f'; the other {rest} wait{"s"*(rest == 1)} for time.' if rest else '.'))
+            + (f'; the other {rest} wait{"s"*(rest == 1)} to be trained.' if rest else '.'))
 
 # %% ../../nbs/91_conclusions.ipynb #0d371a11
 def spread_sentence(
@@ -93,13 +102,14 @@ def spread_sentence(
 ) -> str:
     "Standard deviation of test accuracy over seeds: per data set, the median and the largest of all configurations."
     sds = {}
-    for config in configs(records):
+    shown = [r for r in records if not is_demonstration(r)] or records
+    for config in configs(shown):
         if len(config) < 3 or repeats_of(config).over != 'seeds' or not has_learnt(config): continue
         sd = np.std([r.metrics['accuracy'] for r in config], ddof=1)
         sds.setdefault(config[0].run.dataset, []).append(sd)
     if not sds: return 'Seeds: no way to train has three seeds.'
-    spreads = [f'{dataset_title(k)} {np.median(v):.3f} (up to {max(v):.3f}, {len(v)} way{"s"*(len(v) > 1)} to train)'
-               for k, v in sorted(sds.items())]
+    ways = lambda v: f'up to {max(v):.3f}, {len(v)} ways to train' if len(v) > 1 else 'one way to train'
+    spreads = [f'{dataset_title(k)} {np.median(v):.3f} ({ways(v)})' for k, v in sorted(sds.items())]
     return ('Seeds alone: standard deviation of test accuracy over three seeds or more, '
             'in the median of the ways to train that learnt something: ' + ', '.join(spreads)
             + '. A difference of two single runs below 2.8 times that deviation is within noise.') # 1.96*sqrt(2)
@@ -114,8 +124,7 @@ def cost_sentence(
     devices = pd.Series([machine(r.info['environment']) for r in records]).value_counts()
     return (f'Cost: {len(records)} trainings, {hours:.1f} hours in all, on '
             + ', '.join(f'{k} ({n})' for k, n in devices.items())
-            + '. Seconds are what a clock said: work beside a training makes them longer; '
-              'operations an image stay the same.')
+            + '. Hours are those of the clock on the wall: other work on the machine makes them longer.')
 
 def calibration_sentence(
     pairs:dict, # as returned by `transfer_pairs`
@@ -140,11 +149,12 @@ def late_rise(record) -> float:
     return float(best[-1] - best[max(0, int(.75*len(best)) - 1)])
 
 def _settled_words(groups) -> str:
-    "Whether the trainings from scratch in `groups` had settled, in a sentence."
-    rises = [late_rise(r) for rs in groups.values() for r in rs if r.run.init == 'scratch']
+    "Whether the trainings from scratch in `groups` had settled, in a sentence; '' if none learnt anything."
+    rises = [late_rise(r) for rs in groups.values() if has_learnt(rs) for r in rs if r.run.init == 'scratch']
+    if not rises: return ''
     n, most = sum(r >= .005 for r in rises), max(rises)
-    if not n: return f'From scratch the last quarter of the epochs brought at most {100*most:.1f} validation points.'
-    return (f'{n} of {len(rises)} trainings from scratch had not settled: the last quarter of their epochs brought up '
+    if not n: return f' From scratch the last quarter of the epochs brought at most {100*most:.1f} validation points.'
+    return (f' {n} of {len(rises)} trainings from scratch had not settled: the last quarter of their epochs brought up '
             f'to {100*most:.1f} validation points.')
 
 def _label_words(row): # accuracy with its interval
@@ -159,9 +169,9 @@ def _best_line_words(table) -> str:
 
 def _saving_words(most, other, guess) -> str:
     "The fewest labels with which `other` does as well as `most`; nothing is said of a network at chance."
-    so_far = '' if most.images == other.images.max() else ', the most that have a training,'
+    so_far = '' if most.images == other.images.max() else ', the most so far,'
     head = f'{most.line}, {most.images:,} labelled images{so_far} give {_label_words(most)}'
-    if most.low <= guess: return f'{head}: no better than guessing ({percent(guess, 0)}), so that no saving is named.'
+    if most.low <= guess: return f'{head}: no better than guessing ({percent(guess, 0)}), so no saving can be named.'
     enough = other[other.accuracy >= most.accuracy].sort_values(['images', 'accuracy'])
     if not len(enough): return f'{head}; a probe never does as well.'
     least = enough.iloc[0]
@@ -178,6 +188,6 @@ def labels_sentence(
     data = next(iter(groups.values()))[0].info['data']
     saving = _saving_words(scratch.loc[scratch.images.idxmax()], other, 1/len(data['classes']))
     return (f"{_best_line_words(other)}. {saving[0].upper()}{saving[1:]} Another {data['counts']['valid']:,} "
-            f'labelled images validate, whatever the share. {_settled_words(groups)} '
+            f'labelled images validate, whatever the share.{_settled_words(groups)} '
             + get_study('label_efficiency').note)
 
