@@ -47,7 +47,7 @@ def whole_seeds(
 def even_runs(
     study, scale:str='small', seeds=None, # as for `scale_runs`
 ) -> dict: # name of a row -> list of Run
-    "As `scale_runs`, but rows that are compared are at one scale: the full one unless fewer are trained there than small."
+    "As `scale_runs`, but rows that are compared are at one scale: full unless fewer are trained there than small."
     if scale != 'largest': return study_runs(study, scale, seeds)
     full, small = (study_runs(study, s, seeds) for s in ('full', 'small'))
     rows = get_study(study).rows
