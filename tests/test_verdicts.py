@@ -3,7 +3,7 @@ import dataclasses
 import numpy as np, pandas as pd, pytest
 from imgstudy.records.find import committed_records, records_in
 from imgstudy.references import references
-from imgstudy.report.tables import _one_verdict, answer_table, figure_verdicts, folds_table
+from imgstudy.report.tables import _fold_means, _one_verdict, answer_table, figure_verdicts, folds_table
 from imgstudy.report.wording import gain_sentence, gain_words, reason_words, short_words, winner_words
 from imgstudy.runs import make_run
 from imgstudy.stats.overlap import draw_folds, fold_coverage, overlap
@@ -121,3 +121,15 @@ def test_folds_on_subsets_are_covered(subset):
     found = fold_coverage(2500, 5, subset, times=150, learnt=.03)
     assert found.corrected > .94 and found.ratio == 500/subset
     assert overlap(draw_folds(2500, 5, subset)[0]) == pytest.approx(.75*subset/2000, abs=.06)
+
+
+@pytest.mark.parametrize('values, half', [([.7985, .8262, .7437], .00005), ([.798, .8262, .74], .00005), ([.8, .9, .75], .005), ([.1, .2], .005)])
+def test_a_mean_is_as_wide_as_the_figures_it_is_of(values, half):
+    row = ref.replace(ref.value, .5)
+    folds = pd.DataFrame([row.to_dict() | dict(id=f'9.9{"abcde"[i]}', value=v, setting=f'fold {i + 1} of 3', unit='share') for i, v in enumerate(values)])
+    mean = _fold_means(folds).iloc[0]
+    ends = [float(x) for x in taken_as(mean).split(' as ')[1].split(' to ')]
+    assert mean.value == pytest.approx(np.mean(values), abs=1e-6) and (ends[1] - ends[0])/2 == pytest.approx(half, abs=1e-5*(half > .001) + 6e-6)
+
+
+def test_printed_means_keep_their_own_width(): assert _fold_means(references(id='4.02')).equals(references(id='4.02'))

@@ -17,7 +17,7 @@ from ..records.find import find_records
 from ..stats.seeds import is_probe, tested_interval, valid_accuracy
 from ..stats.pairs import compare_all, holm, with_partners, with_winner
 from ..stats.grid import best_cell, factor_effects, factor_value
-from ..stats.published import Verdict, compare_reference, kept_value, run_differences
+from ..stats.published import Verdict, compare_reference, kept_value, rounding, run_differences
 from ..study.studies import get_study, row_params, row_references, studies, study_runs
 
 # %% ../../nbs/81_tables.ipynb #fe15b612
@@ -98,6 +98,7 @@ def _fold_means(refs):
         row = of.iloc[0].copy()
         row[['id', 'value']] = row.id[:-1], of.value.mean().round(6)
         row[['n', 'setting']] = len(of), 'mean of the printed folds'
+        row['half'] = of.apply(rounding, axis=1).min() # the mean has more decimals than they have
         means.append(row)
     return pd.concat([rest, pd.DataFrame(means)]) if means else rest
 
