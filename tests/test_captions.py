@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt, pytest
 from IPython.display import HTML
 from imgstudy.records.find import committed_records, records_in
 from imgstudy.report import general, sections
-from imgstudy.report.overview import curve_columns, even_groups, kept_words, study_groups, trained_on
+from imgstudy.report.overview import curve_columns, even_groups, kept_words, study_groups, training_size
 from imgstudy.report.sections import curves_figure, our_protocol, study_section
 from imgstudy.stats.seeds import synth_probes, synth_record
 from imgstudy.study.studies import studies
@@ -39,7 +39,7 @@ def groups(**sizes): return {k: [synth_record(0, .8, size=n, epochs=5)] for k, n
 @pytest.mark.parametrize('sizes, words', [(dict(a=32, b=32), 'Trained on 8,000 images, 32 pixels, up to 5 epochs.'),
     (dict(a=32, b=64, c=32), 'Trained on 8,000 images, 32 pixels, up to 5 epochs (a, c); 8,000 images, 64 pixels, up to 5 epochs (b).'),
     (dict(a=32, b=40, c=48, d=64), 'Rows differ in size: 8,000 images, 32 to 64 pixels, up to 5 epochs.'), ({}, '')])
-def test_sizes_in_words(sizes, words): assert trained_on(groups(**sizes)) == words
+def test_sizes_in_words(sizes, words): assert training_size(groups(**sizes)) == words
 
 
 def curves(valid, train):

@@ -1,8 +1,9 @@
 "Verdicts that say no more than the trainings behind them."
-import dataclasses
+import dataclasses, re
 import numpy as np, pandas as pd, pytest
 from imgstudy.records.find import committed_records, records_in
 from imgstudy.references import references
+from imgstudy.report.sections import _interval, coverage_sentence, results_table
 from imgstudy.report.tables import _fold_means, _one_verdict, answer_table, figure_verdicts, folds_table
 from imgstudy.report.wording import gain_sentence, gain_words, reason_words, short_words, winner_words
 from imgstudy.runs import make_run
@@ -133,3 +134,22 @@ def test_a_mean_is_as_wide_as_the_figures_it_is_of(values, half):
 
 
 def test_printed_means_keep_their_own_width(): assert _fold_means(references(id='4.02')).equals(references(id='4.02'))
+
+
+@pytest.mark.parametrize('over, ratio, said', [('folds', .25, 'over folds, Nadeau-Bengio ratio 0.25'), ('splits', .3125, 'over splits, Nadeau-Bengio ratio 0.312'),
+                                               ('seeds', 0., 'over seeds'), ('images', .25, 'over images')])
+def test_intervals_name_the_ratio_that_widens_them(over, ratio, said):
+    row = pd.Series(dict(n=5, value=.7, value_low=.6, value_high=.8, over=over))
+    assert _interval(row, ratio) == f'0.700 [0.600, 0.800] {said}'
+
+
+def test_every_interval_over_folds_or_splits_names_its_ratio():
+    with records_in(committed_records()): said = [w for s in ('cats_dogs_optimizers', 'transfer', 'dog_breeds') for w in results_table(s).ours]
+    assert [w for w in said if re.search('over (folds|splits)', w) and 'Nadeau-Bengio ratio' not in w] == []
+    assert sum('ratio' in w for w in said) > 9 and not any('over seeds, Nadeau' in w for w in said)
+
+
+@pytest.mark.parametrize('k, ratio, held', [(5, .25, '87.5 %'), (5, 2.5, '9')])
+def test_how_often_intervals_over_folds_hold(k, ratio, held):
+    said = coverage_sentence(k, ratio)
+    assert f'here {ratio:.3g} ' in said and f'of {k} folds {held}' in said

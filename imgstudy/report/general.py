@@ -87,7 +87,7 @@ def tuning_figure(study): # HTML; None if there are fewer than two rows with rec
     test = lambda rs: np.mean([r.metrics['accuracy'] for r in rs])
     t = pd.DataFrame({plain_names(k): dict(validation=validation(rs), test=test(rs)) for k, rs in groups.items()})
     t = t.T.sort_values('validation')
-    size = trained_on({plain_names(k): rs for k, rs in groups.items()})
+    size = training_size({plain_names(k): rs for k, rs in groups.items()})
     alt = (f'Accuracy of {len(t)} rows of {study_title(name)}, from {t.index[0]}, {t.test.iloc[0]:.3f}, '
            f'to {t.index[-1]}, {t.test.iloc[-1]:.3f}.')
     caption = f'What tuning buys: the rows of {study_title(name)}, in the order of their validation accuracy. {size}'
@@ -163,7 +163,7 @@ def pair_section(name, a, b) -> list: # of HTML
     curves_alt = f'Validation loss and validation accuracy of A and B, {name}; in validation accuracy {curves}.'
     confusion_alt = (f'Where the confusion matrices of A and B differ, {name}: '
                      f'B names {n:,} of {len(named[0]):,} images otherwise than A.')
-    size = trained_on({'A': [a], 'B': [b]})
+    size = training_size({'A': [a], 'B': [b]})
     outcomes = outcomes_table(a, b).drop(columns='p').set_index('n')
     costs = costs_table(a, b).drop(index=['seconds', 'seconds of training', 'images a second'], columns='note')
     disagreements = _most_confident(a, b).set_index('path').rename(columns=lambda c: c.replace('_', ', '))

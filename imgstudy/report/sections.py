@@ -15,7 +15,7 @@ from IPython.display import display
 from ..records.metrics import classwise_table
 from ..records.record import mean_confusion, record_confusion
 from ..records.find import committed_records, find_records, record_folders
-from ..stats.seeds import is_probe, with_intervals
+from ..stats.seeds import is_probe, repeats_of, with_intervals
 from ..stats.pairs import plot_comparisons
 from ..stats.grid import factor_value
 from ..stats.configs import has_learnt, validation
@@ -65,11 +65,12 @@ def _trainings(study) -> dict: # row -> text
     there = lambda values: [v for v in values.dropna() if v != 'missing'] or ['missing']
     return {row: ', '.join(map(cell, there(values))) for row, values in table.iterrows()}
 
-def _interval(r): # r: a row of `answer_table`
+def _interval(r, ratio=0.): # r: a row of `answer_table`; ratio: as in `Repeats`
     if not r.n: return 'missing'
     if r.value != r.value: return 'not recorded'
     if r.value_low != r.value_low: return f'{r.value:.3f}' # no interval over one training
-    return f'{r.value:.3f} [{r.value_low:.3f}, {r.value_high:.3f}] over {r.over}'
+    corrected = f', Nadeau-Bengio ratio {ratio:.3g}'*bool(ratio and r.over != 'images')
+    return f'{r.value:.3f} [{r.value_low:.3f}, {r.value_high:.3f}] over {r.over}{corrected}'
 
 _alone = 'train_loss', 'train_hours', 'ms_per_step', 'images_per_s'
 def _metric_words(r) -> str: # r: a row of `answer_table`
@@ -86,10 +87,11 @@ def results_table(
     trained = _trainings(study)
     wrong = {row: diagnosis(records[0], siblings=records[1:]) for row, records in groups.items()}
     rows = [r for _, r in t.iterrows()]
+    ratios = [repeats_of(groups[row]).ratio if row in groups else 0. for row in t.index]
     return pd.DataFrame({
         'scale': [scale_of(study, row, runs[row]) for row in t.index], 'n': [f'{r.n} of {r.of}' for r in rows],
         'metric': [_metric_words(r) for r in rows], 'published': t.published.tolist(), 'where': t['where'].tolist(),
-        'ours': [_interval(r) for r in rows], 'verdict': t.verdict.tolist(), 'reasons': t.reasons.tolist(),
+        'ours': [*map(_interval, rows, ratios)], 'verdict': t.verdict.tolist(), 'reasons': t.reasons.tolist(),
         'trainings, test accuracy': [trained[row] for row in t.index],
         'probably wrong': [wrong.get(row, '') for row in t.index]}, index=t.index)
 
@@ -159,7 +161,7 @@ def curves_figure(groups): # HTML
     after = 'validation is without, at its end' if 'valid_loss' in drawn else 'no images validate'
     images = 'augmented' if any(rs[0].run.augment != 'none' for rs in groups.values()) else 'training'
     caption = (f'Lines are means over seeds or folds, bands their range. Training {of} of {images} images, with any '
-               f'dropout, during the epoch; {after}. {trained_on(groups)}')
+               f'dropout, during the epoch; {after}. {training_size(groups)}')
     return as_figure(plot_group_curves(groups)[0], alt, caption)
 
 def rates_figure(groups): # HTML or None
@@ -169,7 +171,7 @@ def rates_figure(groups): # HTML or None
     rates = {k: rs[0].history.lr for k, rs in groups.items()}
     ends = ', '.join(f'{k} from {lr.iloc[0]:.2g} to {lr.iloc[-1]:.2g}' for k, lr in rates.items())
     alt = f'Learning rate at the end of each epoch: {ends}.'
-    return as_figure(plot_rates(groups), alt, f'Learning rates as the histories recorded them. {trained_on(groups)}')
+    return as_figure(plot_rates(groups), alt, f'Learning rates as the histories recorded them. {training_size(groups)}')
 
 # %% ../../nbs/93_sections.ipynb #0e48f42d
 def confusion_figure(name, records): # HTML
@@ -180,7 +182,7 @@ def confusion_figure(name, records): # HTML
     alt = f'Confusion matrix of {name}: {right}' + (f'; most often {taken[0]} is taken.' if taken else '.')
     if len(cm) > 20 and taken: alt = f'Confusions of {name}, the commonest first: {", ".join(taken)}.'
     mean = f'mean of {len(records)} trainings, '*(len(records) > 1)
-    caption = f'{name}, {mean}per cent of each true class. {trained_on({name: records})}'
+    caption = f'{name}, {mean}per cent of each true class. {training_size({name: records})}'
     return as_figure(plot_confusion(records), alt, caption)
 
 def classwise_figure(name, records): # HTML
@@ -194,7 +196,7 @@ def classwise_figure(name, records): # HTML
     t = t[-25:] if best else t[:25]
     alt = (f'Test accuracy of each class, {name}: from {t.index[0]} with {t.iloc[0]:.2f} '
            f'to {t.index[-1]} with {t.iloc[-1]:.2f}.')
-    caption = f'{name}, first training, with Wilson intervals{shown}. {trained_on({name: records})}'
+    caption = f'{name}, first training, with Wilson intervals{shown}. {training_size({name: records})}'
     return as_figure(plot_classwise(records[0], best=best), alt, caption)
 
 def calibration_figure(groups): # HTML
@@ -204,7 +206,7 @@ def calibration_figure(groups): # HTML
     errors = {k: np.mean([r.metrics['calibration_error'] for r in rs]) for k, rs in groups.items()}
     alt = ('Accuracy against confidence; the diagonal would be right. Calibration errors: '
            + ', '.join(f'{k} {error:.3f}' for k, error in errors.items()) + '.')
-    caption = f'Below the diagonal a network is too sure of itself. {trained_on(groups)}'
+    caption = f'Below the diagonal a network is too sure of itself. {training_size(groups)}'
     return as_figure(plot_calibration(groups), alt, caption)
 
 # %% ../../nbs/93_sections.ipynb #29745032
@@ -214,7 +216,7 @@ def classes_section(groups) -> list: # of HTML
     total = lambda records: np.sum([record_confusion(r) for r in records], axis=0)
     cells = {name: classwise_table(total(rs), classes).accuracy for name, rs in groups.items()}
     t = pd.DataFrame(cells).sort_values(next(iter(cells)), ascending=False)
-    return [as_table(t, f'Test accuracy of every class, over all trainings. {trained_on(groups)}', folded=True)]
+    return [as_table(t, f'Test accuracy of every class, over all trainings. {training_size(groups)}', folded=True)]
 
 # %% ../../nbs/93_sections.ipynb #4c373a2d
 def _with_words(t, called): # called: one dict per comparison, name of a group -> name to print
@@ -284,7 +286,7 @@ def comparisons_section(
              if row not in shown and len(rs) < len(runs[row])]
     waiting = [as_list([_short_note.format(', '.join(short))])] if short else []
     if not len(t): return waiting
-    apart, size = t.better.notna().sum(), trained_on(shown)
+    apart, size = t.better.notna().sum(), training_size(shown)
     t, caption = _briefly(t, best_row(shown)) if grid_factors(study) else (_plainly(t), 'Compared pair by pair')
     alt = f'Differences in test accuracy with intervals: {apart} of {len(t)} comparisons are told apart after Holm.'
     note = f'The same images and seeds on both sides; where n=1 there is no interval over seeds. {size}'
@@ -346,7 +348,7 @@ def changes_section(
         ends = ', '.join(f'{k} {signed(mean - base)}' for k, mean in means.items() if k != 'as published')
         n = len(groups['as published'])
         alt = f'{what}: gain in test accuracy of each change over as published ({base:.3f}): {ends}.'
-        caption = f'{what}, n={n}. {trained_on(groups)}'
+        caption = f'{what}, n={n}. {training_size(groups)}'
         parts += [as_list(change_sentences({what: groups})), as_figure(plot_changes(groups), alt, caption)]
     return parts
 
@@ -359,7 +361,7 @@ def confident_errors_section(name, records, phone=False) -> list: # of HTML; pho
     errors = ', '.join(f'{r.true} read as {r.predicted} with {r.probability:.0%}' for r in t[:3].itertuples())
     alt = f'The {len(t)} most confident errors of {name}: {errors}, and so on.'
     caption = (f'{name}, one training: its most confident errors; true class, predicted class, confidence. '
-               f'{trained_on({name: kept})}')
+               f'{training_size({name: kept})}')
     draw = lambda: plot_confident_errors_kept(kept[0])
     return [as_figure(draw if phone else draw(), alt, caption)]
 
@@ -372,7 +374,7 @@ def cams_section(groups) -> list: # of HTML
                'coarse, and no proof of what the network uses.')
     figure = lambda g: as_figure(plot_grad_cam_kept([*g.values()], [*g]),
                                  f'Grad-CAM on six test images, {" beside ".join(g)}.',
-                                 f'{caption} {trained_on({k: [r] for k, r in g.items()})}')
+                                 f'{caption} {training_size({k: [r] for k, r in g.items()})}')
     return [figure(g) for g in sets.values()]
 
 # %% ../../nbs/93_sections.ipynb #3fe1fee7
@@ -413,10 +415,13 @@ def folds_section(
     groups, # name of a row -> records of its folds; as compared
 ) -> list: # of HTML; empty without folds
     "Error and training loss of each fold, here and published."
-    size = trained_on(groups).removeprefix('Trained on').strip()
-    what = dict(zero_one_loss='Zero-one loss', train_loss='Training loss of the epoch kept') if groups else {}
-    return [as_table(folds_table(study, 'largest', metric=metric), f'{words}, fold by fold; here with {size}')
-            for metric, words in what.items()]
+    if not groups: return []
+    size = training_size(groups).removeprefix('Trained on').strip()
+    what = dict(zero_one_loss='Zero-one loss', train_loss='Training loss of the epoch kept')
+    tables = [as_table(folds_table(study, 'largest', metric=metric), f'{words}, fold by fold; here with {size}')
+              for metric, words in what.items()]
+    return tables + [as_list([coverage_sentence(rs[0].run.folds, repeats_of(rs).ratio)
+                              for rs in [max(groups.values(), key=len)] if len(rs) > 1])]
 
 def labels_figure(groups): # HTML
     "Test accuracy over the number of labelled training images, as a figure of the page."

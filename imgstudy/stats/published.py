@@ -171,7 +171,7 @@ def failed(
     return ref.metric == 'accuracy' and ref.value <= 1/classes + .05
 
 def _half(ref) -> float:
-    "Half the width that a figure is taken to have; a mean that we made of printed ones is as wide as they are (`half`)."
+    "Half the width that a figure is taken to have; a mean made of printed ones is as wide as they are (`half`)."
     return rounding(ref) if pd.isna(ref.get('half')) else ref.half
 
 def _verdict(ref, reasons, low, high, n, short) -> Verdict:
