@@ -1,13 +1,13 @@
 "Captions of the full report: how large the trainings are that a figure or table shows, and which weights were tested."
-import dataclasses, re
+import dataclasses, html, re
 import matplotlib.pyplot as plt, pytest
 from IPython.display import HTML
 from imgstudy.records.find import committed_records, records_in
-from imgstudy.report import general, sections
+from imgstudy.report import general, overview, sections
 from imgstudy.report.overview import curve_columns, even_groups, kept_words, study_groups, training_size
 from imgstudy.report.sections import curves_figure, our_protocol, study_section
 from imgstudy.stats.seeds import synth_probes, synth_record
-from imgstudy.study.studies import studies
+from imgstudy.study.studies import studies, study_runs
 
 size = re.compile(r'[\d,]+( to [\d,]+)? images, \d+( to \d+)? pixels')
 
@@ -92,3 +92,16 @@ def test_protocols_choose_on_images_that_there_are(study):
 def test_choices_are_counted():
     said = general._selection([stops, blind, *synth_probes([.8, .9]), last])
     assert 'ours are chosen' not in said and '5 trainings' in said and ' of 3; the other 2 kept the last epoch, 1 of them' in said
+
+
+def test_a_source_other_than_the_one_shown_is_named():
+    with records_in(committed_records()):
+        said, = overview.other_sources('stl5_transfer')
+        page = ''.join(p.data for p in sections.published_and_ours(sections.results_table('stl5_transfer'), 'stl5_transfer'))
+    assert said.startswith('"transferred" did not begin from') and '4,900 images' in said and said.split(':')[0] in html.unescape(page)
+
+
+@pytest.mark.parametrize('scale', ['small', 'full'])
+def test_nothing_is_said_of_a_source_that_is_shown(monkeypatch, scale):
+    monkeypatch.setattr(overview, 'scale_runs', lambda study, *args: study_runs(study, scale))
+    with records_in(committed_records()): assert overview.other_sources('stl5_transfer') == []

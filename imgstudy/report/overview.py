@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['study_groups', 'even_groups', 'best_rows', 'coverage_sentence', 'kept_words', 'by_size', 'training_size', 'best_row',
-           'worth_showing', 'untrained', 'curve_columns', 'plot_group_curves', 'plot_rates', 'plot_calibration',
-           'groups_table', 'plot_bubbles', 'published_table', 'plot_grid', 'plot_choice', 'plot_changes', 'label_line',
-           'labels_table', 'plot_labels']
+           'worth_showing', 'untrained', 'other_sources', 'curve_columns', 'plot_group_curves', 'plot_rates',
+           'plot_calibration', 'groups_table', 'plot_bubbles', 'published_table', 'plot_grid', 'plot_choice',
+           'plot_changes', 'label_line', 'labels_table', 'plot_labels']
 
 # %% ../../nbs/82_overview.ipynb #4432cf6a
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
@@ -15,6 +15,7 @@ from ..core import device_name
 from ..light_tables import light_table
 from ..panels import nothing_drawn, panels, panels_legend
 from ..references import best_references
+from ..runs import run_id
 from ..models.register import models
 from ..models.zoo import model_cost, name_points
 from ..records.metrics import calibration_table
@@ -74,8 +75,8 @@ def coverage_sentence(
     n, subset = 2500, round(2500/k/ratio)
     held = fold_coverage(n, k, subset if subset < n - n//k else None, learnt=.03).corrected
     return ('Folds share training images, so intervals over them are widened by the ratio of images left out to '
-            f'images trained on, here {ratio:.3g} (Nadeau and Bengio 2003). In simulated cross-validations of {k} folds '
-            f'{100*held:.1f} % of such intervals hold the true accuracy; 95 % are meant to.')
+            f'images trained on, here {ratio:.3g} (Nadeau and Bengio 2003). In simulated cross-validations of {k} '
+            f'folds {100*held:.1f} % of such intervals hold the true accuracy; 95 % are meant to.')
 
 def kept_words(
     records, # finished ones, one of each row
@@ -129,6 +130,23 @@ def untrained(study, groups) -> list: # of fields of `Run` and `Recipe`
     firsts = {row: rs[0] for row, rs in study_runs(study, 'full', 1).items()}
     have = varied([firsts[row] for row in groups])
     return [f for f in grid_factors(study) if f not in have] if len(groups) > 1 else []
+
+# %% ../../nbs/82_overview.ipynb #caea9c8f
+def other_sources(
+    study, # a `Study` or its name
+) -> list: # of sentences
+    "For each row that began from other trainings than those shown for the row it starts from: from which."
+    study, runs, groups = get_study(study), scale_runs(study, 'largest'), study_groups(study)
+    planned = [study_runs(study, scale) for scale in ('small', 'full')]
+    lines = []
+    for row in [r for r in study.rows if r.start and r.name in groups]:
+        begun = {r.run.init.removeprefix('run:') for r in groups[row.name]} - {*map(run_id, runs[row.start])}
+        found = find_records([r for of in planned for r in of[row.start] if run_id(r) in begun])
+        if not found: continue
+        accuracy = np.mean([r.metrics['accuracy'] for r in found])
+        lines.append(f'"{row.name}" did not begin from the trainings shown for "{row.start}", but from others: '
+                     f'{_size_words(*_size(found[0]))}, test accuracy {accuracy:.3f}.')
+    return lines
 
 # %% ../../nbs/82_overview.ipynb #5e10d644
 _dashes = ['-', '--', '-.', ':', (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)), (0, (1, 1)), (0, (8, 2))]

@@ -131,7 +131,7 @@ def published_and_ours(
     name:str,           # of the study
 ) -> list: # of HTML
     "Our results beside published ones, each row's trainings with their diagnosis, and a line on what is missing."
-    line = as_list([missing_line(table, name)])
+    line = as_list([missing_line(table, name), *other_sources(name)])
     table = table[~table.ours.isin(['missing', 'not recorded'])]
     if not len(table): return [line]
     figure = lambda p, w: f'{p:.6g}' + f' ({w})'*bool(w) if p == p and p is not None else ''
