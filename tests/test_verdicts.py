@@ -1,9 +1,10 @@
 "Verdicts that say no more than the trainings behind them."
-import dataclasses
+import dataclasses, re
 import numpy as np, pandas as pd, pytest
 from imgstudy.records.find import committed_records, records_in
 from imgstudy.references import references
-from imgstudy.report.tables import _one_verdict, answer_table, figure_verdicts, folds_table
+from imgstudy.report.sections import _interval, coverage_sentence, results_table
+from imgstudy.report.tables import _fold_means, _one_verdict, answer_table, figure_verdicts, folds_table
 from imgstudy.report.wording import gain_sentence, gain_words, reason_words, short_words, winner_words
 from imgstudy.runs import make_run
 from imgstudy.stats.overlap import draw_folds, fold_coverage, overlap
@@ -121,3 +122,34 @@ def test_folds_on_subsets_are_covered(subset):
     found = fold_coverage(2500, 5, subset, times=150, learnt=.03)
     assert found.corrected > .94 and found.ratio == 500/subset
     assert overlap(draw_folds(2500, 5, subset)[0]) == pytest.approx(.75*subset/2000, abs=.06)
+
+
+@pytest.mark.parametrize('values, half', [([.7985, .8262, .7437], .00005), ([.798, .8262, .74], .00005), ([.8, .9, .75], .005), ([.1, .2], .005)])
+def test_a_mean_is_as_wide_as_the_figures_it_is_of(values, half):
+    row = ref.replace(ref.value, .5)
+    folds = pd.DataFrame([row.to_dict() | dict(id=f'9.9{"abcde"[i]}', value=v, setting=f'fold {i + 1} of 3', unit='share') for i, v in enumerate(values)])
+    mean = _fold_means(folds).iloc[0]
+    ends = [float(x) for x in taken_as(mean).split(' as ')[1].split(' to ')]
+    assert mean.value == pytest.approx(np.mean(values), abs=1e-6) and (ends[1] - ends[0])/2 == pytest.approx(half, abs=1e-5*(half > .001) + 6e-6)
+
+
+def test_printed_means_keep_their_own_width(): assert _fold_means(references(id='4.02')).equals(references(id='4.02'))
+
+
+@pytest.mark.parametrize('over, ratio, said', [('folds', .25, 'over folds, Nadeau-Bengio ratio 0.25'), ('splits', .3125, 'over splits, Nadeau-Bengio ratio 0.312'),
+                                               ('seeds', 0., 'over seeds'), ('images', .25, 'over images')])
+def test_intervals_name_the_ratio_that_widens_them(over, ratio, said):
+    row = pd.Series(dict(n=5, value=.7, value_low=.6, value_high=.8, over=over))
+    assert _interval(row, ratio) == f'0.700 [0.600, 0.800] {said}'
+
+
+def test_every_interval_over_folds_or_splits_names_its_ratio():
+    with records_in(committed_records()): said = [w for s in ('cats_dogs_optimizers', 'transfer', 'dog_breeds') for w in results_table(s).ours]
+    assert [w for w in said if re.search('over (folds|splits)', w) and 'Nadeau-Bengio ratio' not in w] == []
+    assert sum('ratio' in w for w in said) > 9 and not any('over seeds, Nadeau' in w for w in said)
+
+
+@pytest.mark.parametrize('k, ratio, held', [(5, .25, '87.5 %'), (5, 2.5, '9')])
+def test_how_often_intervals_over_folds_hold(k, ratio, held):
+    said = coverage_sentence(k, ratio)
+    assert f'here {ratio:.3g} ' in said and f'of {k} folds {held}' in said

@@ -13,7 +13,7 @@ from ..core import device_name
 from ..runs import run_id
 from ..references import references
 from ..data.datasets import get_dataset
-from ..stats.seeds import with_intervals
+from ..stats.seeds import is_probe, with_intervals
 from ..stats.pairs import compare_all, compare_pairs, plot_comparisons
 from ..stats.configs import configs, has_learnt, is_demonstration, transfer_pairs, validation
 from ..study.studies import get_study, studies
@@ -77,19 +77,20 @@ def gains_figure(pairs): # HTML
     t = t.set_axis([plain_names(k) for k in t.index])
     gains = ', '.join(f'{k} {signed(r.difference)}' for k, r in t.iterrows())
     caption = ('What transfer buys: the same network, images and seeds, from scratch and transferred, '
-               'each side with its own recipe where the sentences above say so.')
+               'each side with its own recipe, images and epochs where the sentences above say so.')
     return as_figure(plot_comparisons(t), f'Gain in test accuracy by transfer: {gains}.', caption)
 
 def tuning_figure(study): # HTML; None if there are fewer than two rows with records
     "Validation and test accuracy of the rows of a study, as a figure of the page."
-    groups, name = study_groups(study), get_study(study).name
+    groups, name = even_groups(study), get_study(study).name
     if len(groups) < 2: return None
     test = lambda rs: np.mean([r.metrics['accuracy'] for r in rs])
     t = pd.DataFrame({plain_names(k): dict(validation=validation(rs), test=test(rs)) for k, rs in groups.items()})
     t = t.T.sort_values('validation')
+    size = training_size({plain_names(k): rs for k, rs in groups.items()})
     alt = (f'Accuracy of {len(t)} rows of {study_title(name)}, from {t.index[0]}, {t.test.iloc[0]:.3f}, '
            f'to {t.index[-1]}, {t.test.iloc[-1]:.3f}.')
-    caption = f'What tuning buys: the rows of {study_title(name)}, in the order of their validation accuracy.'
+    caption = f'What tuning buys: the rows of {study_title(name)}, in the order of their validation accuracy. {size}'
     return as_figure(plot_choice(t), alt, caption)
 
 def bubbles_figure(records, x): # HTML; x: 'parameters' or 'seconds'
@@ -162,12 +163,13 @@ def pair_section(name, a, b) -> list: # of HTML
     curves_alt = f'Validation loss and validation accuracy of A and B, {name}; in validation accuracy {curves}.'
     confusion_alt = (f'Where the confusion matrices of A and B differ, {name}: '
                      f'B names {n:,} of {len(named[0]):,} images otherwise than A.')
+    size = training_size({'A': [a], 'B': [b]})
     outcomes = outcomes_table(a, b).drop(columns='p').set_index('n')
     costs = costs_table(a, b).drop(index=['seconds', 'seconds of training', 'images a second'], columns='note')
     disagreements = _most_confident(a, b).set_index('path').rename(columns=lambda c: c.replace('_', ', '))
     return [as_list([f'{name}. {comparison_text(a, b)}']),
             as_table(with_intervals(outcomes, 3), f'{name}: who is right', folded=True),
-            as_figure(plot_run_curves(a, b), curves_alt, f'{name}: A from scratch, B transferred.'),
+            as_figure(plot_run_curves(a, b), curves_alt, f'{name}: A from scratch, B transferred. {size}'),
             as_figure(plot_confusion_change(a, b), confusion_alt,
                       f'{name}: images more (or fewer) in a cell with B than with A.'),
             as_table(with_intervals(classwise_change_table(a, b), 3), f'{name}: class by class', folded=True),
@@ -270,11 +272,15 @@ def chosen_on_test() -> tuple: # their number, and that of all
     refs = refs[refs.study.isin([*studies]) & refs.metric.isin(metrics) & (refs.split != 'train')]
     return int((refs.selected_on == refs.split).sum()), len(refs)
 
-def _selection() -> str:
-    "How many published figures were chosen on the images that they are of."
-    chosen, every = chosen_on_test()
-    return (f'Selection: {chosen} of {every} accuracies and losses published in the five studies '
-            'were chosen on the images that they are of; ours are chosen on validation images.')
+def _selection(records) -> str:
+    "How many published figures were chosen on the images that they are of, and how many trainings of ours on others."
+    (chosen, every), n = chosen_on_test(), len(records)
+    stopped = sum(bool(r.run.recipe.patience) or is_probe(r.run) for r in records)
+    blind = sum(r.run.valid == 0 for r in records)
+    return (f'Selection: {chosen} of {every} accuracies and losses published in the five studies were chosen on the '
+            f'images that they are of. None of ours was: of {n:,} trainings validation images chose the epoch (or, of '
+            f'a probe, the regularisation) of {stopped:,}; the other {n - stopped:,} kept the last epoch, {blind:,} of '
+            'them without validation images.')
 
 def _repeats(records) -> tuple: # two lists of sentences
     "Ways to train with a single training; ways whose seeds differ in precision, if there are any."
@@ -300,7 +306,7 @@ def threats(
             'on fewer images or epochs than published, are not compared with published figures as equals.',
             *few, *_copies(records), *precision, *[contamination]*pretrained,
             f'Records from a working tree with uncommitted changes: {len(dirty)} of {len(records)} '
-            '(their commits end in +).', _selection(),
+            '(their commits end in +).', _selection(records),
             *(f'{dataset_title(name)}: {note}' for name, note in sorted(notes.items())
               if note and not name.startswith('digits_'))]
 

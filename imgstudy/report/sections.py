@@ -6,8 +6,7 @@
 __all__ = ['our_protocol', 'facts_section', 'results_table', 'missing_line', 'published_and_ours', 'curves_figure',
            'rates_figure', 'confusion_figure', 'classwise_figure', 'calibration_figure', 'classes_section',
            'comparisons_html', 'comparisons_section', 'grid_section', 'tuned_section', 'changes_section',
-           'confident_errors_section', 'cams_section', 'best_row', 'worth_showing', 'untrained', 'study_section',
-           'labels_figure', 'show']
+           'confident_errors_section', 'cams_section', 'study_section', 'folds_section', 'labels_figure', 'show']
 
 # %% ../../nbs/93_sections.ipynb #ddb2bc5d
 import matplotlib.pyplot as plt, numpy as np, pandas as pd
@@ -16,7 +15,7 @@ from IPython.display import display
 from ..records.metrics import classwise_table
 from ..records.record import mean_confusion, record_confusion
 from ..records.find import committed_records, find_records, record_folders
-from ..stats.seeds import is_probe, with_intervals
+from ..stats.seeds import is_probe, repeats_of, with_intervals
 from ..stats.pairs import plot_comparisons
 from ..stats.grid import factor_value
 from ..stats.configs import has_learnt, validation
@@ -43,8 +42,8 @@ def our_protocol(
     changes = ', '.join(f'{field_words(k)} {v}' for k, v in study.small.items() if v is not None)
     trained = f'{len(groups)} of {len(runs)} rows trained'
     trained = ', '.join([trained, *(f'{n} at scale {s}' for s, n in scales.items())])
-    small = f'Small means here: {changes}, and what single rows say. ' if changes else ''
-    return f'{trained}. {small}Chosen on validation images, tested once.'
+    small = f'Small means here: {changes}, and what single rows say.'*bool(changes)
+    return ' '.join(filter(None, [f'{trained}.', small, kept_words([rs[0] for rs in groups.values()])]))
 
 def facts_section(
     study,     # a `Study` or its name
@@ -66,11 +65,12 @@ def _trainings(study) -> dict: # row -> text
     there = lambda values: [v for v in values.dropna() if v != 'missing'] or ['missing']
     return {row: ', '.join(map(cell, there(values))) for row, values in table.iterrows()}
 
-def _interval(r): # r: a row of `answer_table`
+def _interval(r, ratio=0.): # r: a row of `answer_table`; ratio: as in `Repeats`
     if not r.n: return 'missing'
     if r.value != r.value: return 'not recorded'
     if r.value_low != r.value_low: return f'{r.value:.3f}' # no interval over one training
-    return f'{r.value:.3f} [{r.value_low:.3f}, {r.value_high:.3f}] over {r.over}'
+    corrected = f', Nadeau-Bengio ratio {ratio:.3g}'*bool(ratio and r.over != 'images')
+    return f'{r.value:.3f} [{r.value_low:.3f}, {r.value_high:.3f}] over {r.over}{corrected}'
 
 _alone = 'train_loss', 'train_hours', 'ms_per_step', 'images_per_s'
 def _metric_words(r) -> str: # r: a row of `answer_table`
@@ -87,10 +87,11 @@ def results_table(
     trained = _trainings(study)
     wrong = {row: diagnosis(records[0], siblings=records[1:]) for row, records in groups.items()}
     rows = [r for _, r in t.iterrows()]
+    ratios = [repeats_of(groups[row]).ratio if row in groups else 0. for row in t.index]
     return pd.DataFrame({
         'scale': [scale_of(study, row, runs[row]) for row in t.index], 'n': [f'{r.n} of {r.of}' for r in rows],
         'metric': [_metric_words(r) for r in rows], 'published': t.published.tolist(), 'where': t['where'].tolist(),
-        'ours': [_interval(r) for r in rows], 'verdict': t.verdict.tolist(), 'reasons': t.reasons.tolist(),
+        'ours': [*map(_interval, rows, ratios)], 'verdict': t.verdict.tolist(), 'reasons': t.reasons.tolist(),
         'trainings, test accuracy': [trained[row] for row in t.index],
         'probably wrong': [wrong.get(row, '') for row in t.index]}, index=t.index)
 
@@ -130,7 +131,7 @@ def published_and_ours(
     name:str,           # of the study
 ) -> list: # of HTML
     "Our results beside published ones, each row's trainings with their diagnosis, and a line on what is missing."
-    line = as_list([missing_line(table, name)])
+    line = as_list([missing_line(table, name), *other_sources(name)])
     table = table[~table.ours.isin(['missing', 'not recorded'])]
     if not len(table): return [line]
     figure = lambda p, w: f'{p:.6g}' + f' ({w})'*bool(w) if p == p and p is not None else ''
@@ -145,19 +146,22 @@ def published_and_ours(
     return [first, as_table(each, _each_caption, folded=len(each) > 6)] + [line]*('<li>' in line.data)
 
 # %% ../../nbs/93_sections.ipynb #0f8ccaa1
-def _end(groups, column='valid_accuracy') -> str:
+def _end(groups, column, title) -> str:
     "The row with the highest mean at the last epoch, in words."
-    ends = {k: np.mean([r.history[column].iloc[-1] for r in rs]) for k, rs in groups.items() if has_validation(rs[0])}
-    if not ends: return 'there is nothing: no validation images were set apart'
-    best = max(ends, key=ends.get)
-    return f'{best} ends highest, at {ends[best]:.3f}'
+    last = lambda r: r.history[column].iloc[-1] if column in r.history else np.nan
+    ends = pd.Series({k: np.mean([last(r) for r in rs]) for k, rs in groups.items()}).dropna()
+    return f'In {title} {ends.idxmax()} ends highest, at {ends.max():.3f}.' if len(ends) else ''
 
 def curves_figure(groups): # HTML
-    "Losses and validation accuracy over epochs, as a figure of the page."
-    alt = ('Training loss, validation loss and validation accuracy over the epochs of '
-           f"{', '.join(groups)}. In validation accuracy {_end(groups)}.")
-    caption = ('Lines are means over seeds or folds, bands their range. '
-               'Training loss is measured with augmentation and dropout, validation loss without.')
+    "Losses and accuracies over epochs, as a figure of the page."
+    drawn = curve_columns(groups)
+    ends = [_end(groups, k, title) for k, title in drawn.items() if 'accuracy' in k]
+    alt = ' '.join([f"{', '.join(drawn.values()).capitalize()} over the epochs of {', '.join(groups)}.", *ends])
+    of = 'loss and accuracy are' if 'train_accuracy' in drawn else 'loss is'
+    after = 'validation is without, at its end' if 'valid_loss' in drawn else 'no images validate'
+    images = 'augmented' if any(rs[0].run.augment != 'none' for rs in groups.values()) else 'training'
+    caption = (f'Lines are means over seeds or folds, bands their range. Training {of} of {images} images, with any '
+               f'dropout, during the epoch; {after}. {training_size(groups)}')
     return as_figure(plot_group_curves(groups)[0], alt, caption)
 
 def rates_figure(groups): # HTML or None
@@ -167,7 +171,7 @@ def rates_figure(groups): # HTML or None
     rates = {k: rs[0].history.lr for k, rs in groups.items()}
     ends = ', '.join(f'{k} from {lr.iloc[0]:.2g} to {lr.iloc[-1]:.2g}' for k, lr in rates.items())
     alt = f'Learning rate at the end of each epoch: {ends}.'
-    return as_figure(plot_rates(groups), alt, 'Learning rates as the histories recorded them.')
+    return as_figure(plot_rates(groups), alt, f'Learning rates as the histories recorded them. {training_size(groups)}')
 
 # %% ../../nbs/93_sections.ipynb #0e48f42d
 def confusion_figure(name, records): # HTML
@@ -178,7 +182,8 @@ def confusion_figure(name, records): # HTML
     alt = f'Confusion matrix of {name}: {right}' + (f'; most often {taken[0]} is taken.' if taken else '.')
     if len(cm) > 20 and taken: alt = f'Confusions of {name}, the commonest first: {", ".join(taken)}.'
     mean = f'mean of {len(records)} trainings, '*(len(records) > 1)
-    return as_figure(plot_confusion(records), alt, f'{name}, {mean}per cent of each true class.')
+    caption = f'{name}, {mean}per cent of each true class. {training_size({name: records})}'
+    return as_figure(plot_confusion(records), alt, caption)
 
 def classwise_figure(name, records): # HTML
     "Test accuracy of each class, as a figure of the page; of more than 25 classes the 25 worst, or best."
@@ -191,7 +196,7 @@ def classwise_figure(name, records): # HTML
     t = t[-25:] if best else t[:25]
     alt = (f'Test accuracy of each class, {name}: from {t.index[0]} with {t.iloc[0]:.2f} '
            f'to {t.index[-1]} with {t.iloc[-1]:.2f}.')
-    caption = f'{name}, first training, with Wilson intervals{shown}.'
+    caption = f'{name}, first training, with Wilson intervals{shown}. {training_size({name: records})}'
     return as_figure(plot_classwise(records[0], best=best), alt, caption)
 
 def calibration_figure(groups): # HTML
@@ -201,7 +206,8 @@ def calibration_figure(groups): # HTML
     errors = {k: np.mean([r.metrics['calibration_error'] for r in rs]) for k, rs in groups.items()}
     alt = ('Accuracy against confidence; the diagonal would be right. Calibration errors: '
            + ', '.join(f'{k} {error:.3f}' for k, error in errors.items()) + '.')
-    return as_figure(plot_calibration(groups), alt, 'Below the diagonal a network is too sure of itself.')
+    caption = f'Below the diagonal a network is too sure of itself. {training_size(groups)}'
+    return as_figure(plot_calibration(groups), alt, caption)
 
 # %% ../../nbs/93_sections.ipynb #29745032
 def classes_section(groups) -> list: # of HTML
@@ -210,7 +216,7 @@ def classes_section(groups) -> list: # of HTML
     total = lambda records: np.sum([record_confusion(r) for r in records], axis=0)
     cells = {name: classwise_table(total(rs), classes).accuracy for name, rs in groups.items()}
     t = pd.DataFrame(cells).sort_values(next(iter(cells)), ascending=False)
-    return [as_table(t, 'Test accuracy of every class, over all trainings', folded=True)]
+    return [as_table(t, f'Test accuracy of every class, over all trainings. {training_size(groups)}', folded=True)]
 
 # %% ../../nbs/93_sections.ipynb #4c373a2d
 def _with_words(t, called): # called: one dict per comparison, name of a group -> name to print
@@ -273,31 +279,24 @@ def comparisons_section(
     study,     # a `Study` or its name
 ) -> list: # of HTML; empty if no two rows were trained on the same images
     "Pairwise comparisons of the rows, in a figure and a table."
-    runs, groups = scale_runs(study, 'largest'), study_groups(study)
-    short = [f'{row} ({len(groups[row])} of {len(runs[row])})' for row in groups if len(groups[row]) < len(runs[row])]
+    t, runs = comparisons_table(study, 'largest'), even_runs(study, 'largest')
+    groups = even_groups(study)
+    shown = {row: rs for row, rs in groups.items() if len(t) and row in {*t['first'], *t['second']}}
+    short = [f'{row} ({len(rs)} of {len(runs[row])})' for row, rs in groups.items()
+             if row not in shown and len(rs) < len(runs[row])]
     waiting = [as_list([_short_note.format(', '.join(short))])] if short else []
-    t = comparisons_table(study, 'largest')
     if not len(t): return waiting
-    apart = t.better.notna().sum()
-    whole = {row: rs for row, rs in groups.items() if len(rs) == len(runs[row])}
-    chosen = max(whole, key=lambda row: validation(whole[row])) if grid_factors(study) else None
-    t, caption = _briefly(t, chosen) if chosen else (_plainly(t), 'Compared pair by pair')
+    apart, size = t.better.notna().sum(), training_size(shown)
+    t, caption = _briefly(t, best_row(shown)) if grid_factors(study) else (_plainly(t), 'Compared pair by pair')
     alt = f'Differences in test accuracy with intervals: {apart} of {len(t)} comparisons are told apart after Holm.'
-    note = 'The same images and seeds on both sides; where n=1 there is no interval over seeds.'
+    note = f'The same images and seeds on both sides; where n=1 there is no interval over seeds. {size}'
     lines = t.set_axis([fill(str(k), 48) for k in t.index])
     high = .3 + .14*max(k.count('\n') for k in lines.index) # inches for a row
     axes = lambda: plt.subplots(figsize=(7, 1.1 + high*len(t)), layout='constrained')[1]
     figure = [as_figure(plot_comparisons(lines, axes()), alt, note)] if len(t) <= 30 else []
-    return [*waiting, *figure, comparisons_html(t, caption)]
+    return [*waiting, *figure, comparisons_html(t, f'{caption}. {size}')]
 
 # %% ../../nbs/93_sections.ipynb #e1304db9
-def _by_size(records) -> dict: # number of images, pixels and epochs in words -> records; the larger scale first
-    "Trainings of different sizes apart: beside each other in a figure they would read as an effect of a factor."
-    def size(r): return r.info['data']['counts']['train'], r.run.size, r.run.recipe.epochs
-    sizes = sorted({size(r) for r in records}, reverse=True)
-    words = lambda n, pixels, epochs: f'{n:,} images, {pixels} pixels, up to {epochs} epoch{"s"*(epochs != 1)}'
-    return {words(*s): [r for r in records if size(r) == s] for s in sizes}
-
 def _grid_figure(records, factors, words): # words: how large the trainings are
     "Every one of `records` as a point."
     known = [f for f in factors if len({str(factor_value(r, f)) for r in records}) > 1] or factors[:1]
@@ -312,7 +311,7 @@ def grid_section(
     factors = grid_factors(study)
     if not factors or len(groups) < 4: return []
     records = [r for rs in groups.values() for r in rs]
-    parts = [_grid_figure(rs, factors, words) for words, rs in _by_size(records).items()]
+    parts = [_grid_figure(rs, factors, words) for words, rs in by_size(records).items()]
     cells, effects = grid_tables(study, 'largest')
     if cells is None:
         return parts + [as_list(['There are no cells and effects: they need a part of the grid that is whole.'])]
@@ -324,7 +323,7 @@ def grid_section(
 def _complete_part(study, factors) -> str:
     "The part of a grid that is complete, in words: levels of the factors, if it is not all, and size of the trainings."
     part = grid_part(study, 'largest')
-    size = f"; {next(iter(_by_size([r for rs in part.values() for r in rs])))}"
+    size = f"; {next(iter(by_size([r for rs in part.values() for r in rs])))}"
     if len(part) == len(study.rows): return size
     levels = {f: ', '.join(dict.fromkeys(str(factor_value(g[0], f)) for g in part.values())) for f in factors}
     return (f', in the {len(part)} of {len(study.rows)} cells of the grid that are whole: '
@@ -349,7 +348,8 @@ def changes_section(
         ends = ', '.join(f'{k} {signed(mean - base)}' for k, mean in means.items() if k != 'as published')
         n = len(groups['as published'])
         alt = f'{what}: gain in test accuracy of each change over as published ({base:.3f}): {ends}.'
-        parts += [as_list(change_sentences({what: groups})), as_figure(plot_changes(groups), alt, f'{what}, n={n}.')]
+        caption = f'{what}, n={n}. {training_size(groups)}'
+        parts += [as_list(change_sentences({what: groups})), as_figure(plot_changes(groups), alt, caption)]
     return parts
 
 # %% ../../nbs/93_sections.ipynb #8e2f2484
@@ -360,8 +360,8 @@ def confident_errors_section(name, records, phone=False) -> list: # of HTML; pho
     t = confident_errors_table(kept[0])[:12]
     errors = ', '.join(f'{r.true} read as {r.predicted} with {r.probability:.0%}' for r in t[:3].itertuples())
     alt = f'The {len(t)} most confident errors of {name}: {errors}, and so on.'
-    caption = (f'{name}, one training: its most confident errors; '
-               'true class, predicted class, confidence.')
+    caption = (f'{name}, one training: its most confident errors; true class, predicted class, confidence. '
+               f'{training_size({name: kept})}')
     draw = lambda: plot_confident_errors_kept(kept[0])
     return [as_figure(draw if phone else draw(), alt, caption)]
 
@@ -373,29 +373,9 @@ def cams_section(groups) -> list: # of HTML
     caption = ('Which places speak for the predicted class, by gradients (Grad-CAM, Selvaraju et al. 2017); '
                'coarse, and no proof of what the network uses.')
     figure = lambda g: as_figure(plot_grad_cam_kept([*g.values()], [*g]),
-                                 f'Grad-CAM on six test images, {" beside ".join(g)}.', caption)
+                                 f'Grad-CAM on six test images, {" beside ".join(g)}.',
+                                 f'{caption} {training_size({k: [r] for k, r in g.items()})}')
     return [figure(g) for g in sets.values()]
-
-# %% ../../nbs/93_sections.ipynb #a1b23d33
-def best_row(groups) -> str:
-    "Name of the row with the best validation accuracy."
-    return max(groups, key=lambda k: validation(groups[k]))
-
-def worth_showing(study, groups) -> dict:
-    "Rows that are better than guessing, and those whose published accuracy is no better either."
-    guess = lambda rs: 1/len(rs[0].info['data']['classes']) + .05
-    def fails(row): # as published
-        t = row_references(study, row)
-        t = t[(t.metric == 'accuracy') & (t.split != 'train')] if len(t) else t
-        return len(t) and t.value.max() < guess(groups[row.name])
-    failed = {r.name for r in get_study(study).rows if r.name in groups and fails(r)}
-    return {k: rs for k, rs in groups.items() if k in failed or has_learnt(rs)}
-
-def untrained(study, groups) -> list: # of fields of `Run` and `Recipe`
-    "Factors of a grid that do not vary among the rows with records."
-    firsts = {row: rs[0] for row, rs in study_runs(study, 'full', 1).items()}
-    have = varied([firsts[row] for row in groups])
-    return [f for f in grid_factors(study) if f not in have] if len(groups) > 1 else []
 
 # %% ../../nbs/93_sections.ipynb #3fe1fee7
 def study_section(
@@ -413,18 +393,16 @@ def study_section(
                                  'the rows trained are those of another study.'])]
     seen = named_keys(worth_showing(study, groups))
     if not seen: parts.append(as_list(['No network of this study is better than guessing: no figure shows them.']))
-    few = best_rows(seen, most)
-    even = named_keys({k: rs for k, runs in even_runs(study, 'largest').items() if (rs := find_records(runs))})
-    drawn = {k: even[k] for k in few if k in even}
-    if drawn and study.name != 'tuned': parts += [curves_figure(drawn)] # its rows are of many data sets
+    even = even_groups(study)
+    few = best_rows(named_keys(worth_showing(study, even)), most) # rows side by side are of one scale
+    if few and study.name != 'tuned': parts += [curves_figure(few)] # its rows are of many data sets
     if 'rates' in study.more: parts += filter(None, [rates_figure(few)])
     if study.name == 'label_efficiency': parts.append(labels_figure(groups))
     if any(r.target for r in study.rows): parts.append(as_parts({'Targets, set before': target_sentences(study)}, True))
     if study.name == 'tuned': parts += [*tuned_section(), *changes_section()]
-    folds = folds_table(study, 'largest')
-    if len(folds): parts.append(as_table(folds, 'Zero-one loss, fold by fold'))
+    parts += folds_section(study, {k: rs for k, rs in even.items() if rs[0].run.folds})
     parts += grid_section(study) + ([] if study.name == 'tuned' else comparisons_section(study))
-    if 'classes' in study.more: parts += classes_section(groups)
+    if 'classes' in study.more: parts += classes_section(even)
     if not seen: return named(parts)
     best = best_row(seen)
     if study.name != 'tuned':
@@ -432,6 +410,19 @@ def study_section(
     return named(parts + confident_errors_section(best, seen[best]) + cams_section(seen))
 
 # %% ../../nbs/93_sections.ipynb #137f18b8
+def folds_section(
+    study,  # a `Study` or its name
+    groups, # name of a row -> records of its folds; as compared
+) -> list: # of HTML; empty without folds
+    "Error and training loss of each fold, here and published."
+    if not groups: return []
+    size = training_size(groups).removeprefix('Trained on').strip()
+    what = dict(zero_one_loss='Zero-one loss', train_loss='Training loss of the epoch kept')
+    tables = [as_table(folds_table(study, 'largest', metric=metric), f'{words}, fold by fold; here with {size}')
+              for metric, words in what.items()]
+    return tables + [as_list([coverage_sentence(rs[0].run.folds, repeats_of(rs).ratio)
+                              for rs in [max(groups.values(), key=len)] if len(rs) > 1])]
+
 def labels_figure(groups): # HTML
     "Test accuracy over the number of labelled training images, as a figure of the page."
     t = labels_table(groups)

@@ -170,19 +170,23 @@ def failed(
     classes = len(np.bincount(records[0].predictions['target']))
     return ref.metric == 'accuracy' and ref.value <= 1/classes + .05
 
+def _half(ref) -> float:
+    "Half the width that a figure is taken to have; a mean made of printed ones is as wide as they are (`half`)."
+    return rounding(ref) if pd.isna(ref.get('half')) else ref.half
+
 def _verdict(ref, reasons, low, high, n, short) -> Verdict:
     "Where our interval lies relative to the published figure, if the two can be compared."
     if any(r.field != 'interval' for r in reasons): return Verdict.not_comparable
     if short: return Verdict.too_short
     if n == 1: return Verdict.single
     if reasons or n == 2: return Verdict.undecided
-    half = rounding(ref)
+    half = _half(ref)
     return Verdict.above if low > ref.value + half else Verdict.below if high < ref.value - half else Verdict.within
 
 # %% ../../nbs/53_published.ipynb #e6a18e92
 def taken_as(ref) -> str:
     "How wide a published figure is taken to be, in words."
-    half = rounding(ref)
+    half = _half(ref)
     digits = max(0, round(-np.log10(2*half))) + 1
     return f'the published {ref.value:g} is taken as {ref.value - half:.{digits}f} to {ref.value + half:.{digits}f}'
 
