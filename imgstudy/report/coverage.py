@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from ..references import published_items
 from ..models.zoo import model_cost
 from ..records.find import find_records, record_folders
-from ..stats.published import run_differences
+from ..stats.published import network_seconds, run_differences
 from ..study.studies import get_study, row_params, study_runs
 from ..study.estimate import guess_seconds
 from .wording import *
@@ -20,12 +20,12 @@ from .exhibits import *
 # %% ../../nbs/58_coverage.ipynb #f7d3e22a
 def _in_history(column): return lambda r: column in r.history and r.history[column].notna().any()
 def _in_metrics(name): return lambda r: name in r.metrics
-def _timed(r): return 'test_batches' in r.info.get('cost', {})
+def _timed(part): return lambda r: network_seconds(r, part) > 0 # NaN is not
 
 _held = {k: _in_history(k) for k in ('train_loss', 'train_accuracy', 'valid_loss', 'valid_accuracy', 'lr')}
 _held |= {k: _in_metrics(k) for k in ('accuracy', 'zero_one_loss', 'log_loss')}
-_held |= dict(seconds=lambda r: True, ms_per_step=_timed, images_per_second=_timed, spread=_in_metrics('accuracy'),
-              class_accuracy=lambda r: bool(r.predictions))
+_held |= dict(seconds=_timed('training'), ms_per_step=_timed('test'), images_per_second=_timed('test'),
+              spread=_in_metrics('accuracy'), class_accuracy=lambda r: bool(r.predictions))
 _least = dict(spread=3) # trainings; of every other metric one is enough
 
 def holds(
@@ -62,12 +62,13 @@ def item_rows(
     parts = [p.strip() for p in item.row.split(' | ')] if item.row else []
     return [n for n in names if any(n == p or fnmatchcase(n, p) for p in parts)]
 
-def _trained_words(records) -> str:
-    "Number, images and epochs of full trainings, in words."
+def _trained_words(rows) -> str: # rows: list of the records of each
+    "Number, images and epochs of full trainings, in words; where rows have different numbers of seeds, from and to."
+    records = [r for rs in rows for r in rs]
     images, epochs = {r.info['data']['counts']['train'] for r in records}, [len(r.history) for r in records]
-    span = lambda v, s: f'{min(v):{s}}' + f' to {max(v):{s}}'*(len({*v}) > 1)
-    seeds = len({(r.run.split_seed, r.run.seed) for r in records})
-    return f'{seeds} seed' + 's'*(seeds != 1) + f", {span(images, ',')} images, {span(epochs, '')} epochs"
+    span = lambda v, s='': f'{min(v):{s}}' + f' to {max(v):{s}}'*(len({*v}) > 1)
+    seeds = [len({(r.run.split_seed, r.run.seed) for r in rs}) for rs in rows]
+    return f'{span(seeds)} seed' + 's'*(max(seeds) > 1) + f", {span(images, ',')} images, {span(epochs)} epochs"
 
 # %% ../../nbs/58_coverage.ipynb #1d052f74
 def _smaller_words(study, row, records) -> str:
@@ -101,7 +102,7 @@ def _of_trainings(item) -> tuple: # state, reason
     part = lambda rows: f'{len(rows)} of {len(found)} rows: '*(len(rows) < len(found))
     lacks = [f'{part(unheld)}trained, but the records hold no {_unheld(item, unheld)}']*bool(unheld)
     lacks += [part(none) + _lacking_words(item, none)]*bool(none)
-    if len(full) == len(found): return 'full', _trained_words([r for _, rs in found.values() for r in rs])
+    if len(full) == len(found): return 'full', _trained_words([rs for _, rs in found.values()])
     if not full and not small: return 'cannot' if none and item.needs else 'none', '; '.join(lacks)
     smaller = [_smaller_words(item.study, row, found[row][1]) for row in small]
     at_full = [f'{len(full)} of {len(found)} rows at full scale']*bool(full)

@@ -1,0 +1,80 @@
+"Published figures beside ours: times of the whole network, figures by their id, what was counted without a training."
+import dataclasses
+import pandas as pd, pytest
+from imgstudy.records.find import committed_records, records_in
+from imgstudy.references import published_items, references
+from imgstudy.report.coverage import _trained_words, holds
+from imgstudy.report.wording import reasons_words
+from imgstudy.runs import make_run
+from imgstudy.stats.published import Reason, Verdict, compare_reference, network_seconds
+from imgstudy.stats.seeds import synth_record
+from imgstudy.study.studies import studies
+
+ref = references().set_index('id', drop=False).loc
+run = lambda seed, **params: make_run(dataset='stanford_dogs20', model='mobilenetv2_keras', init='imagenet', tune='head', seed=seed, **params)
+
+
+def timed(seconds=2., batches=4, seed=0, features=None, test=829):
+    r = dataclasses.replace(synth_record(seed, .9), run=run(seed))
+    r.info['data']['counts']['test'] = test
+    r.info['cost'] = dict(seconds=3600., test_seconds=seconds, test_batches=batches)
+    if features: r.info['features'] = dict(zip(('computed', 'kept', 'seconds'), features))
+    return r
+
+
+def beside(id, records): return compare_reference(ref[id], records, records[0].run).iloc[0]
+
+
+@pytest.mark.parametrize('features, ms', [(None, 500), ((4145, 0, 29.), 1950), ((829, 0, 2.), 1000)])
+def test_milliseconds_per_step_are_of_the_whole_network(features, ms):
+    assert beside('2.15', [timed(features=features)]).ours == pytest.approx(ms)
+
+
+@pytest.mark.parametrize('features', [(0, 4143, .7), (10, 4133, 1.)])
+@pytest.mark.parametrize('metric', ['ms_per_step', 'images_per_second', 'seconds'])
+def test_a_head_on_features_from_disk_has_no_time(features, metric):
+    r = timed(features=features)
+    assert not holds(r, metric) and holds(timed(), metric) and pd.isna(network_seconds(r)) and pd.isna(network_seconds(r, 'training'))
+    for id in ('2.15', '1.35', '1.21'): assert pd.isna(beside(id, [r]).ours)
+
+
+def test_of_several_trainings_those_that_were_timed_count():
+    found = beside('2.15', [timed(seed=0, features=(829, 0, 2.)), timed(seed=1, features=(0, 829, .1)), timed(seed=2, features=(0, 829, .1))])
+    assert found.ours == pytest.approx(1000) and found.n == 1 and 'timed in 1 of 3 trainings' in found.note
+
+
+@pytest.mark.parametrize('batches, said', [(4, True), (26, False), (104, True)])
+def test_a_step_of_other_images_is_a_reason(batches, said):
+    reasons = beside('2.15', [timed(batches=batches)]).reasons
+    assert (Reason('images_per_step', round(829/batches), 32) in reasons) == said
+    assert Reason('machine', None) in reasons or any(r.field == 'machine' for r in reasons)
+    assert not any(r.field == 'images_per_step' for r in beside('1.35', [timed(batches=batches)]).reasons)
+
+
+def test_the_committed_step_is_that_of_the_network():
+    from imgstudy.report.tables import answer_table
+    with records_in(committed_records()): row = answer_table('dog_breeds', 'largest').set_index('id').loc['2.15']
+    assert row.value > 300 and 'images per step 207 for 32' in reasons_words(row.reasons)
+
+
+@pytest.mark.parametrize('n, verdict', [(1, Verdict.single), (2, Verdict.undecided), (3, Verdict.within)])
+def test_that_an_interval_is_missing_is_a_reason_only_where_it_decides(n, verdict):
+    loss = references(id='4.07').iloc[0]
+    records = []
+    for s in range(n):
+        records.append(dataclasses.replace(synth_record(s, .7), run=make_run(dataset='cifar100', model='lenet5', seed=s)))
+        records[-1].history = records[-1].history.assign(train_loss=4.44 + .002*s)
+    found = compare_reference(loss, records, records[0].run).iloc[0]
+    assert found.verdict == verdict and any(r.field == 'interval' for r in found.reasons) == (verdict == Verdict.undecided)
+
+
+def test_an_implausible_figure_is_called_so_beside_it():
+    assert 'implausible' in ref['4.15'].note and 'implausible' in studies['cifar100_schedules'].note
+
+
+@pytest.mark.parametrize('seeds, words', [((1,), '1 seed,'), ((2,), '2 seeds,'), ((2, 1, 1), '1 to 2 seeds,'), ((3, 3), '3 seeds,')])
+def test_seeds_of_the_rows_of_an_item(seeds, words): assert _trained_words([[timed(seed=s) for s in range(n)] for n in seeds]).startswith(words)
+
+
+@pytest.mark.parametrize('id', ['3.15', '3.18'])
+def test_resnet18_needs_weights_and_hours(id): assert published_items(id=id).needs.iloc[0] == 'weights not at hand, GPU hours (256 px)'
