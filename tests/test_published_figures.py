@@ -78,3 +78,58 @@ def test_seeds_of_the_rows_of_an_item(seeds, words): assert _trained_words([[tim
 
 @pytest.mark.parametrize('id', ['3.15', '3.18'])
 def test_resnet18_needs_weights_and_hours(id): assert published_items(id=id).needs.iloc[0] == 'weights not at hand, GPU hours (256 px)'
+
+
+@pytest.fixture
+def of_ours(monkeypatch):
+    "f(lines): `published_beside_ours` of lines (id, row, images, published, ours), each row a training of its own."
+    from imgstudy.report import evidence
+    def beside(lines, model='convnext_base', study='cats_dogs_architectures'):
+        names = [*dict.fromkeys(row for _, row, *_ in lines)]
+        make = lambda i: dataclasses.replace(synth_record(i, .9), run=make_run(dataset='cats_vs_dogs', model=model, seed=i))
+        groups = {name: [make(i)] for i, name in enumerate(names)}
+        columns = ['id', 'row', 'images', 'published', 'value']
+        t = pd.DataFrame(lines, columns=columns).assign(metric='accuracy', n=1, value_low=.1, value_high=.9, over='images', verdict=Verdict.not_comparable)
+        monkeypatch.setattr(evidence, 'studies', {study: studies[study]})
+        monkeypatch.setattr(evidence, 'study_groups', lambda s: groups)
+        monkeypatch.setattr(evidence, 'answer_table', lambda s, scale: t.assign(reasons=[()]*len(t)).set_index('row'))
+        table = evidence.published_beside_ours()
+        return table, evidence.published_names(table)
+    return beside
+
+
+@pytest.mark.parametrize('lines', [
+    [('1.30', 'ConvNeXt-B', 'validation', .8492, .85), ('1.20', 'ConvNeXt-B', 'validation', .8949, .85)], # in the table and, otherwise, in the text
+    [('1.20', 'ConvNeXt-B', 'validation', .8949, .85), ('1.30', 'ConvNeXt-B', 'validation', .8492, .85)],
+    [('5.01', 'one', 'test', .83, .85), ('5.03', 'other', 'test', .83, .8)], # equal values of one network
+    [('3.20a', 'MLP (S)', 'kaggle', .4242, .41), ('3.02', 'MLP (S)', 'validation', .4242, .41)]])
+def test_published_accuracies_are_counted_by_id(of_ours, lines):
+    assert [*of_ours(lines)[0].id] == [id for id, *_ in lines]
+
+
+@pytest.mark.parametrize('text, table, value', [('2.16b', '2.13', .8), ('3.20b', '3.20a', .42), ('4.05b', '4.05a', .02)])
+def test_what_a_text_repeats_of_a_table_is_one(of_ours, text, table, value):
+    assert [*of_ours([(table, 'row', 'test', ref[table].value, .5), (text, 'row', 'test', value, .5)])[0].id] == [table]
+    assert [*of_ours([(text, 'row', 'test', value, .5)])[0].id] == [text]
+
+
+def test_the_repeats_are_of_the_same_network():
+    from imgstudy.report.evidence import _repeats
+    for text, table in _repeats.items():
+        a, b = ref[text], ref[table]
+        assert (a.study, a.model, a.metric, a.split) == (b.study, b.model, b.metric, b.split) and a['where'].startswith('text') and abs(a.value - b.value) < .01
+
+
+def test_that_the_nearest_of_several_is_shown_is_said(of_ours):
+    lines = [('3.13', f'batch {bs}, rate 0.001', 'validation', .51, ours) for bs, ours in ((32, .3), (64, .5), (128, .6))]
+    table, names = of_ours(lines + [('3.22', 'batch 64, rate 0.001', 'kaggle', .54, .5)], 'vit')
+    assert [*table.value] == [.5, .5] and [*table.settings] == [3, 1]
+    assert 'nearest of 3 settings' in names[0] and 'nearest' not in names[1]
+
+
+def test_the_committed_accuracies_of_ours_are_those_of_the_table():
+    from imgstudy.report.evidence import _repeats, published_beside_ours, published_names
+    with records_in(committed_records()): table = published_beside_ours()
+    assert table.id.is_unique and not {*_repeats} & {*table.id}
+    assert all(r.images == 'fold' or ref[r.id].value == r.published for r in table.itertuples())
+    assert [('nearest of' in n) for n in published_names(table)] == [*(table.settings > 1)]
