@@ -133,3 +133,46 @@ def test_the_committed_accuracies_of_ours_are_those_of_the_table():
     assert table.id.is_unique and not {*_repeats} & {*table.id}
     assert all(r.images == 'fold' or ref[r.id].value == r.published for r in table.itertuples())
     assert [('nearest of' in n) for n in published_names(table)] == [*(table.settings > 1)]
+
+
+@pytest.mark.parametrize('id, half', [('3.19a', 50_000), ('3.19c', 50_000), ('5.04a', 50_000), ('5.04b', 500_000), ('1.16a', .005), ('4.14b', .005), ('5.06', .005), ('2.15', .005)])
+def test_how_round_a_published_number_is(id, half):
+    from imgstudy.stats.published import rounding
+    assert rounding(ref[id]) == pytest.approx(half)
+
+
+def counted():
+    from imgstudy.report.coverage import counted_table
+    return counted_table().set_index('id', drop=False)
+
+
+def test_every_published_number_that_needs_no_table_of_trainings_stands_beside_ours():
+    with records_in(committed_records()): table = counted()
+    wanted = references()[lambda t: t.metric.isin(['channel_mean', 'channel_std', 'parameters', 'accuracy_gain']) & ~t.quoted]
+    assert [*table.id] == [*wanted.id] and {'1.16a', '1.16f', '2.16c', '3.19a', '4.14b', '4.19b', '5.04b'} <= {*table.id}
+    assert [f'{v:.3f}' for v in table.ours[['1.16a', '1.16b', '1.16c', '1.16d', '1.16e', '1.16f']]] == ['0.488', '0.456', '0.417', '0.258', '0.252', '0.254']
+    assert [*table.ours[['3.19a', '5.04a', '5.04b']]] == [11_689_512, 1_147_466, 11_181_642]
+    assert {*table.verdict[table.metric != 'accuracy_gain']} == {Verdict.within}
+
+
+def test_without_records_numbers_of_images_and_gains_are_missing(tmp_path):
+    from imgstudy.report.coverage import counted_words
+    with records_in(tmp_path): table = counted()
+    missing = table[table.verdict == Verdict.missing]
+    assert {*missing.metric} == {'channel_mean', 'channel_std', 'accuracy_gain'} and missing.ours.isna().all()
+    words = counted_words(table)
+    assert words.ours[table.metric.values == 'channel_mean'].eq('missing').all() and 'missing: weights not at hand' in [*words.verdict]
+
+
+def test_a_gain_of_smaller_trainings_is_not_comparable(monkeypatch):
+    from imgstudy.report import coverage
+    from imgstudy.study.studies import study_runs
+    def found(study, row, metrics): return state, [dataclasses.replace(synth_record(s, .8 if 'cycle' in row else .7), run=r) for s, r in enumerate(study_runs(study, dict(full='full', smaller='small')[state], 3)[row])]
+    monkeypatch.setattr(coverage, 'row_records', found)
+    for state, smaller in (('full', False), ('smaller', True)):
+        gain = coverage._gained(ref['4.14b'])
+        assert gain['ours'] == pytest.approx(.1, abs=.002) and any(r.smaller for r in gain['reasons']) == smaller and gain['n'] == 3
+        assert gain['verdict'] == Verdict.not_comparable # chosen on test images there
+        assert coverage._gained(pd.Series({**ref['4.14b'], 'selected_on': ''}))['verdict'] == (Verdict.not_comparable if smaller else Verdict.above)
+    monkeypatch.setattr(coverage, 'row_records', lambda study, row, metrics: ('full' if 'cycle' in row else 'smaller', found(study, row, metrics)[1]))
+    assert coverage._gained(ref['4.14b'])['verdict'] == Verdict.missing # two scales

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Verdict', 'Reason', 'run_differences', 'rounding', 'kept_value', 'network_seconds', 'failed', 'taken_as',
-           'compare_reference']
+           'compare_reference', 'compare_gain', 'compare_count']
 
 # %% ../../nbs/53_published.ipynb #79b2d877
 import re
@@ -15,6 +15,7 @@ from ..core import StudyError, device_name, did_you_mean
 from ..runs import Run, run_to_dict, total_epochs
 from ..records.metrics import t_interval
 from ..records.record import finished
+from .pairs import paired_gain
 from .seeds import *
 
 # %% ../../nbs/53_published.ipynb #f74322c8
@@ -93,7 +94,9 @@ def _images_differ(ref, ours, run) -> list: # of `Reason`
 # %% ../../nbs/53_published.ipynb #c5c29e0a
 def rounding(ref) -> float:
     "Half a unit of the last published digit; of a fraction at most 0.005, since a trailing zero is lost."
-    digits = len(f'{ref.value:.10f}'.rstrip('0').split('.')[1])
+    whole, decimals = f'{ref.value:.10f}'.rstrip('0').split('.')
+    if ref.approximate and not decimals and ref.unit != 'share': return .5*10.**(len(whole) - len(whole.rstrip('0')))
+    digits = len(decimals)
     return .5*10.**-max(digits, 2 if ref.unit == 'share' or not ref.approximate else 0)
 
 # %% ../../nbs/53_published.ipynb #de176a89
@@ -255,3 +258,27 @@ def compare_reference(
     kinds = ('test', 'fold', 'validation')
     if ours not in kinds: raise StudyError(did_you_mean('kind of images', ours, kinds))
     return pd.DataFrame([_compare_one(ref, records, published_run, stated, ours) for _, ref in rows.iterrows()])
+
+# %% ../../nbs/53_published.ipynb #dfbf7f52
+def compare_gain(
+    ref,   # a row of `references` whose metric is accuracy_gain
+    base,  # records
+    other, # records of what is said to gain, with seeds of `base`
+    reasons=(), # `Reason`s why the trainings are not those published
+) -> dict: # ours, low, high, over, n, verdict, reasons
+    "Compare how much `other` gains over `base` with the published gain."
+    gain = paired_gain(base, other)
+    reasons = (*reasons, *_images_differ(ref, 'test', other[0].run))
+    ends = (gain.low, gain.high) if gain.n_pairs > 2 else (np.nan, np.nan)
+    verdict = _verdict(ref, reasons, *ends, gain.n_pairs, not gain.told)
+    return dict(ours=gain.difference, low=gain.low, high=gain.high, over=gain.over, n=gain.n_pairs, verdict=verdict,
+                reasons=reasons)
+
+def compare_count(
+    ref,  # a row of `references`; its setting begins with 'at most' where the value is an upper limit
+    ours, # a number that needs no interval
+) -> Verdict:
+    "Whether `ours` is, as rounded there, the published number."
+    half = rounding(ref)
+    if ref.setting.startswith('at most') and ours < ref.value: return Verdict.within
+    return Verdict.above if ours > ref.value + half else Verdict.below if ours < ref.value - half else Verdict.within
