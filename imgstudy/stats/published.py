@@ -178,6 +178,11 @@ def _measured(
     else: known, interval = all(metric in r.metrics for r in records), tested_interval
     return interval(records, metric) if known else (np.nan, np.nan, np.nan, '')
 
+_of_microsoft = Reason('weights', 'of Microsoft (CNTK)', 'those of timm')
+_stand_ins = { # (ours, published): trained instead, since the weights of the published network are not at hand
+    ('resnet18_cntk', 'resnet18'): (Reason('network', 'ResNet-18 with one block more', 'ResNet-18'), _of_microsoft),
+    ('resnet18_cntk_cut', 'resnet18'): (_of_microsoft,)}
+
 def _reasons(ref, records, published_run, stated, ours, measured) -> tuple: # of `Reason`
     "Why `ref` and `records` cannot be compared."
     mean, low = measured[:2]
@@ -187,7 +192,8 @@ def _reasons(ref, records, published_run, stated, ours, measured) -> tuple: # of
     if ref.metric in _of_machines: reasons += [Reason('machine', _machine(records[0]))]
     if ref.metric == 'ms_per_step': reasons += _steps_differ(ref, records[0])
     differ = lambda run: run_differences(run, published_run, stated) if published_run else _words_differ(ref, run)
-    protocol = [reason for r in records for reason in differ(r.run)]
+    other = lambda run: _stand_ins.get((run.model, ref.model), ())
+    protocol = [reason for r in records for reason in (*other(r.run), *differ(r.run))]
     return tuple(dict.fromkeys(reasons + _images_differ(ref, ours, records[0].run) + protocol))
 
 # %% ../../nbs/53_published.ipynb #de9ff909
