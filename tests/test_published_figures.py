@@ -197,3 +197,13 @@ def test_the_published_resnet18_stands_beside_that_of_cntk():
     with records_in(committed_records()): table = answer_table('cifar10_scratch_vs_resnet18', 'largest').loc['ResNet-18 of CNTK, fine-tuned']
     assert [*table.id] == ['5.01', '5.02'] and [*table.published] == [.83, .86] and {*table.verdict} <= {Verdict.not_comparable, Verdict.missing}
     if table.n.iloc[0]: assert all({'network', 'weights'} <= {r.field for r in reasons} for reasons in table.reasons)
+
+
+def test_the_stand_in_is_trained_at_full_length():
+    from imgstudy.study.studies import study_runs
+    full, small = (study_runs('stl5_transfer', s, 1) for s in ('full', 'small'))
+    scratch, moved = (full[f'{k}, on the stand-in'][0] for k in ('from scratch', 'transferred'))
+    source, published = full['the source, on CIFAR-100'][0], full['transferred'][0]
+    assert (source.subset, source.valid, source.recipe.epochs) == (None, 0, 100) and moved.init == published.init != small['transferred'][0].init
+    for ours in (scratch, moved): assert dataclasses.replace(ours, dataset='stl5', init='scratch') == dataclasses.replace(published, init='scratch')
+    assert len({r for rs in small.values() for r in rs}) == len(full), 'no training of scale small stands in two rows'
