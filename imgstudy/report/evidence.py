@@ -102,29 +102,37 @@ def published_accuracies(
     return [(model_title(model), start, value) for (model, start), value in best.items()]
 
 # %% ../../nbs/55_evidence.ipynb #db4b3e95
-_fields = ('dataset', 'model', 'start', 'row', 'images', 'published', 'value', 'low', 'high', 'over', 'n', 'verdict',
-           'differs')
+_fields = ('id', 'dataset', 'model', 'start', 'row', 'images', 'published', 'value', 'low', 'high', 'over', 'n',
+           'verdict', 'differs', 'training')
+_repeats = {'1.24c': '1.31', '2.16a': '2.07', '2.16b': '2.13', '3.20b': '3.20a', '4.05b': '4.05a'} # text -> table
+
 def _differs(reasons) -> str:
     "Why the two are not comparable: ours is smaller, or else the field of the first `Reason`."
     return 'smaller' if any(r.smaller for r in reasons) else next((r.field for r in reasons), '')
 
-def _beside(r, run) -> dict: # r: a row of `answer_table`
-    return dict(zip(_fields, (run.dataset, run.model, start_of(run), r.row, r.images, r.published, r.value,
-                              r.value_low, r.value_high, r.over, r.n, r.verdict, _differs(r.reasons))))
+def _beside(r, records) -> dict: # r: a row of `answer_table`
+    run = records[0].run
+    return dict(zip(_fields, (r.id, run.dataset, run.model, start_of(run), r.row, r.images, r.published, r.value,
+                              r.value_low, r.value_high, r.over, r.n, r.verdict, _differs(r.reasons), records[0].id)))
+
+def _nearest(table):
+    "Of each id the row whose value comes nearest to what was published; `settings`: among how many trainings."
+    table = table.assign(settings=table.groupby('id').training.transform('nunique'))
+    order = (table.value - table.published).abs().sort_values(kind='stable').index
+    return table.loc[order].drop_duplicates('id').sort_index(ignore_index=True).drop(columns='training')
 
 def published_beside_ours(
-) -> pd.DataFrame: # study, dataset, model, row, images, published, value, low, high, over, n, verdict, differs
-    "Published accuracies with a training of ours; of one figure that several rows answer, the row that comes nearest."
+) -> pd.DataFrame: # study, source, id, dataset, model, start, row, images, published, value, low, high, over, n,
+    # verdict, differs, and settings: how many trainings of ours answer the figure
+    "Published accuracies, counted by id, with a training of ours; of several that answer one, the nearest."
     rows = []
     for s in studies.values():
         t, groups = answer_table(s, 'largest').reset_index(), study_groups(s)
         t = t[(t.metric == 'accuracy') & (t.images != 'train') & t.published.notna() & (t.n > 0)]
-        rows += [dict(study=s.name, source=s.source, **_beside(r, groups[r.row][0].run)) for r in t.itertuples()
+        rows += [dict(study=s.name, source=s.source, **_beside(r, groups[r.row])) for r in t.itertuples()
                  if r.verdict not in (Verdict.not_comparable, Verdict.too_short) or has_learnt(groups[r.row])]
     t = pd.DataFrame(rows, columns=['study', 'source', *_fields])
-    t = t.drop_duplicates(['source', 'row', 'images']) # given in a table and, rounded, in the text
-    nearest = (t.value - t.published).abs().sort_values(kind='stable').index
-    return t.loc[nearest].drop_duplicates(['source', 'model', 'published']).sort_index(ignore_index=True)
+    return _nearest(t[~t.id.map(_repeats).isin(t.id)])
 
 _images_of = dict(kaggle="Kaggle's images", validation='validation images', test='test images')
 def _cell(row) -> str:
@@ -139,12 +147,14 @@ def _cell(row) -> str:
 def published_names(
     table:pd.DataFrame, # as returned by `published_beside_ours`
 ) -> list: # of str, one per row
-    "Data set and row, as the figure prints them; the images are named where a row stands there twice."
+    "Data set and row, as the figure prints them; with the images where a row stands there twice, and with the choice."
     cell = lambda r: _cell(r.row) if r.row.startswith('batch') else ''
     title = lambda r: model_title(r.model) + cell(r) if r.row.startswith(('batch', 'MLP', 'CNN')) else r.row
     twice = table.duplicated(['dataset', 'row'], keep=False)
-    return [f'{dataset_title(r.dataset)}: {title(r)}' + f' ({_images_of.get(r.images, r.images)})'*bool(double)
-            for r, double in zip(table.itertuples(), twice)]
+    images, chosen = lambda r: _images_of.get(r.images, r.images), lambda r: f'nearest of {r.settings} settings'
+    notes = [[images(r)]*bool(double) + [chosen(r)]*(r.settings > 1) for r, double in zip(table.itertuples(), twice)]
+    return [f'{dataset_title(r.dataset)}: {title(r)}' + f' ({"; ".join(note)})'*bool(note)
+            for r, note in zip(table.itertuples(), notes)]
 
 def published_by(
     study:str, # name of a study
