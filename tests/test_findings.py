@@ -246,3 +246,14 @@ def test_the_median_of_one_is_no_median(ways, said, monkeypatch):
     other = [dataclasses.replace(r, run=dataclasses.replace(r.run, dataset='cifar10')) for r in trained(.6, lr=.05)]
     sentence = conclusions.spread_sentence(records + other)
     assert 'CIFAR-10' in sentence and 'digits' not in sentence  # demonstrations, where there is anything else
+
+
+@pytest.mark.parametrize('whole', [False, True])
+def test_one_change_is_told_alike_in_both_places(whole, monkeypatch):
+    "In the line of every change and in the sentence on the best one."
+    monkeypatch.setattr(findings, 'failed_as_published', lambda records: whole)
+    for r in (rs := trained(.5)) + (better := trained(.8)): r.history['valid_loss'] = 1.
+    groups = {'LeNet-5': {'as published': rs, 'a rate': better}}
+    monkeypatch.setattr(findings, 'training_scale', lambda r: 'images')
+    sentence, line = findings.change_sentences(groups)[0], changes_in_short(groups)[0]
+    assert ('too short to tell' in sentence) == ('too short to tell' in line) == (not whole)

@@ -200,7 +200,7 @@ def change_sentences(
     lines = []
     for what, g in groups.items():
         best = best_change(g)
-        row = paired_gain(g['as published'], g[best])
+        row = published_gain(g['as published'], g[best])
         rose = _loss_rose(g['as published'], g[best], best)
         lines.append(f'One change, {what}: {row.base:.3f} with the settings published; '
                      f'of {len(single_changes(g))} single changes validation images choose "{best}", {row.other:.3f}, '
