@@ -207,3 +207,10 @@ def test_the_stand_in_is_trained_at_full_length():
     assert (source.subset, source.valid, source.recipe.epochs) == (None, 0, 100) and moved.init == published.init != small['transferred'][0].init
     for ours in (scratch, moved): assert dataclasses.replace(ours, dataset='stl5', init='scratch') == dataclasses.replace(published, init='scratch')
     assert len({r for rs in small.values() for r in rs}) == len(full), 'no training of scale small stands in two rows'
+
+
+def test_the_names_of_two_figures_of_the_same_images_do_not_name_the_images(of_ours):
+    names = of_ours([('5.01', 'ResNet-18', 'test', .83, .7), ('5.02', 'ResNet-18', 'test', .86, .7)])[1]
+    assert all(n.endswith('ResNet-18 (one of 2 published)') for n in names)
+    names = of_ours([('3.02', 'MLP (S)', 'validation', .4, .41), ('3.20a', 'MLP (S)', 'kaggle', .42, .41)])[1]
+    assert names[0].endswith('(validation images)') and names[1].endswith("(Kaggle's images)")

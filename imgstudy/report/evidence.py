@@ -150,9 +150,11 @@ def published_names(
     "Data set and row, as the figure prints them; with the images where a row stands there twice, and with the choice."
     cell = lambda r: _cell(r.row) if r.row.startswith('batch') else ''
     title = lambda r: model_title(r.model) + cell(r) if r.row.startswith(('batch', 'MLP', 'CNN')) else r.row
-    twice = table.duplicated(['dataset', 'row'], keep=False)
+    at = lambda *columns: table.groupby(['dataset', 'row', *columns]).id.transform('size')
+    twice, alike = at() > at('images'), at('images') # on other images, and on the same
     images, chosen = lambda r: _images_of.get(r.images, r.images), lambda r: f'nearest of {r.settings} settings'
-    notes = [[images(r)]*bool(double) + [chosen(r)]*(r.settings > 1) for r, double in zip(table.itertuples(), twice)]
+    notes = [[images(r)]*bool(double) + [f'one of {n} published']*(n > 1) + [chosen(r)]*(r.settings > 1)
+             for r, double, n in zip(table.itertuples(), twice, alike)]
     return [f'{dataset_title(r.dataset)}: {title(r)}' + f' ({"; ".join(note)})'*bool(note)
             for r, note in zip(table.itertuples(), notes)]
 
