@@ -11,7 +11,10 @@ from imgstudy.report.names import named, plain_names
 from imgstudy.report.overview import study_groups
 from imgstudy.report.page import as_list, given
 from imgstudy.report.sections import missing_line, published_and_ours, rates_figure, results_table, study_section, worth_showing
+from imgstudy.report.wording import points_span
 from imgstudy.stats.configs import transfer_pairs
+from imgstudy.stats.pairs import paired_gain, with_partners
+from imgstudy.study.studies import study_runs
 
 top = Path(__file__).parent.parent
 cells = json.loads((top/'nbs/report.ipynb').read_text(encoding='utf-8'))['cells']
@@ -122,13 +125,14 @@ def run_cell(start, **values):
     shown, names = [], {}
     exec('\n'.join(line for line in imports.splitlines() if line.startswith(('import', 'from'))), names)
     names |= dict(ahead={s: ['chapter'] for s in study_names}, show=shown.extend, compared=pd.DataFrame(),
-                  images=lambda rs: rs[0].info['data']['counts']['train']) | values
+                  images=lambda rs: rs[0].info['data']['counts']['train'], at_full=lambda study, row: [],
+                  by_points=lambda gain: points_span(gain.difference, gain.low, gain.high)) | values
     exec(source, names)
     assert shown[-1] == 'chapter'
     return visible(' '.join(p.data for p in shown[:-1]))
 
 
-study_names = 'cats_dogs_optimizers', 'cifar10_cnn_augmentation', 'cifar10_scratch_vs_resnet18', 'cifar10_cnn_batch_lr'
+study_names = 'cats_dogs_optimizers', 'cifar10_cnn_regularisation', 'cifar10_cnn_augmentation', 'cifar10_scratch_vs_resnet18', 'cifar10_cnn_batch_lr'
 
 
 def changed(records, by):
@@ -143,13 +147,36 @@ def changed(records, by):
     return made
 
 
-@pytest.mark.parametrize('by, said', [(0, 'excludes the published loss, but 8 epochs'), (.06, 'lies within this interval'), (-.2, 'excludes the')])
-def test_erasing_follows_from_its_records(by, said):
-    groups = change_groups()['cnn3 with erasing']
-    groups = groups | {'erasing left out': changed(groups['erasing left out'], by)} if by else groups
-    gain = np.mean([r.metrics['accuracy'] for r in groups['erasing left out']]) - np.mean([r.metrics['accuracy'] for r in groups['as published']])
-    text = ' '.join(run_cell("get('cnn3 with erasing'", change_groups=lambda: {'cnn3 with erasing': groups}).split())
-    assert said in text and f'{100*gain:+.1f} points'.replace('-', '−') in text and '71 % without' in text
+at_row = 'batch 128, rate 0.001, L2 {}, dropout {}, {}'.format
+
+
+def full_rows(study, *rows):
+    "Row -> its records at full scale."
+    return {row: find_records(study_runs(study, 'full')[row]) for row in rows}
+
+
+def points(gain):
+    return f'{100*gain.difference:+.1f} points ({100*gain.low:+.1f} to {100*gain.high:+.1f})'.replace('-', '−')
+
+
+@pytest.mark.parametrize('by', [0, .06, -.2])
+def test_erasing_follows_from_its_records(by):
+    none, basic, erasing = (at_row(0, .5, k) for k in ('none', 'basic', 'erasing'))
+    rows = full_rows('cifar10_cnn_augmentation', none, basic, erasing)
+    if by: rows[erasing] = changed(rows[erasing], by)
+    text = ' '.join(run_cell('The report prints {{basic|given}}', at_full=lambda study, row: rows[row]).split())
+    for a, b in ((basic, erasing), (none, basic)): assert points(paired_gain(*with_partners(rows[a], rows[b]))) in text
+    assert '71 % with the basic' in text and '65 % with random' in text and 'one training each' in text
+
+
+@pytest.mark.parametrize('by', [0, .1, -.2])
+def test_l2_follows_from_its_records(by):
+    names = {k: (at_row(0, k, 'none'), at_row(.01, k, 'none')) for k in (0, .5)}
+    rows = full_rows('cifar10_cnn_regularisation', *names[0], *names[.5])
+    if by: rows[names[.5][1]] = changed(rows[names[.5][1]], by)
+    text = ' '.join(run_cell('an L2 of 0.01 changes', at_full=lambda study, row: rows[row]).split())
+    for a, b in names.values(): assert points(paired_gain(*with_partners(rows[a], rows[b]))) in text
+    assert run_cell('an L2 of 0.01 changes', at_full=lambda study, row: []).strip() == ''
 
 
 def test_fine_tuning_follows_from_its_records():

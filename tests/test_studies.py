@@ -32,7 +32,7 @@ full_size = dict(  # trainings, counted from the five documents by hand; those t
     cifar100_classwise=2*3,
     stl5_transfer=(3 + 2)*3,        # two rows of ours, on a stand-in
     cifar10_scratch_vs_resnet18=(2 + 2)*3,
-    transfer=2*3*3*3,               # probe and all layers, 3 data sets, 3 networks, 3 splits or seeds
+    transfer=(2*3*3 + 1)*3,         # probe and all layers, 3 data sets, 3 networks, one more probe; 3 splits or seeds
     label_efficiency=3*5*3)         # 3 lines, 5 shares
 
 
