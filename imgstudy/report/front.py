@@ -159,8 +159,8 @@ def plot_coverage(
                    edgecolors='white', linewidths=1)
     _rows(ax, names); ax.grid(False); ax.xaxis.set_visible(False); ax.spines[:].set_visible(False)
     counts = table.state.value_counts()
-    words = {s: f'{_coverage_words[s]}: {counts.get(s, 0)}' for s in order}
-    _legend(ax, {words[s]: dict(marker='s', color=coverage_colors[s]) for s in order})
+    words = {s: f'{_coverage_words[s]}: {counts[s]}' for s in order if s in counts}
+    _legend(ax, {words[s]: dict(marker='s', color=coverage_colors[s]) for s in words})
     return ax
 
 # %% ../../nbs/57_front.ipynb #a2c50abc
