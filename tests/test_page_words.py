@@ -199,7 +199,7 @@ def test_published_folds_follow_from_the_figures(shift, said):
     from imgstudy.report.tables import folds_table
     folds = folds_table('cats_dogs_optimizers', 'largest')
     folds['Adam, published'] = folds['Adam, published'] + shift
-    text = run_cell("AdamW instead of Adam", folds_table=lambda *args: folds).replace('−', '-')
+    text = run_cell("AdamW instead of Adam changes", folds_table=lambda *args: folds).replace('−', '-')
     gain = (folds['Adam, published'] - folds['AdamW, published']).drop('mean').dropna().astype(float)
     half = 2.776*gain.std(ddof=1)*(1/5 + 1/4)**.5
     assert f'{100*gain.mean():+.2f}' in text and f'{100*(gain.mean() + half):+.2f}' in text and said in text
