@@ -182,7 +182,7 @@ _media_css = """
 @media (max-width: 600px) { /* the pictures that were drawn for a phone */
   figure picture img, .short picture img { width: 100%; min-width: 0; max-width: 27rem; }
   .short table { font-size: .72rem; } .short th, .short td { padding: .25rem .15rem; }
-  .short th.long { min-width: 7rem; }
+  .short th.long { min-width: 7rem; } .short thead th { font-size: .66rem; }
   .short .middle, .short td.long { min-width: 0; } .short td.short { white-space: normal; }
 }
 @media (min-width: 640px) { nav ol { columns: 20rem; } }
