@@ -7,7 +7,7 @@ __all__ = ['start_of', 'report_title', 'named_pairs', 'transfer_tally', 'best_of
            'published_accuracies', 'published_beside_ours', 'published_names', 'published_by', 'published_of', 'rungs']
 
 # %% ../../nbs/55_evidence.ipynb #9104d785
-import re
+import itertools, re
 import numpy as np, pandas as pd
 from ..references import references
 from ..data.datasets import get_dataset
@@ -183,13 +183,10 @@ def published_of(
 
 # %% ../../nbs/55_evidence.ipynb #0b09a3ac
 def rungs(
-    study='tuned',     # a `Study` or its name
-    dataset='cifar10', # name of a data set
-    family=('lenet5', 'lenet5_relu'), # models
-    least=40_000,      # minimum number of training images
-) -> dict: # name -> records, the lowest accuracy first
-    "Trainings of one family of networks, rung by rung."
-    groups = {k: rs for k, rs in study_groups(study).items() if rs[0].run.dataset == dataset
-              and rs[0].run.model in family and rs[0].info['data']['counts']['train'] >= least}
-    order = sorted(groups, key=lambda k: tested_interval(groups[k])[0])
-    return {k.removeprefix(f'{dataset_title(dataset)} '): groups[k] for k in order}
+    study='lenet_ladder', # a `Study` or its name
+    least:int=40_000,     # minimum number of training images
+) -> dict: # name of a row -> its records, in the order of the rows
+    "Trainings that differ by one setting from rung to rung, up to the first rung that has none with so many images."
+    groups = study_groups(study)
+    enough = lambda row: row.name in groups and groups[row.name][0].info['data']['counts']['train'] >= least
+    return {row.name: groups[row.name] for row in itertools.takewhile(enough, get_study(study).rows)}

@@ -212,5 +212,5 @@ studies.add(Study('label_efficiency', 'How many labelled images does a transfer 
           for frac in _fracs for start, params in _starts.items()),
     expected=(.04, .97), small_seeds=1,
     note='Stanford Dogs comes from ImageNet: the pretrained weights have seen these images. From scratch, larger '
-         'images and a lower rate at the end would give more.'));
+         'images and a rate that falls at the end were not tried.'));
 

@@ -32,7 +32,10 @@ studies.add(Study('cats_dogs_optimizers',
     expected=(.75, .92), seeds=1, small=dict(subset=2000, size=32, epochs=8), small_seeds=1, full=all_images,
     note='Each fold is trained once, as published; the spread is over folds.',
     shown={'table 1': 'zero-one loss, accuracy and training loss of each fold, SGD',
-           'table 2': 'the same, Adam', 'table 3': 'the same, AdamW'}));
+           'table 2': 'the same, Adam', 'table 3': 'the same, AdamW'},
+    claims=(Claim('Adam is more accurate than SGD', 'SGD, momentum 0.9', 'Adam'),
+            Claim('AdamW is more accurate than SGD', 'SGD, momentum 0.9', 'AdamW'),
+            Claim('AdamW is not better than Adam', 'Adam', 'AdamW'))));
 
 # %% ../../nbs/62_reports.ipynb #36ab7a32
 _scratch = dict(cats_row, opt='adam', lr=2e-3, wd=0., schedule='flat')
@@ -66,7 +69,8 @@ studies.add(Study('cats_dogs_architectures',
     shown={'table 4': 'training loss, accuracy and epochs of each model',
            'table 5': 'the public best beside the fine-tuned ConvNeXt',
            'figure 4': 'validation accuracy of ConvNeXt-B over 50 epochs', 'figure 5': 'validation loss',
-           'figure 6': 'validation accuracy', 'figure 7': 'training loss'}));
+           'figure 6': 'validation accuracy', 'figure 7': 'training loss'},
+    claims=(Claim('Pretrained, ConvNeXt-Base is more accurate', 'ConvNeXt-B', 'ConvNeXt-B, 22k, 1k'),)));
 
 # %% ../../nbs/62_reports.ipynb #2863c00d
 dogs_row = dict(dataset='stanford_dogs20', init='imagenet', tune='head', augment='none',
@@ -83,7 +87,8 @@ studies.add(Study('dog_breeds', 'How much better than MobileNetV2 is ConvNeXt on
     note='Stanford Dogs comes from ImageNet: the pretrained weights have seen these images. Only the head learns.',
     shown={'figure 1': 'images of each breed', 'figure 2': 'images of each of the twenty',
            'figure 8': 'curves of ConvNeXt-Base and MobileNetV2', 'figure 9': 'test accuracy of the ConvNeXts',
-           'figure 10': 'test accuracy of MobileNetV2', 'figure 11': 'ImageNet accuracy against work, quoted'}));
+           'figure 10': 'test accuracy of MobileNetV2', 'figure 11': 'ImageNet accuracy against work, quoted'},
+    claims=(Claim('ConvNeXt-Base is more accurate than MobileNetV2', 'MobileNetV2', 'ConvNeXt-Base'),)));
 
 # %% ../../nbs/62_reports.ipynb #f328dfcc
 stopping_row = dict(dataset='cifar10', augment='none', epochs=200, min_epochs=30, patience=4,
@@ -128,6 +133,7 @@ def _figures_6_and_8(**cell): # both show the best cell, figure 8 at three augme
 # %% ../../nbs/62_reports.ipynb #52ec19ff
 _bs_lr = dict(bs=(64, 128), lr=(.01, .001, .0001))
 _regular = dict(_bs_lr, wd=(0., .01), dropout=(0., .5))
+_best_row = 'batch 128, rate 0.001, L2 0, dropout 0.5'
 _cnn = dict(source=_four, protocol=_procedure, small=dict(small_without_stop, subset=2000))
 
 studies.add(Study('cifar10_cnn_batch_lr', 'Which batch size and learning rate does a three-layer CNN want?',
@@ -140,7 +146,9 @@ studies.add(Study('cifar10_cnn_regularisation', 'What do L2 and dropout buy?',
 studies.add(Study('cifar10_cnn_augmentation', 'What does augmentation buy, and can there be too much?',
     rows=_cnn_rows(_figures_6_and_8, **_regular, augment=_levels), expected=(.09, .80), **_cnn,
     shown={'figure 7': 'training and validation loss by level', 'figure 8': 'validation accuracy',
-           'section 3': 'accuracy of the best model of each experiment on Kaggle'}));
+           'section 3': 'accuracy of the best model of each experiment on Kaggle'},
+    claims=(Claim('Basic augmentation helps the CNN', f'{_best_row}, none', f'{_best_row}, basic'),
+            Claim('Random erasing hurts it', f'{_best_row}, basic', f'{_best_row}, erasing'))));
 
 # %% ../../nbs/62_reports.ipynb #d15e2aee
 studies.add(Study('cifar10_vit', 'Does a small Vision Transformer of our own do better than the CNN?',
@@ -150,7 +158,9 @@ studies.add(Study('cifar10_vit', 'Does a small Vision Transformer of our own do 
           for bs, lr in itertools.product(*_bs_lr.values())),
     expected=(.09, .65), small=dict(small_without_stop, subset=4000),
     shown={'figure 9': 'training and validation loss by batch size and rate', 'figure 10': 'validation accuracy'},
-    more=('rates',)))
+    more=('rates',),
+    claims=(Claim('A small ViT is less accurate than the CNN', ('cifar10_cnn_augmentation', f'{_best_row}, none'),
+                  'batch 64, rate 0.001'),)))
 
 _pretrained = dict(stopping_row, init='imagenet', wd=0.)
 
@@ -182,7 +192,8 @@ studies.add(Study('cifar100_baseline', 'Does LeNet-5 beat a perceptron under equ
     expected=(.005, .20), seeds=15, small=_small100, full=all_images,
     shown={'table 1': 'accuracies and training loss, means of 15 runs', 'figure 1': 'sample images',
            'figure 2': 'accuracy of the perceptron', 'figure 3': 'its loss',
-           'figure 4': 'accuracy of LeNet-5', 'figure 5': 'its loss'}))
+           'figure 4': 'accuracy of LeNet-5', 'figure 5': 'its loss'},
+    claims=(Claim('At equal settings the perceptron beats LeNet-5', 'LeNet-5', '2-layer perceptron'),)))
 
 studies.add(Study('cifar100_schedules', 'What do schedule, clipping, decay and augmentation buy?', _lenet,
     'SGD, clipping at 1, weight decay 1e-3, five augmentations, 100 epochs; '
@@ -197,6 +208,8 @@ studies.add(Study('cifar100_schedules', 'What do schedule, clipping, decay and a
          'The perceptron\'s one-cycle peaks a hundred times lower, as published, so that its rows compare '
          'learning rates more than schedules. '
          'A training loss of 1.35, as published for the perceptron, is implausible at 21.5 % of 100 classes.',
+    claims=(Claim('With one cycle LeNet-5 beats the perceptron', '2-layer perceptron, one cycle',
+                  'LeNet-5, one cycle'),),
     shown={'figure 6': 'learning rates of the perceptron', 'figure 7': 'its training losses',
            'figure 8': 'its training losses with the chosen schedule', 'figure 9': 'learning rates of LeNet-5',
            'figure 10': 'its training losses', 'figure 11': 'its accuracies'}, more=('rates',)));
@@ -207,7 +220,9 @@ studies.add(Study('cifar100_deeper', 'Does one more layer help?', _lenet, 'As ci
          dict(model='perceptron3')),
      Row('LeNet-5, batch norm', dict(_better, model='lenet5_bn', **_cycle['lenet5']), dict(model='lenet5_bn'))),
     expected=(.10, .45), small=_small100, full=all_images,
-    shown={'figure 12': 'loss of the 3-layer perceptron', 'figure 13': 'its training accuracy'}))
+    shown={'figure 12': 'loss of the 3-layer perceptron', 'figure 13': 'its training accuracy'},
+    claims=(Claim('A deeper LeNet-5 with batch norm is no better', ('cifar100_schedules', 'LeNet-5, one cycle'),
+                  'LeNet-5, batch norm'),)))
 
 studies.add(Study('cifar100_classwise', 'Which classes does either of the two know?', _lenet,
     'The best perceptron and the best LeNet-5, class by class on the test images '
@@ -255,4 +270,6 @@ studies.add(Study('cifar10_scratch_vs_resnet18', 'Is training from scratch still
     expected=(.75, .97), small=dict(subset=4900, epochs=8), full=all_images,
     note='The document gives 83 % and 86 % for ResNet-18. Its learning rate was chosen by hand; '
          'on which images is not stated. The rows of CNTK are ours, with weights that Microsoft trained: the first, '
-         'of one block more, stands in for the published network, whose weights are not at hand.'));
+         'of one block more, stands in for the published network, whose weights are not at hand.',
+    claims=(Claim('ResNet-18, fine-tuned, is more accurate than the CNN', 'CNN from scratch',
+                  'ResNet-18, fine-tuned'),)));
