@@ -3,6 +3,7 @@ import json, os, signal, subprocess, sys, time
 import numpy as np, pytest, torch
 from pathlib import Path
 from safetensors.torch import load_file, save_file
+from torch import nn
 from torch.nn import functional as F
 from imgstudy.core import StudyError, seed_everything
 from imgstudy.data.split import load_data
@@ -14,7 +15,8 @@ from imgstudy.report.diagnose import find_faults
 from imgstudy.stats.seeds import seeds_table
 from imgstudy.study.create import create_run
 from imgstudy.training.checkpoint import Paused, has_checkpoint
-from imgstudy.training.features import features_table, get_features, load_network
+from imgstudy.training.features import Extractor, features_table, get_features, load_network
+from imgstudy.training.learner import use_autocast
 from imgstudy.training.probe import fit_logistic
 from imgstudy.training.train import train, train_all
 from imgstudy.runs import fold_runs, seed_runs
@@ -95,6 +97,24 @@ def test_a_network_without_one_linear_layer_says_so(runs_dir, cache, tmp_path):
     save_file(create_model('timm:levit_128s', 10).state_dict(), file)
     with pytest.raises(StudyError, match='does not end in one linear layer'):
         train(create_run(dataset='digits', model='timm:levit_128s', init=f'file:{file}', tune='probe', subset=50))
+
+
+@pytest.mark.parametrize('model, size', [('mobilenetv2_keras', 160), ('efficientnet_lite0', 64), ('resnet18', 64), ('convnext', 32)])
+@pytest.mark.parametrize('dtype', (torch.bfloat16, torch.float16), ids=('bf16', 'fp16'))
+def test_a_network_that_computes_in_half_precision_is_no_other_network(model, size, dtype):
+    "The check of the last layer compares in float32; in bfloat16 every second head of MobileNetV2 was refused."
+    run = create_run(dataset='digits', model=model, size=size)
+    for seed in range(4):
+        torch.manual_seed(seed)
+        Extractor(use_autocast(create_model(model, 2, size=size), dtype=dtype), run, [.5]*3, [.2]*3, device='cpu')
+
+
+def test_a_network_that_returns_something_else_is_refused():
+    class Shares(nn.Module): # its head is the last layer, but not the last word
+        def __init__(self): super().__init__(); self.body, self.fc = nn.Flatten(), nn.Linear(3*8*8, 2)
+        def forward(self, x): return self.fc(self.body(x)).softmax(1)
+    run = create_run(dataset='digits', model='cnn3', size=8)
+    with pytest.raises(StudyError, match='is not what its last linear layer gives'): Extractor(Shares(), run, [.5]*3, [.2]*3, device='cpu')
 
 
 def test_the_head_on_features_is_the_head_on_images(runs_dir, cache, tmp_path, monkeypatch):

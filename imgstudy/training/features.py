@@ -36,12 +36,17 @@ def head_name(
         "or tune='all'.")
     return next(n for n, m in model.named_modules() if m is layer)
 
+def _bare(model):
+    "A copy of `model` in evaluation mode without its hooks, such as those of `use_autocast`: it computes in float32."
+    model = copy.deepcopy(model).eval().requires_grad_(False)
+    for hooks in (model._forward_pre_hooks, model._forward_hooks): hooks.clear()
+    return model
+
 def create_body(
     model, # a network
 ) -> nn.Module: # maps images [n, 3, size, size] to features [n, d]
     "A copy of `model` without its last layer and its hooks, in evaluation mode."
-    body = copy.deepcopy(model).eval().requires_grad_(False)
-    for hooks in (body._forward_pre_hooks, body._forward_hooks): hooks.clear() # such as those of `use_autocast`
+    body = _bare(model)
     body.set_submodule(head_name(body), nn.Identity())
     return body
 
@@ -109,9 +114,9 @@ def batch_size(
 @torch.no_grad()
 def _check_last(network, body, x):
     "Raise `StudyError` unless the head, on the features of `x`, gives the logits of `network`."
-    whole = copy.deepcopy(network).cpu().eval()
-    ours, logits = whole.get_submodule(head_name(whole))(body(x)), whole(x).float()
-    if not (ours - logits).abs().max() <= .05*logits.abs().max() + 1e-3: raise StudyError(
+    whole = _bare(network).cpu()
+    ours, logits = whole.get_submodule(head_name(whole))(body(x)), whole(x)
+    if not (ours - logits).abs().max() <= 1e-3*logits.abs().max() + 1e-4: raise StudyError(
         f"What {type(network).__name__} returns is not what its last linear layer gives: choose another model, or "
         "tune='all'.")
 
