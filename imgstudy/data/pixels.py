@@ -41,11 +41,12 @@ def _create(folder, name, shape, dtype):
         np.lib.format.open_memmap(d/f'{name}.npy', 'w+', dtype, shape)
         np.lib.format.open_memmap(d/'sums.npy', 'w+', np.uint32, shape[:1])
 
-def _is_whole(folder, name, shape):
-    "Whether the two files in `folder` have the shapes that `_create` gave them."
-    try: kept, sums = (np.load(folder/f'{n}.npy', mmap_mode='r') for n in (name, 'sums'))
+def _is_whole(folder, name, shape, dtype):
+    "Whether the two files in `folder` have the shapes and types that `_create` gave them."
+    wanted = {name: (shape, np.dtype(dtype)), 'sums': (shape[:1], np.dtype(np.uint32))}
+    try: kept = {n: np.load(folder/f'{n}.npy', mmap_mode='r') for n in wanted}
     except (OSError, ValueError, EOFError): return False # EOFError: a file without a byte
-    return (kept.shape, sums.shape) == (shape, shape[:1])
+    return all((a.shape, a.dtype) == wanted[n] and a.flags.c_contiguous for n, a in kept.items())
 
 def kept_folder(
     key:tuple,  # everything that the rows depend on, the version of their format included
@@ -55,7 +56,8 @@ def kept_folder(
 ) -> Path:
     "The folder of the cache for `key`, created if necessary."
     folder = writable(cache_root()/'pixels', 'IMGSTUDY_CACHE')/hashlib.sha256(repr(key).encode()).hexdigest()[:20]
-    if folder.exists() and not _is_whole(folder, name, shape): shutil.rmtree(folder)
+    if folder.is_file(): folder.unlink()
+    if folder.exists() and not _is_whole(folder, name, shape, dtype): shutil.rmtree(folder)
     if not folder.exists(): _create(folder, name, shape, dtype)
     os.utime(folder) # marks it as used
     return folder

@@ -8,6 +8,7 @@ __all__ = ['weights_packages', 'WeightsPackage', 'package_file', 'check_package'
 # %% ../../nbs/27_packages.ipynb #072915e2
 import hashlib, importlib
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import metadata, util
 from pathlib import Path
 from ..core import StudyError
@@ -60,9 +61,13 @@ def package_file(
     raise StudyError(f'The package {p} is installed, but its file {p.file} is missing: {_again(p)}')
 
 # %% ../../nbs/27_packages.ipynb #852822cb
+@lru_cache
+def _digest(path, *changed): return hashlib.sha256(path.read_bytes()).hexdigest() # changed: size and time
+
 def check_package(tag:str, path:Path):
     "Raise `StudyError` unless `path` is the file that was published with the weights `tag`."
-    p, found = weights_packages[tag], hashlib.sha256(path.read_bytes()).hexdigest()
+    now = path.stat()
+    p, found = weights_packages[tag], _digest(path, now.st_size, now.st_mtime_ns)
     if found != p.sha256: raise StudyError(
         f'The file {path.name} of {p} is damaged or another one: its SHA-256 begins with {found[:8]}, expected is '
         f'{p.sha256[:8]}. {_again(p)}')

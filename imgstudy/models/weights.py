@@ -146,7 +146,9 @@ def find_weights(
     "Where on this machine the weights `tag` are, in this order: data root, installed package, cache of the hub."
     files = [data_root()/'weights'/f'{tag}{ext}' for ext in weights_endings]
     if here := next((p for p in files if p.is_file()), None): return 'data root', here
-    if path := package_file(tag): return str(weights_packages[tag]), path
+    if path := package_file(tag):
+        check_package(tag, path)
+        return str(weights_packages[tag]), path
     return ('hub', path) if (path := _cached(tag)) else ('', None)
 
 # %% ../../nbs/28_weights.ipynb #08a180a2
@@ -174,7 +176,6 @@ def _not_at_hand(tag, e): return StudyError(
 # %% ../../nbs/28_weights.ipynb #a295635d
 def _package_weights(tag, path):
     "The tensors of a package under timm's names."
-    check_package(tag, path)
     with weightless(): like = timm.create_model(tag).state_dict()
     return in_order(read_weights(path), like, str(weights_packages[tag]))
 
@@ -270,23 +271,29 @@ def _shapes(table, names, most=3):
     one = lambda k: f'{k} {" instead of ".join(filter(None, table.loc[k, ["theirs", "ours"]]))}'
     return ', '.join(map(one, names[:most])) + (f' and {len(names) - most} more' if len(names) > most else '')
 
-def _not_for(name, why, state): return StudyError(
-    f'The weights are not for {name or "this model"} ({why}). Set model to the architecture that they come from. '
-    f'The file has {", ".join(list(state)[:3])} ... {", ".join(list(state)[-2:])} ({len(state)} tensors).')
+def _some(state): # as words
+    shapes = [f'{k} {"x".join(map(str, state[k].shape)) or 1}' for k in list(state)[:3]]
+    return f'{", ".join(shapes)} ... {", ".join(list(state)[-2:])} ({len(state)} tensors)'
 
-def _check_fit(table, state, model, name, head):
+def _not_for(name, why, state, model, remedy): return StudyError(
+    f'The weights are not for {name or "this model"} ({why}). {remedy} The file has {_some(state)}; '
+    f'expected are {_some(model.state_dict())}.')
+
+_other_model = 'Set model to the architecture that they come from.'
+
+def _check_fit(table, state, model, name, head, remedy):
     "Raise `StudyError` unless what decides before the `head` is in `state`, and nothing else is; the number loaded."
     own = model.state_dict()
     body = [k for k in own if k not in head]
     n = len(loaded := [k for k in body if table.status[k] == 'loaded'])
-    if n < len(body)/2 or not any(own[k].ndim > 1 for k in loaded):
-        raise _not_for(name, f'{n} of {len(body)} tensors before the head fit: at least half of them must', state)
+    wrong = lambda why: _not_for(name, f'{n} of {len(body)} tensors before the head fit{why}', state, model, remedy)
+    if n < len(body)/2 or not any(own[k].ndim > 1 for k in loaded): raise wrong(': at least half of them must')
     words = {'missing': 'the file lacks', 'other shape': 'of other shapes are', 'unexpected': 'there is no place for'}
     odd = [f'{words[s]} {_shapes(table, names)}' for s, names in _misfits(table, state, own, head).items() if names]
-    if odd: raise _not_for(name, f'{n} of {len(body)} tensors before the head fit, but ' + '; '.join(odd), state)
+    if odd: raise wrong(', but ' + '; '.join(odd))
     if n < len(body):
-        left = _shapes(table, [k for k in body if table.status[k] != 'loaded'])
-        print(f'{n} of {len(body)} tensors before the head were loaded, the others keep their initial values: {left}.')
+        print(f'{n} of {len(body)} tensors before the head were loaded, the others keep their initial values: '
+              f"{_shapes(table, [k for k in body if table.status[k] != 'loaded'])}.")
 
 # %% ../../nbs/28_weights.ipynb #0b363c4d
 # raised by filters of timm's
@@ -305,13 +312,14 @@ def load_weights(
     state:dict,  # name -> tensor
     name:str='', # registered name of the model; '' if it has none
     head:bool=False, # are the classes the same, so that the last layer is loaded too?
+    remedy=_other_model, # what to do if they do not fit, for the message
 ) -> pd.DataFrame: # as returned by `match_weights`
     "Copy what fits from `state` into `model`; a `StudyError` if what decides before the head does not fit."
     spec, given = models[name] if name else Model('', None, '', 0, 0, ''), state
     try: state = _first_filters(_translated(state, model, spec), model)
-    except _untranslatable: raise _not_for(name, _why_strange(given, model), given)
+    except _untranslatable: raise _not_for(name, _why_strange(given, model), given, model, remedy)
     table = match_weights(state, model, head)
-    _check_fit(table, state, model, name, set(classifier_names(model)))
+    _check_fit(table, state, model, name, set(classifier_names(model)), remedy)
     model.load_state_dict({k: state[k] for k in table.index[table.status == 'loaded']}, strict=False)
     return table
 
@@ -407,6 +415,9 @@ def _imagenet_weights(rest, spec, root):
 def _file_weights(rest, spec, root): return read_states(rest), None, None
 
 # %% ../../nbs/28_weights.ipynb #319bfe9a
+def _remedy(init, spec): return _other_model if init != 'imagenet' else (
+    f'{find_weights(spec.weights)[1]} should hold {spec.weights}: replace that file, or take it away.')
+
 # each returns groups of tensors, their classes or None, and their origin or None
 _sources = dict(imagenet=_imagenet_weights, file=_file_weights, run=_run_weights)
 
@@ -423,7 +434,8 @@ def init_weights(
     states, theirs, origin = _sources[source](rest.strip(), models[name], Path(root or runs_root()))
     place, state = choose_state(states, model, models[name])
     _check_finite(Path(rest).name, state)
-    table = load_weights(model, state, name, head=theirs is not None and list(theirs) == list(classes or []))
+    head = theirs is not None and list(theirs) == list(classes or [])
+    table = load_weights(model, state, name, head, _remedy(init, models[name]))
     table.attrs |= dict(digest=state_digest(state), origin=origin, place=place)
     return table
 

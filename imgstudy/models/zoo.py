@@ -77,7 +77,9 @@ def weights_table(
 
 def _whose(tag):
     try: origin = weights_origin(tag)
-    except StudyError: return '', '' # the package at hand is not the known one
+    except StudyError: # the package at hand is not the known one
+        package = weights_packages[tag]
+        return package.licence, package.source
     return origin['licence'], origin['source']
 
 # %% ../../nbs/29_zoo.ipynb #e604ab99
