@@ -2,6 +2,7 @@
 import json, re
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
+from imgstudy.stats.pairs import paired_gain, with_partners
 from imgstudy.records.record import read_record, verify_record
 from imgstudy.runs import run_id
 from imgstudy.training.schedule import total_epochs
@@ -41,13 +42,19 @@ def test_docs_say_what_probes_reach():
     found = {}
     for r in map(read_record, folders):
         if r.run.recipe.tune in ('probe', 'probe_then_all') and r.run.fold is None and (key := (r.run.dataset, r.run.size, r.run.subset)) in probed:
-            found.setdefault((key, r.run.recipe.tune, r.run.model), {}).setdefault(r.run.recipe, []).append(r.metrics['accuracy'])
+            found.setdefault((key, r.run.recipe.tune, r.run.model), {}).setdefault(r.run.recipe, []).append(r)
     lines = (top/'docs/transfer.md').read_text(encoding='utf-8').splitlines()
     for (key, tune, model), recipes in found.items():
         values = max(recipes.values(), key=len)
         cells = next(line for line in lines if line.startswith(f'| {probed[key]}') and 'probe' not in line and called[model] in line).split('|')
         said = cells[2 if tune == 'probe' else 3]
-        assert len(values) >= 3 and f'{100*np.mean(values):.1f} {called[model]}' in said
+        mean = f"{100*np.mean([r.metrics['accuracy'] for r in values]):.1f} {called[model]}"
+        assert len(values) >= 3 and mean in said
+        if tune == 'probe': continue
+        probes = max(found[key, 'probe', model].values(), key=len)
+        gain = paired_gain(*with_partners(probes, values))  # of the split that both have
+        change = f'{100*gain.difference:+.1f} ({100*gain.low:+.1f} to {100*gain.high:+.1f})'.replace('-', '\u2212')
+        assert f'{mean}, {change}' in said and gain.n_pairs == 3
 
 
 def speed_lines(file):

@@ -153,9 +153,10 @@ def _settled_words(groups) -> str:
     rises = [late_rise(r) for rs in groups.values() if has_learnt(rs) for r in rs if r.run.init == 'scratch']
     if not rises: return ''
     n, most = sum(r >= .005 for r in rises), max(rises)
-    if not n: return f' From scratch the last quarter of the epochs brought at most {100*most:.1f} validation points.'
-    return (f' {n} of {len(rises)} trainings from scratch had not settled: the last quarter of their epochs brought up '
-            f'to {100*most:.1f} validation points.')
+    if not n: return (' From scratch the last quarter of the epochs raised the best validation accuracy by at most '
+                      f'{100*most:.1f} points.')
+    return (f' {n} of {len(rises)} trainings from scratch had not settled: the last quarter of their epochs raised the '
+            f'best validation accuracy by up to {100*most:.1f} points.')
 
 def _label_words(row): # accuracy with its interval
     over = f'{row.n} {row.over}' if row.over != 'images' else f'images, {row.n} training' + 's'*bool(row.n > 1)

@@ -28,7 +28,8 @@ from .checkpoint import *
 # %% ../../nbs/46_probe.ipynb #a44f38c1
 def _solver(n, n_out, strength, **kwargs):
     "Scikit-learn's regression for `n` images; its C multiplies the sum of the losses."
-    return LogisticRegression(C=(2 if n_out == 2 else 1)/(strength*n), max_iter=1000, tol=1e-5, **kwargs)
+    tol = 1e-5*min(1., strength/.01) # the weaker it is, the further off is a point with as small a gradient
+    return LogisticRegression(C=(2 if n_out == 2 else 1)/(strength*n), max_iter=1000, tol=tol, **kwargs)
 
 def _layer(model):
     "Weights [n_out, d] and biases [n_out] of a fitted regression, as a softmax has them."
@@ -68,7 +69,7 @@ def logistic_path(x, y, n_out, bias=True, class_weights=None): # as for `fit_log
     for s in strengths:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore', ConvergenceWarning) # a weak strength may take longer, and is rarely chosen
-            model.set_params(C=_solver(len(x), n_out, s).C).fit(x, y)
+            model.set_params(**{k: getattr(_solver(len(x), n_out, s), k) for k in ('C', 'tol')}).fit(x, y)
         yield s, *_layer(model)
 
 # %% ../../nbs/46_probe.ipynb #973c3b42
