@@ -67,6 +67,8 @@ def check_subset(run):
         f'`subset` must be a fraction of at most 1, or a whole number of images of which each class has one: '
         f'{run.subset!r} of {n:,} files is {taken:,.0f}.')
 
+_other_weights = ', or init=file:PATH or run:ID', ', or init=scratch without tune' # the second not for a probe
+
 def check_run(
     seeds=1,  # trainings
     **params, # as in `create_run`; None stands for the default
@@ -80,7 +82,7 @@ def check_run(
     check_bounds(run)
     check_rules(run.dataset, run.layout, run.groups)
     check_subset(run)
-    check_model(run.model, run.init, run.size)
+    check_model(run.model, run.init, run.size, ''.join(_other_weights[:1 if run.recipe.tune == 'probe' else 2]))
     levels = ' '.join(r['level'] for r in light_table('augment'))
     if run.augment: check_choice('augmentation level', run.augment, levels)
 
@@ -89,6 +91,7 @@ def check_model(
     name:str, # of a model
     init:str='scratch', # where its weights come from
     size:int=None, # image side in pixels; None: its own
+    ways:str='', # what else would do where it has no such weights, in words
 ):
     "Raise `StudyError` unless there is a model `name` with such weights for such images."
     row = light_names('model')[name]
@@ -96,8 +99,8 @@ def check_model(
         raise StudyError(f"{name} needs images of at least {row['min_size']} pixels, not {size}: "
                          f"set size={row['size']}, for which it was designed.")
     if init == 'imagenet' and 'weights' in row and not row['weights']:
-        raise StudyError(f'There are no published ImageNet weights for {name}: take init=scratch, or another model '
-                         '(imgstudy models --weights lists those that have some).')
+        raise StudyError(f'There are no published ImageNet weights for {name}: take another model (imgstudy models '
+                         f'--weights lists those that have some){ways}.')
     if init.startswith('file:'): check_weights(weights_place(init[5:]))
 
 # %% ../nbs/76_quick.ipynb #bf410e22
@@ -138,7 +141,8 @@ def run_options(
     if params.get('subset', 0) > 1 and params['subset'].is_integer(): params['subset'] = int(params['subset'])
     if 'model' not in params: return {k: v for k, v in params.items() if k != 'dataset'} # of several models
     row = next((r for r in light_table('models') if r['model'] == params['model']), None)
-    if 'init' not in params and (row is None or row['weights']): params['init'] = 'imagenet'
+    fitted = params.get('tune') in ('probe', 'probe_then_all') # to features of loaded weights
+    if 'init' not in params and (row is None or row['weights'] or fitted): params['init'] = 'imagenet'
     if params.get('init', 'scratch') != 'scratch': params.setdefault('tune', 'probe_then_all')
     return params
 
@@ -203,6 +207,9 @@ def network_options(
 ) -> dict: # parameters of `create_run`
     "A frozen network: with ImageNet weights unless told otherwise, or that of a record, which keeps its split."
     start = given['init'] or ('' if given['from_'] else 'imagenet')
+    if start == 'scratch': raise StudyError(
+        'Features are those of a network that has learnt something, and the weights of init=scratch are random: take '
+        'init=imagenet, file:PATH or run:ID.')
     params = run_options(given | dict(init=start))
     left_out = fields_of(Recipe) | {'augment', 'valid'} # nothing is trained
     return {k: v for k, v in params.items() if k not in left_out} | dict(tune='probe')

@@ -178,12 +178,12 @@ def pair_params(
     scratch_with=None, # dict of parameters for the side from scratch only
     transfer_with=None, # likewise
 ) -> tuple: # dict for the side from scratch, dict for the transferred one, without `init`
-    "The parameters of each side of a pair; what is about loaded weights, or about a training, is for the side that has it."
+    "The parameters of each side of a pair: what is about loaded weights, or a training, is for the side that has it."
     # after a source both sides draw the same new head
     loaded = _of_loaded | {'head_init'} if init else _of_loaded
     scratch = {k: v for k, v in shared.items() if k not in loaded} | (scratch_with or {})
     transfer = {**shared, **(transfer_with or {})}
-    if transfer.get('tune') == 'probe':
+    if transfer.get('tune') == 'probe': # for which nothing else is trained
         training = (fields_of(Recipe) | _of_training) - _of_loaded - {'head_init'}
         transfer = {k: v for k, v in shared.items() if k not in training} | (transfer_with or {})
     return scratch, _from_fitted_head(transfer) if init else transfer
