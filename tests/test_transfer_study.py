@@ -1,4 +1,4 @@
-"The notebook that measures what transfer gains: both sides of a pair, and the probe beside them, on the same images."
+"The notebooks as they are given parameters: both sides of a pair, the probe beside them, and a search, on the images that were meant."
 import contextlib, io, json
 import matplotlib, matplotlib.pyplot as plt
 import numpy as np, pandas as pd, pytest, torch
@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from PIL import Image
 from safetensors.torch import save_file
+from imgstudy import best as search
 from imgstudy.core import StudyError
 from imgstudy.data.split import load_data, part_of
 from imgstudy.models.register import create_model
@@ -166,3 +167,14 @@ def test_run_study_says_that_a_head_is_drawn_only_where_it_is(photos):
 
 def test_a_finder_has_nothing_to_find_for_a_probe(photos):
     with pytest.raises(StudyError, match='leave it out'): said_by_run_study(init=f'file:{photos}/w.safetensors', tune='probe', find_lr=True)
+
+
+@pytest.mark.parametrize('given', [dict(label_col='animal', groups='who'), dict(label_col='animal', image_col='file', max_bad=.02), dict(label_col='light', image_range='0,200', max_bad=3), {}], ids=str)
+def test_the_search_for_the_best_model_reads_the_images_as_told(given, photos, monkeypatch):
+    "Whatever the parameter cell names, or does not."
+    asked = {}
+    def best(dataset, budget, networks, size=None, **reading): asked.update(reading)
+    monkeypatch.setattr(search, 'best', best)
+    execute('best_model', dict(dataset=f'csv:{photos}/pics/t.csv') | given, 'found = best(')
+    assert asked == given
+    with pytest.raises(StudyError, match="There is no parameter 'subset'"): execute('best_model', given | dict(subset=100), 'found = best(')

@@ -136,9 +136,10 @@ _literals = (str, int, float, list, tuple, dict, type(None))
 def notebook_params(
     names:dict, # the notebook's `globals()`
     extra=(),   # further parameters of this notebook
+    known=study_parameters, # what every notebook of its kind takes
 ) -> dict: # the study's parameters among them
     "The parameters that a study notebook was given; an unknown one raises `StudyError`."
-    known = study_parameters | set(extra)
+    known = set(known) | set(extra)
     shadowed = sorted(k for k in known if isinstance(names.get(k), ModuleType))
     if shadowed: raise StudyError(f'`{shadowed[0]}` is a parameter, and a module of that name was imported over it: '
                                   'rename the import.')
