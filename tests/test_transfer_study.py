@@ -127,7 +127,8 @@ def test_a_probe_and_a_training_are_paired_over_splits(given, photos):
     (dict(transfer_with=dict(tune='probe', split_seed=3)), 'repeated over splits: leave `split_seed` out'),
     (dict(tune='probe', valid=0), 'valid=0 leaves none'), (dict(tune='probe', frozen_epochs=1), 'leave one of them out'),
     (dict(transfer_with=dict(tune='probe', epochs=3)), 'leave out epochs'), (dict(transfer_with=dict(init='run:x')), '`init` is not for one side'),
-    (dict(scratch_with=dict(init='imagenet')), '`init` is not for one side'), (dict(transfer_with=dict(seed=4)), '`seed` is not for one side')], ids=str)
+    (dict(scratch_with=dict(init='imagenet')), '`init` is not for one side'), (dict(transfer_with=dict(seed=4)), '`seed` is not for one side'),
+    (dict(scratch_with='{epochs: 3}'), "`scratch_with` is a dictionary, with papermill -y 'scratch_with: ")], ids=str)
 def test_what_cannot_be_paired_is_refused(given, says):
     with pytest.raises(StudyError, match=says): plan_transfer(dataset='digits', init='file:w.pth', model='lenet5', **given)
 

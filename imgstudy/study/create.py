@@ -189,9 +189,15 @@ def pair_params(
         transfer = {k: v for k, v in shared.items() if k not in training} | (transfer_with or {})
     return scratch, _from_fitted_head(transfer) if init else transfer
 
+def _check_dicts(**given):
+    "Raise `StudyError` if parameters of one training are no dict."
+    for name, value in given.items():
+        if not isinstance(value or {}, dict): raise StudyError(
+            f"`{name}` is a dictionary, with papermill -y '{name}: {{epochs: 12}}', not {value!r}.")
+
 def _check_sides(*sides):
     "Raise `StudyError` if parameters of one side say what tells the sides, or the pairs, apart."
-    if said := sorted({'init', 'seed'} & {k for side in sides for k in side}): raise StudyError(
+    if said := sorted({'init', 'seed'} & {k for given in sides for k in given or {}}): raise StudyError(
         f'`{said[0]}` is not for one side: where the transferred weights come from is said by init or source, and how '
         'often both sides are trained by seeds.')
 
@@ -211,10 +217,11 @@ def plan_transfer(
     transfer_with=None, # dict of parameters for the transferred runs only
     **shared,           # of both sides: fields of `Run` and `Recipe`
 ) -> tuple: # three lists of Run: on the source, from scratch, transferred
-    "The runs that measure the gain from transfer, pair by pair."
+    "The runs that measure the gain from transfer, pair by pair; `StudyError` for what leaves no fair pairs."
+    _check_dicts(source_with=source_with, scratch_with=scratch_with, transfer_with=transfer_with)
+    _check_sides(scratch_with, transfer_with)
     first = create_run(model=shared.get('model'), dataset=source, **(source_with or {})) if source else None
     sources = seed_runs(first, seeds) if source else []
-    _check_sides(scratch_with or {}, transfer_with or {})
     here, there = pair_params(shared, init, scratch_with, transfer_with)
     scratch = seed_runs(create_run(**here), seeds)
     inits = _inits(sources, init, len(scratch))
