@@ -20,7 +20,7 @@ from .core import StudyError, atomic_file, parse_duration, runs_root, say_durati
 from .moved import call_as
 from .runs import Run, run_id
 from .data.datasets import get_dataset
-from .data.split import StudyData, channel_stats, load_data, reading_of, take_subset
+from .data.split import StudyData, channel_stats, load_data, reading_of, states_before, take_subset
 from .data.loaders import create_dls
 from .models.register import models
 from .models.at_hand import networks_here
@@ -79,7 +79,7 @@ def claimed(search):
         yield
 
 # %% ../nbs/78a_best.ipynb #fcc04a90
-_fields = 'layout image_col label_col split_col groups image_range max_bad'.split()
+_fields = 'layout image_col label_col split_col groups image_range max_bad grown_from'.split()
 
 def candidate(
     base:Run,   # images and how they are read
@@ -167,7 +167,7 @@ def start_search(
     start, base = time.perf_counter(), create_run(dataset=dataset, model='lenet5', **reading)
     say_data(data := load_data(base))
     base = replace(base, size=size)
-    key = base.dataset, data.fingerprint, reading_of(base), size, sorted(nets.items()), small
+    key = base.dataset, data.fingerprint, reading_of(base), size, sorted(nets.items()), small, *states_before(base)
     folds = count_folds(data)
     folder = writable(_folder(root, get_dataset(dataset).title, key, folds), '--root')
     if (folder/'units.json').exists():

@@ -407,7 +407,7 @@ def train_together(a): # the options of `imgstudy train`
 
 def _asked(a, run, root, team):
     "The record of `run`, unless only its plan was asked for."
-    check_blocked(run, root)
+    check_blocked(run, root, vars(a))
     data = one_first(team, lambda: load_data(run))
     if team.first:
         seconds = say_plan([run], data, root)

@@ -35,11 +35,19 @@ def planned_runs(a) -> list: # of Run
     "The runs that the options of `imgstudy train` ask for: a seed each, and a fold each."
     return [f for r in seed_runs(create_run(**run_options(vars(a))), a.seeds) for f in fold_runs(r)]
 
-def check_blocked(run, root):
+def _without_weights(given):
+    "The options that train without pretrained weights, in words; '' beside --from, which asks for some."
+    if given.get('from_'): return ''
+    return f" Without pretrained weights: --init scratch{', and no --tune' if given.get('tune') else ''}."
+
+def check_blocked(
+    run,
+    root,  # folder of all records
+    given, # the options of `imgstudy train` that `run` was planned from, as a dict
+):
     "Raise `StudyError` if images or weights that `run` needs are missing."
-    if reason := blocked_by(run, root)[1]:
-        raise StudyError(f'Nothing can be trained, {reason}. Without pretrained weights: --init scratch.'
-                         if reason.startswith('weights') else f'Nothing can be trained, {reason}.')
+    if reason := blocked_by(run, root)[1]: raise StudyError(
+        f"Nothing can be trained, {reason}.{_without_weights(given) if reason.startswith('weights') else ''}")
 
 def record_bytes(run, classes:int) -> int:
     "About how much a record takes on the disk: its weights."
@@ -130,7 +138,7 @@ def say_result(
 def train_model(a): # the options of `imgstudy train`
     "Train one model on a data set, and print the result."
     runs, root = planned_runs(a), Path(a.root).expanduser().resolve() if a.root else runs_root()
-    check_blocked(runs[0], root)
+    check_blocked(runs[0], root, vars(a))
     data = load_data(runs[0])
     seconds = say_plan(runs, data, root)
     if a.dry_run: return

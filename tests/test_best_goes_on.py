@@ -4,12 +4,15 @@ from types import SimpleNamespace
 import numpy as np, pytest, torch
 from PIL import Image
 from imgstudy import best as module
-from imgstudy.best import best, best_sentences, do_unit, start_search, earlier_tests
+from imgstudy.best import _probe_run, best, best_sentences, candidate, do_unit, start_search, earlier_tests, training_run
 from imgstudy.core import StudyError
+from imgstudy.data.split import load_data
 from imgstudy.models.register import create_model
 from imgstudy.records.record import is_finished
+from imgstudy.study.create import create_run
 from imgstudy.study.ladder import judged, next_unit, took_too_long
 from imgstudy.sweep.claims import Claim
+from imgstudy.training.train import train
 from safetensors.torch import save_file
 
 tune = dict(kind='scratch', model='lenet5', train=12, valid=4, epochs=3, estimate=500.)
@@ -55,6 +58,25 @@ def test_a_training_says_what_it_cost(own):
     do_unit(search, next_unit(search.units, search.facts, 60), 60)
     unit = search.units[-1]
     assert unit['folds'] and 0 < unit['cost'] <= unit['seconds'] + .1 and unit['budget'] == 60
+
+
+def test_in_a_folder_that_has_grown_every_try_sees_the_same_split(own, net):
+    "Images that tested before test again, whatever is tried; the search of an ungrown folder is named as it was."
+    name = folder(own/'photos', 20)
+    before = load_data(run := create_run(dataset=name, model='lenet5', epochs=1, size=16))
+    train(run, before)
+    old = start_search(name, net, ('lenet5',))
+    assert old.base.grown_from is None and training_run(old, tune) == candidate(old.base, 'lenet5', epochs=3)
+    for c in ('dark', 'light'): # the same images, and as many more
+        for i in range(20): Image.open(own/f'photos/{c}/{i}.png').rotate(90).save(own/f'photos/{c}/{i + 20}.png')
+    grown = start_search(name, net, ('lenet5',))
+    assert grown.base.grown_from and grown.folder != old.folder
+    tries = [training_run(grown, tune), training_run(grown, dict(kind='tune', model='timm:test_resnet', epochs=1)), _probe_run(grown, 'timm:test_resnet')]
+    tested = {*before.of('test').path}
+    for run in tries:
+        data = load_data(run)
+        assert data.items.set_index('path').split.equals(grown.data.items.set_index('path').split)
+        assert tested <= {*data.of('test').path}
 
 
 def test_too_few_labels_for_a_curve(own, net):

@@ -121,9 +121,9 @@ def compare_study(
     **params,    # of all rows, such as epochs
 ) -> Study: # not registered
     "The question 'from scratch or transferred?' for the images of `dataset`."
-    starts = dict(scratch={}, imagenet=dict(tune=params.get('tune') or 'probe_then_all'))
+    starts = dict(zip(('scratch', 'imagenet'), pair_params(params, 'imagenet')))
     inits = lambda m: starts if models[m].weights else ['scratch']
-    rows = tuple(Row(f'{m}, {i}', pinned_params(dict(params, dataset=dataset, model=m, init=i) | starts[i]))
+    rows = tuple(Row(f'{m}, {i}', pinned_params(dict(starts[i], dataset=dataset, model=m, init=i)))
                  for m in names for i in inits(m)) # the images that are there now, until the last training has ended
     title = get_dataset(dataset).title
     if not rows: raise StudyError('Name at least one model to compare, such as lenet_modern.')
