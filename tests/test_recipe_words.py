@@ -15,6 +15,8 @@ from imgstudy.runs import Recipe, Run, fields_of, make_run
 from imgstudy.stats.configs import configs
 from imgstudy.stats.published import run_differences
 from imgstudy.stats.seeds import is_probe
+from imgstudy.study.estimate import plan_table
+from imgstudy.study.studies import study_runs
 
 placeholder = re.compile(r'\b(epochs?|lr|rate|wd|decay|bs|batch|opt|adamw|one.cycle|schedule|seed)\b', re.I)
 named = dict(probe='linear probe', probe_then_all='all layers from a linear probe', head='last layer only',
@@ -80,6 +82,12 @@ def test_settings_without_effect_are_not_said_of_a_probe(params):
     assert recipe_words(run) == 'linear probe: logistic regression'
     published = make_run(dataset='digits', model='lenet5', init='imagenet', tune='head', epochs=20)
     assert [reason_words(r) for r in run_differences(run, published)] == ['tuning linear probe for last layer only']
+
+
+@pytest.mark.parametrize('scale', ['smoke', 'small', 'full'])
+def test_plans_count_no_epochs_of_probes(scale):
+    plan, runs = plan_table('transfer', scale, SimpleNamespace(seconds=lambda r: 1.)), study_runs('transfer', scale)
+    assert [e == 0 for e in plan.epochs] == [is_probe(runs[row][0]) for row in plan.index]
 
 
 # a value of each field of a run, with what it needs

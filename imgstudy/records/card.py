@@ -47,7 +47,8 @@ _recipe_forms = dict( # field -> its words; in the order of reading
     layer_decay='layer decay {:g}', epochs=lambda v: some(v, 'epoch'))
 
 _run_forms = dict(
-    size='{} pixels', augment=lambda v: 'no augmentation' if v == 'none' else f'{v} augmentation', subset=_part, folds='{} folds', groups='groups {}',
+    size='{} pixels', augment=lambda v: 'no augmentation' if v == 'none' else f'{v} augmentation', subset=_part,
+    folds='{} folds', groups='groups {}',
     valid=lambda v: 'no validation images', normalize='normalised by {}', interpolation='{} interpolation',
     image_range='values {0[0]:g} to {0[1]:g}', max_bad='at most {:g} damaged', layout='layout {}',
     image_col='files in {}', label_col='classes in {}', split_col='splits in {}', grown_from='grown from {}',
@@ -87,7 +88,7 @@ def recipe_words(
     run:Run,
     records=(), # as for `settings_words`
 ) -> str:
-    "The recipe of `run`; a probe is called what it is, without the rate, batch, optimiser, schedule and epochs of none."
+    "The recipe of `run`; a probe is called one, without rate, batch, optimiser, schedule and epochs."
     return ', '.join(v for k, v in settings_words(run, records).items() if k in fields_of(Recipe))
 
 # %% ../../nbs/56_card.ipynb #b192c5ce
