@@ -73,7 +73,8 @@ def runs_differ_table(a, b) -> pd.DataFrame: # index field; columns A, B
     "The fields of `Run` and `Recipe` in which the records `a` and `b` differ; a probe has no rate, batch or epochs."
     both = [get_record(r) for r in (a, b)]
     x, y = (_run_fields(r.run) for r in both)
-    rows = {k: tuple(_field_text(k, r) for r in both) for k, v in x.items() if v != y[k]}
+    idle = placeholders(both[0].run) ^ placeholders(both[1].run) # equal values differ if one is a placeholder
+    rows = {k: tuple(_field_text(k, r) for r in both) for k, v in x.items() if v != y[k] or k in idle}
     rows = {k: v for k, v in rows.items() if v != ('none', 'none')}
     return pd.DataFrame(rows, index=['A', 'B']).T.rename_axis('field')
 
