@@ -1,7 +1,7 @@
 "What a run trained, in words: a probe is called one wherever a recipe is shown, and ways to train keep names of their own."
 import re
 from types import SimpleNamespace
-import pandas as pd, pytest
+import matplotlib.pyplot as plt, pandas as pd, pytest
 from imgstudy.photos import _how
 from imgstudy.records.card import recipe_words, trained_words
 from imgstudy.records.record import Record
@@ -10,6 +10,7 @@ from imgstudy.records.record import read_records
 from imgstudy.report import general
 from imgstudy.report.cards import card_facts, model_card
 from imgstudy.report.compare import comparison_text, costs_table, runs_differ_table
+from imgstudy.report.overview import plot_group_curves
 from imgstudy.report.wording import reason_words
 from imgstudy.runs import Recipe, Run, fields_of, make_run
 from imgstudy.stats.configs import configs
@@ -161,3 +162,12 @@ def test_names_alike_are_told_apart_or_numbered(kind, monkeypatch):
     assert len(rows) == len({name for name, _ in rows}) == counted[kind]
     if kind == 'probes': assert sorted(name.partition('linear probe, ')[2] for name, _ in rows) == ['', '48 pixels', '64 pixels', '64 pixels, 3 folds']
     assert not any('home' in name or 'there' in name for name, _ in rows)
+
+
+@pytest.mark.parametrize('name', ['LeNet-5', 'MobileNetV2, from ImageNet, linear probe, 64 pixels, 3 folds',
+                                  'EfficientNet-Lite0, from ImageNet, all layers from a linear probe, 2 epochs'])
+def test_long_names_do_not_widen_the_curves(name, every):
+    fig = plot_group_curves({f'{name}, {k}': every[:1] for k in range(6)})[0].figure
+    fig.draw_without_rendering()
+    assert fig.get_tightbbox().width <= fig.get_figwidth()
+    plt.close('all')

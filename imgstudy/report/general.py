@@ -9,11 +9,12 @@ __all__ = ['planned_runs', 'real_pairs', 'answer_parts', 'gains_figure', 'tuning
 
 # %% ../../nbs/94_general.ipynb #9c343b55
 import numpy as np, pandas as pd
-from ..core import device_name
 from pathlib import Path
-from ..runs import Recipe, fields_of, run_id, run_to_dict
+from ..core import device_name
+from ..runs import Recipe, fields_of, run_id, run_to_dict, total_epochs
 from ..references import references
 from ..data.datasets import get_dataset
+from ..data.layouts import some
 from ..records.card import settings_words, tune_words
 from ..stats.seeds import is_probe, with_intervals
 from ..stats.pairs import compare_all, compare_pairs, plot_comparisons
@@ -192,7 +193,7 @@ def pairs_section(pairs) -> list: # of HTML
     return named(parts)
 
 # %% ../../nbs/94_general.ipynb #2db16871
-_always = 'init', 'tune', 'epochs', 'lr', 'subset' # what every name says, if it is set
+_first = 'tune', 'epochs', 'lr', 'subset' # what names say, if it is set and not the same in all
 
 def _told(config) -> dict: # what two configurations may differ in -> text
     r, run = config[0], config_of(config[0].run)
@@ -205,17 +206,20 @@ def _way_words(config, fields) -> str:
     run, told = config[0].run, _told(config)
     words = settings_words(run) | dict(source=Path(told['source']).name, images=f"images {told['images'][:6]}")
     if run.recipe.tune: words['tune'] = tune_words(run.recipe.tune)
+    if 'epochs' in words: words['epochs'] = some(total_epochs(run.recipe), 'epoch')
     return plain_names(', '.join([run.model, *(words[k] for k in fields if words.get(k))]))
 
 def way_names(
     found, # configurations of one data set: lists of records that differ in seed, fold or split only
 ) -> dict: # name -> configuration, each under a name of its own
     "Names for ways to train: network, start, epochs and rate, and whatever else differs between those named alike."
-    short, named = [_way_words(c, _always) for c in found], {}
+    told, named = [_told(c) for c in found], {}
+    differs = lambda k, ways: len({t[k] for t in ways}) > 1
+    first = ['init', *(k for k in _first if len(found) == 1 or differs(k, told))]
+    short = [_way_words(c, first) for c in found]
     for name, config in zip(short, found):
-        alike = [_told(c) for c, n in zip(found, short) if n == name]
-        differ = [k for k in alike[0] if k not in _always and len({t[k] for t in alike}) > 1]
-        full, n = _way_words(config, [*_always, *differ]), 1
+        alike = [t for t, n in zip(told, short) if n == name]
+        full, n = _way_words(config, first + [k for k in told[0] if k not in first and differs(k, alike)]), 1
         while (unique := full + f' ({n})'*(n > 1)) in named: n += 1 # two may differ in what has no words
         named[unique] = config
     return named
