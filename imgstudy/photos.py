@@ -11,7 +11,7 @@ import os, sys, time
 from contextlib import contextmanager
 from pathlib import Path
 from .core import StudyError, parse_duration, runs_root, say_duration
-from .runs import Run, fold_runs, run_id, seed_runs
+from .runs import Run, fold_runs, run_id, seed_runs, total_epochs
 from .quick import run_options
 from .show import say_bytes, show_table
 from .data.content import known_states
@@ -21,11 +21,12 @@ from .data.split import load_data, name_content, part_of
 from .own_weights import name_weights
 from .models.register import count_params
 from .models.zoo import create_light
+from .records.card import tune_words
 from .records.record import is_finished, read_record, read_records
 from .training.checkpoint import deadline
 from .training.trackers import tracking
 from .training.train import check_data, say_data, train_once
-from .stats.seeds import records_table, tested_interval
+from .stats.seeds import is_probe, records_table, tested_interval
 from .study.create import create_run
 from .study.estimate import Speed
 from .sweep.needs import blocked_by
@@ -55,9 +56,9 @@ def record_bytes(run, classes:int) -> int:
 
 # %% ../nbs/78_photos.ipynb #2bde1a56
 def _how(run): # in a few words
-    tune = f', {run.recipe.tune}' if run.recipe.tune else ''
-    start = run.init.split(':')[0] + tune
-    return f'{run.model} ({start}; {some(run.recipe.epochs, "epoch")}, {run.size} pixels)'
+    how = ', '.join(filter(None, [run.init.split(':')[0], tune_words(run.recipe.tune)]))
+    epochs = '' if is_probe(run) else f'{some(total_epochs(run.recipe), "epoch")}, '
+    return f'{run.model} ({how}; {epochs}{run.size} pixels)'
 
 def say_plan(
     runs,  # those to train

@@ -13,13 +13,15 @@ from pathlib import Path
 from IPython.display import HTML
 from ..core import StudyError, device_name, writable
 from ..html import render_page, typeset
-from ..runs import run_to_dict
+from ..runs import total_epochs
 from ..references import references
 from ..data.datasets import get_dataset, is_own
 from ..models.register import models
+from ..data.layouts import some
+from ..records.card import recipe_words, settings_words
 from ..records.metrics import classwise_table
 from ..records.record import mean_confusion
-from ..stats.seeds import seeds_table, tested_interval
+from ..stats.seeds import is_probe, seeds_table, tested_interval
 from ..stats.configs import configs, is_demonstration, validation
 from ..study.studies import studies
 from .names import *
@@ -127,10 +129,13 @@ def update_between(
     Path(path).write_text(before + start + text + end + rest.split(end, 1)[1], encoding='utf-8')
 
 # %% ../../nbs/92_cards.ipynb #46daaa6e
-def _recipe_text(run) -> str:
-    "The fields of a recipe that are set."
-    recipe = {k: v for k, v in run_to_dict(run)['recipe'].items() if v is not None}
-    return ', '.join(f'{k} {v:g}' if isinstance(v, float) else f'{k} {v}' for k, v in recipe.items())
+def _training_text(config) -> str:
+    "Recipe and augmentation, and where early stopping ended it; a probe is fitted to unchanged images."
+    run, epochs = config[0].run, len(config[0].history)
+    words = recipe_words(run, config)
+    if is_probe(run): return f'{words[:1].upper()}{words[1:]}, on the features of unchanged images.'
+    stopped = f'; stopped after {some(epochs, "epoch")}'*(epochs < total_epochs(run.recipe))
+    return f"{words[:1].upper()}{words[1:]}; {settings_words(run)['augment']}{stopped}."
 
 def _worst(record, n=3) -> str:
     "The `n` classes with the lowest accuracy."
@@ -177,7 +182,7 @@ def card_facts(
     return {
         'Model': _model_text(r),
         'Data': _data_text(r),
-        'Training': f'{_recipe_text(r.run)}; augmentation {r.run.augment}; {len(r.history)} epochs.',
+        'Training': _training_text(config),
         'Results': _results_text(config),
         'Known least': f'{_worst(r)} (accuracy of the class in the first training, with its interval).',
         'Cost': f'{seconds:,.0f} seconds a training on {device}, precision {precision}.',

@@ -19,6 +19,7 @@ from ..runs import run_to_dict
 from ..show import say_number
 from ..data.split import StudyData
 from ..data.pixels import OpenImage
+from ..records.card import placeholders, settings_words
 from ..records.metrics import confusion, t_interval
 from ..records.record import confidence, finished
 from ..records.find import get_record
@@ -55,6 +56,13 @@ def _run_fields(run) -> dict:
     fields = run_to_dict(run)
     return {k: v for k, v in fields.items() if k != 'recipe'} | fields['recipe']
 
+def _field_text(field, record) -> str:
+    "The value of a field of a run; what is trained in words, and 'none' for what a probe only has in its place."
+    run = record.run
+    if field in placeholders(run): return 'none'
+    if field == 'tune': return settings_words(run, [record]).get('tune', 'none')
+    return _value_text(_run_fields(run)[field])
+
 def _value_text(value) -> str: # '1,234', '0.001' or 'none'
     "A number or a name for reading."
     if value is None or value != value: return 'none'
@@ -62,9 +70,12 @@ def _value_text(value) -> str: # '1,234', '0.001' or 'none'
     return f'{value:,}' if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 def runs_differ_table(a, b) -> pd.DataFrame: # index field; columns A, B
-    "The fields of `Run` and `Recipe` in which the records `a` and `b` differ."
-    x, y = (_run_fields(get_record(r).run) for r in (a, b))
-    rows = {k: (_value_text(v), _value_text(y[k])) for k, v in x.items() if v != y[k]}
+    "The fields of `Run` and `Recipe` in which the records `a` and `b` differ; a probe has no rate, batch or epochs."
+    both = [get_record(r) for r in (a, b)]
+    x, y = (_run_fields(r.run) for r in both)
+    idle = placeholders(both[0].run) ^ placeholders(both[1].run) # equal values differ if one is a placeholder
+    rows = {k: tuple(_field_text(k, r) for r in both) for k, v in x.items() if v != y[k] or k in idle}
+    rows = {k: v for k, v in rows.items() if v != ('none', 'none')}
     return pd.DataFrame(rows, index=['A', 'B']).T.rename_axis('field')
 
 # %% ../../nbs/85_compare.ipynb #dd28aeb9
@@ -230,11 +241,12 @@ def _precision(record) -> str: return record.info.get('model', {}).get('precisio
 
 def _costs(record) -> dict:
     "Numbers of the network, then of the time taken, then of the training."
-    model, cost = record.info.get('model', {}), record.info.get('cost', {})
+    model, cost, probe = record.info.get('model', {}), record.info.get('cost', {}), is_probe(record.run)
     return {'parameters': model.get('parameters'), 'trained parameters': model.get('trained'),
             'FLOPs an image': model.get('flops'), 'seconds': cost.get('seconds'),
             'seconds of training': cost.get('fit_seconds'), 'images a second': cost.get('images_per_second'),
-            'epochs': len(record.history), 'epoch kept': record.info.get('best_epoch')}
+            'epochs': None if probe else len(record.history),
+            'epoch kept': None if probe else record.info.get('best_epoch')}
 
 # %% ../../nbs/85_compare.ipynb #ed947ce8
 _timed = ('seconds', 'seconds of training', 'images a second')
@@ -275,7 +287,8 @@ def _verdict(found) -> str: # found: the row of `outcomes_table`
 def comparison_text(a, b) -> str:
     "The comparison of the records `a` and `b` in a few sentences."
     a, b = run_pair(a, b)
-    found, differ = outcomes_table(a, b).iloc[0], list(runs_differ_table(a, b).index)
+    idle = placeholders(a.run) ^ placeholders(b.run) # which `tune` says
+    found, differ = outcomes_table(a, b).iloc[0], [k for k in runs_differ_table(a, b).index if k not in idle]
     named = ', '.join(map(field_words, differ))
     settings = f'They differ in {named}.' if differ else 'They are the same run, made twice.'
     return (f'A ({a.id}) is right on {found.A:.1%} and B ({b.id}) on {found.B:.1%} '

@@ -4,18 +4,21 @@
 
 # %% auto #0
 __all__ = ['planned_runs', 'real_pairs', 'answer_parts', 'gains_figure', 'tuning_figure', 'bubbles_figure', 'answer_figures',
-           'costs_section', 'pair_section', 'pairs_section', 'other_sections', 'data_sections', 'counts_figure',
-           'samples_figure', 'chosen_on_test', 'threats', 'provenance', 'time_table', 'trainings_list']
+           'costs_section', 'pair_section', 'pairs_section', 'way_names', 'other_sections', 'data_sections',
+           'counts_figure', 'samples_figure', 'chosen_on_test', 'threats', 'provenance', 'time_table', 'trainings_list']
 
 # %% ../../nbs/94_general.ipynb #9c343b55
 import numpy as np, pandas as pd
+from pathlib import Path
 from ..core import device_name
-from ..runs import run_id
+from ..runs import Recipe, fields_of, run_id, run_to_dict, total_epochs
 from ..references import references
 from ..data.datasets import get_dataset
+from ..data.layouts import some
+from ..records.card import settings_words, tune_words
 from ..stats.seeds import is_probe, with_intervals
 from ..stats.pairs import compare_all, compare_pairs, plot_comparisons
-from ..stats.configs import configs, has_learnt, is_demonstration, transfer_pairs, validation
+from ..stats.configs import config_of, configs, has_learnt, is_demonstration, transfer_pairs, validation
 from ..study.studies import get_study, studies
 from .tables import *
 from .overview import *
@@ -114,13 +117,17 @@ def answer_figures(records, pairs) -> list: # of HTML
     return [*parts, *filter(None, [tuning_figure('cifar10_cnn_batch_lr')]), bubbles_figure(records, 'seconds')]
 
 # %% ../../nbs/94_general.ipynb #c8a8180f
-def _settings(run) -> str:
-    "Initial weights, recipe, augmentation and subset of a run, in words."
-    x, words = run.recipe, [] if run.init == 'scratch' else [f'from {run.init.split(":")[0]}']
-    words += [x.opt, f'rate {x.lr:g}', f'batch {x.bs}', x.schedule, run.augment]
-    optional = dict(decay=x.wd, dropout=x.dropout, views=x.tta, subset=run.subset)
-    words += [f'{k} {v:g}' for k, v in optional.items() if v]
-    return ', '.join(filter(None, words))
+_of_ways = (fields_of(Recipe) | {'init', 'augment', 'subset', 'folds', 'groups'}) - {'epochs'}
+
+def _settings(config) -> str:
+    "Initial weights, recipe, augmentation and part of the images of a configuration, in words."
+    words = settings_words(config[0].run, config)
+    if words['init'] == 'from scratch': del words['init']
+    return ', '.join(v for k, v in words.items() if k in _of_ways)
+
+def _epochs(table, groups) -> list: # of str
+    "Epochs of each row of a `groups_table` of `groups`; a probe has none."
+    return ['none' if is_probe(groups[k][0].run) else f'{e:g}' for k, e in table.epochs.items()]
 
 def _configs_table(records) -> pd.DataFrame: # one row per configuration
     "Accuracy and cost of each configuration."
@@ -129,8 +136,8 @@ def _configs_table(records) -> pd.DataFrame: # one row per configuration
     runs = [groups[i][0].run for i in t.index]
     span = [f'{r.accuracy:.3f}' + f' ({r.low:.3f} to {r.high:.3f})'*(r.n > 1) for r in t.itertuples()]
     table = pd.DataFrame({
-        'network': t.model, 'trained with': [_settings(run) for run in runs], 'size': [run.size for run in runs],
-        'epochs': t.epochs.map('{:g}'.format), 'n': t.n, 'accuracy (range)': span,
+        'network': t.model, 'trained with': [_settings(groups[i]) for i in t.index], 'size': [run.size for run in runs],
+        'epochs': _epochs(t, groups), 'n': t.n, 'accuracy (range)': span,
         'parameters': t.parameters.map('{:,}'.format), 'MFLOPs an image': (t.flops/1e6).map('{:,.1f}'.format),
         'seconds': t.seconds.map('{:,.0f}'.format)})
     return table.set_axis(t.dataset).rename_axis('data set')
@@ -186,13 +193,36 @@ def pairs_section(pairs) -> list: # of HTML
     return named(parts)
 
 # %% ../../nbs/94_general.ipynb #2db16871
-def _config_name(config) -> str:
-    "Network, initial weights, epochs, learning rate and subset of a configuration, in words."
-    r = config[0].run
-    starts = dict(scratch='scratch', imagenet='from ImageNet', run='from a run of ours', file='from a file')
-    start = starts[r.init.split(':')[0]]
-    subset = f', subset {r.subset}' if r.subset else ''
-    return f'{plain_names(r.model)}, {start}, {r.recipe.epochs} epochs, rate {r.recipe.lr:g}{subset}'
+_first = 'tune', 'epochs', 'lr', 'subset' # what names say, if it is set and not the same in all
+
+def _told(config) -> dict: # what two configurations may differ in -> text
+    r, run = config[0], config_of(config[0].run)
+    fields = {**run_to_dict(run), **run_to_dict(run)['recipe']}
+    return {k: str(v) for k, v in fields.items() if k != 'recipe'} | dict(
+        source=r.run.init.partition(':')[2], images=str(r.info['data'].get('fingerprint')))
+
+def _way_words(config, fields) -> str:
+    "The network of a configuration, and what it says of `fields`."
+    run, told = config[0].run, _told(config)
+    words = settings_words(run) | dict(source=Path(told['source']).name, images=f"images {told['images'][:6]}")
+    if run.recipe.tune: words['tune'] = tune_words(run.recipe.tune)
+    if 'epochs' in words: words['epochs'] = some(total_epochs(run.recipe), 'epoch')
+    return plain_names(', '.join([run.model, *(words[k] for k in fields if words.get(k))]))
+
+def way_names(
+    found, # configurations of one data set: lists of records that differ in seed, fold or split only
+) -> dict: # name -> configuration, each under a name of its own
+    "Names for ways to train: network, start, epochs and rate, and whatever else differs between those named alike."
+    told, named = [_told(c) for c in found], {}
+    differs = lambda k, ways: len({t[k] for t in ways}) > 1
+    first = ['init', *(k for k in _first if len(found) == 1 or differs(k, told))]
+    short = [_way_words(c, first) for c in found]
+    for name, config in zip(short, found):
+        alike = [t for t, n in zip(told, short) if n == name]
+        full, n = _way_words(config, first + [k for k in told[0] if k not in first and differs(k, alike)]), 1
+        while (unique := full + f' ({n})'*(n > 1)) in named: n += 1 # two may differ in what has no words
+        named[unique] = config
+    return named
 
 def other_sections(
     records, # finished ones
@@ -202,11 +232,12 @@ def other_sections(
     "Curves, comparisons, classes, calibration and errors of the trainings that belong to no study."
     planned, parts, sets = planned_runs(), [], {}
     for config in configs([r for r in records if r.id not in planned]):
-        sets.setdefault(config[0].run.dataset, {}).setdefault(_config_name(config), config)
-    for dataset, groups in sets.items():
+        sets.setdefault(config[0].run.dataset, []).append(config)
+    for dataset, found in sets.items():
+        groups = way_names(found)
         title, seen = get_dataset(dataset).title, {k: g for k, g in groups.items() if has_learnt(g)}
         t = groups_table(groups).drop(columns=['dataset', 'flops', 'model', 'init'])
-        t = t.assign(seconds=t.seconds.map('{:,.0f}'.format), epochs=t.epochs.map('{:g}'.format))
+        t = t.assign(seconds=t.seconds.map('{:,.0f}'.format), epochs=_epochs(t, groups))
         parts.append(as_table(t, f'{title}: ways to train', folded=len(t) > 4))
         if not seen: continue # figures of guessing show nothing
         best, few = best_row(seen), best_rows(seen, most)

@@ -11,6 +11,7 @@ from ..core import StudyError, device_name
 from ..runs import run_to_dict, total_epochs
 from ..data.sources import datasets # which registers all
 from ..data.datasets import get_dataset
+from ..records.card import settings_words
 from ..records.record import finished
 from ..stats.seeds import is_probe
 from .names import model_title
@@ -51,11 +52,11 @@ def _network_sentence(records) -> str: # records of one network and start
             f"{m['flops']/1e6:,.3g} million multiplications with addition for an image of {r.run.size} pixels; it "
             f"started from {_starts[r.run.init.partition(':')[0]]}.")
 
-_fields = dict(opt='optimiser {}', lr='peak learning rate {:g}', schedule='schedule {}', wd='weight decay {:g}',
+_fields = dict(opt='optimiser {}', lr='peak learning rate {:g}', schedule='{}', wd='weight decay {:g}',
                bs='batches of {}', momentum='momentum {:g}', dropout='dropout {:g}',
                label_smoothing='label smoothing {:g}', mixup='mixup {:g}', cutmix='cutmix {:g}',
                clip='gradients clipped at {:g}', ema='averaged weights ({:g})',
-               patience='early stopping after {} epochs without a better validation accuracy', tune='tuned: {}',
+               patience='early stopping after {} epochs without a better validation accuracy', tune='tuning of {}',
                layer_decay='a learning rate falling by {:g} from layer to layer',
                tta='{} augmented views per test image')
 
@@ -63,12 +64,15 @@ def _settings(run) -> dict: # field -> words, of fields that are set
     "The recipe of `run` in words."
     if is_probe(run): return dict(tune='one logistic regression on the features of the frozen network')
     values = {**run_to_dict(run)['recipe'], 'augment': run.augment, 'epochs': total_epochs(run.recipe)}
+    said = settings_words(run)
+    values |= {k: said[k] for k in ('opt', 'schedule', 'tune') if k in said}
     forms = {'epochs': '{} epochs', **_fields, 'augment': 'augmentation {}'}
     return {k: form.format(values[k]) for k, form in forms.items() if values.get(k) is not None}
 
 def _recipe_sentence(records) -> str:
     "What all trainings share, and what they vary."
-    each = [_settings(r.run) for r in records]
+    strength = lambda r: dict(strength=f"strength {r.info['probe']['strength']:g} of its regularisation")
+    each = [_settings(r.run) | (strength(r) if r.info.get('probe') else {}) for r in records]
     same = [v for k, v in each[0].items() if all(e.get(k) == v for e in each)]
     differ = [_joined(e[k] for e in each if k in e) for k in dict.fromkeys(k for e in each for k in e)
               if len({e.get(k) for e in each}) > 1]
@@ -87,13 +91,20 @@ def _configs(records) -> dict: # run without what is repeated -> records
 def _repeats_sentence(records) -> str:
     "How often and with which seeds, and how the weights that were tested were chosen."
     groups = _configs(records).values()
-    n, seeds = _each([len(g) for g in groups]), _joined(sorted({r.run.seed for r in records}))
+    n = _each([len(g) for g in groups])
+    probes = [r for r in records if is_probe(r.run)]
+    trained = [r for r in records if not is_probe(r.run)]
+    drawn = []
+    if trained: drawn.append(f'seed {_joined(sorted({r.run.seed for r in trained}))}')
+    if probes: drawn.append(f'split {_joined(sorted({r.run.split_seed for r in probes}))} of the probes')
     configs = f'{len(groups)} configuration' + 's'*(len(groups) > 1)
-    stopped = any(r.run.recipe.patience for r in records)
+    stopped = any(r.run.recipe.patience for r in trained)
     kept = ('Weights of the epoch with the best validation accuracy were tested' if stopped else
             'Weights of the last epoch were tested')
+    chosen = 'The strength of a regression was chosen on validation images'
+    kept = '. '.join([kept]*bool(trained) + [chosen]*bool(probes))
     return (f"{configs[0].upper() + configs[1:]} {'were' if len(groups) > 1 else 'was'} trained {n} "
-            f"time{'s'*(n != '1')} each, with seed {seeds}. {kept}; test images were scored once per training.")
+            f"time{'s'*(n != '1')} each, with {_joined(drawn)}. {kept}; test images were scored once per training.")
 
 _intervals = ('Intervals are 95 %: over trainings by Student\'s t for three or more (corrected after Nadeau and Bengio '
               'for folds and splits, which share images), otherwise over test images, for accuracy after Wilson. '

@@ -185,13 +185,15 @@ def plot_group_curves(
     "Losses and accuracies of training and validation images per epoch, as far as the histories hold them."
     drawn = curve_columns(groups)
     rows, cols = (2, 2) if len(drawn) == 4 else (1, len(drawn))
-    axs = panels(rows, cols, ax, figsize=(max(3*cols, 6), 2.6*rows + .16*len(groups))).ravel()
+    legend_cols = 1 if max(map(len, groups)) > 40 else 2 # long names beside each other widen the figure
+    high = 2.6*rows + (.32/legend_cols)*len(groups)
+    axs = panels(rows, cols, ax, figsize=(max(3*cols, 6), high)).ravel()
     for i, (name, records) in enumerate(groups.items()):
         color, dash, label = f'C{i % 10}', _dashes[i % len(_dashes)], f'{name} (n={len(records)})'
         history = _history(records).reindex(columns=['run', 'epoch', *drawn])
         for panel, column in zip(axs, drawn): _band(panel, history, column, color, dash, label)
     for panel, title in zip(axs, drawn.values()): panel.set(xlabel='epoch', title=title)
-    panels_legend(axs, ax, *axs[0].get_legend_handles_labels(), 2)
+    panels_legend(axs, ax, *axs[0].get_legend_handles_labels(), legend_cols)
     return ax or axs
 
 # %% ../../nbs/82_overview.ipynb #e5652344

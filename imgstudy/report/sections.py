@@ -51,7 +51,8 @@ def facts_section(
     "Question, source, protocols, published exhibits, caveats and command of a study."
     s = get_study(study)
     same = lambda k, v: all(r.run.get(k) == v for r in s.rows)
-    common = ', '.join(f'{field_words(k)} {v}' for k, v in s.rows[0].run.items() if v is not None and same(k, v))
+    said = lambda k, v: f"{field_words(k)} {value_words(k, v) if k == 'tune' else v}"
+    common = ', '.join(said(k, v) for k, v in s.rows[0].run.items() if v is not None and same(k, v))
     protocol = 'Protocol' if s.source == 'ours' else 'Published protocol'
     return as_facts({'Question': s.question, 'Source': s.source, protocol: s.protocol, 'All rows': common,
                      'Ours': our_protocol(s), 'They showed': '; '.join(f'{k}: {v}' for k, v in s.shown.items()),

@@ -7,6 +7,7 @@ __all__ = ['signed', 'signed_span', 'points_span', 'over_words', 'short_reason',
            'gain_sentence', 'field_words', 'value_words', 'reason_words', 'reasons_words', 'verdict_words']
 
 # %% ../../nbs/79_wording.ipynb #2a5b9209
+from ..records.card import tune_words
 from ..stats.pairs import Basis, Gain, interval_sign
 from ..stats.published import Reason
 
@@ -86,7 +87,7 @@ def gain_sentence(gain:Gain) -> str:
 
 # %% ../../nbs/79_wording.ipynb #93b25a3d
 _field_names = dict(dataset='data set', init='weights from', lr='rate', lr_start='first rate', bs='batch', wd='decay',
-                    opt='optimiser', tta='views', decay_all='decay of biases', folds='folds')
+                    opt='optimiser', tta='views', tune='tuning', decay_all='decay of biases', folds='folds')
 
 def field_words(field:str) -> str:
     "A field of `Run` or `Recipe` as people call it."
@@ -96,7 +97,8 @@ def value_words(field, value) -> str:
     "A value of a field of `Run` or `Recipe` in words."
     if field == 'valid':
         return 'no validation images' if value == 0 else 'a fifth of the images set apart for validation'
-    if value is None: return 'all' if field == 'subset' else 'none'
+    if value is None: return dict(subset='all', tune='all layers').get(field, 'none')
+    if field == 'tune': return tune_words(value)
     return f'{value:g}' if isinstance(value, float) else str(value)
 
 _special = dict(

@@ -13,6 +13,7 @@ from enum import Enum
 import numpy as np, pandas as pd
 from ..core import StudyError, device_name, did_you_mean
 from ..runs import Run, run_to_dict, total_epochs
+from ..records.card import placeholders
 from ..records.metrics import t_interval
 from ..records.record import finished
 from .pairs import paired_gain
@@ -65,7 +66,8 @@ def run_differences(
     ours, theirs = _flat(run), _flat(published)
     assumed = set(theirs) - {'subset', *(stated or theirs)} # if no subset is stated, all images were used
     unstated = {k for k in _open if theirs[k] is None}
-    differ = [k for k in ours if k not in _not_protocol | unstated and ours[k] != theirs[k]]
+    idle = placeholders(run) | placeholders(published) # a probe has no rate: `tune` says so
+    differ = [k for k in ours if k not in _not_protocol | unstated | idle and ours[k] != theirs[k]]
     reasons = [Reason(k, ours[k], theirs[k], _smaller(k, ours[k], theirs[k]), k in assumed) for k in differ]
     return sorted(reasons, key=lambda r: not r.smaller)
 

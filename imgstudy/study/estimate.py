@@ -131,6 +131,8 @@ class Speed:
         return guess_seconds(run, epochs) if epoch is None else extra + epochs*epoch
 
 # %% ../../nbs/65_estimate.ipynb #a550d9e0
+def _epochs(run): return 0 if run.recipe.tune == 'probe' else total_epochs(run.recipe)
+
 def plan_table(
     study,             # a `Study` or its name
     scale:str='small', # one of `scales`
@@ -142,6 +144,6 @@ def plan_table(
     for name, runs in study_runs(study, scale, seeds).items():
         r, total = runs[0], lambda f: sum(map(f, runs))
         rows.append(dict(row=name, model=r.model, dataset=r.dataset, init=r.init.split(':')[0], runs=len(runs),
-                         size=r.size, subset=r.subset, epochs=total(lambda r: total_epochs(r.recipe)),
+                         size=r.size, subset=r.subset, epochs=total(_epochs),
                          seconds=round(total(speed.seconds))))
     return pd.DataFrame(rows).set_index('row')
