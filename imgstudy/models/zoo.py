@@ -109,7 +109,7 @@ def name_points(
             note = put(text, (x, y), offset)
             if free(note.get_window_extent()) or offset == _offsets[-1]: break
             note.remove()
-        taken.append(note.get_window_extent())
+        taken.append(note.get_window_extent().padded(3)) # the font of a reader may be wider
 
 # %% ../../nbs/29_zoo.ipynb #c95d1604
 def plot_models(
