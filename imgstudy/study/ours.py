@@ -155,8 +155,8 @@ def _rungs_of(
 studies.add(Study('lenet_ladder',
     'LeNet-5 on CIFAR-10, one change at a time: how much is tuning, how much architecture?', 'ours',
     'From the recipe that a report used on CIFAR-100 (SGD without momentum, constant rate of 1e-4, no augmentation; '
-    '25 of its 100 epochs) to the tuned one. Each row keeps the changes above it. Batches of 128 images (the '
-    'report: 64) and a weight decay of 5e-4 (the report: none) on all rungs.',
+    '25 of its 100 epochs) to the tuned one. Each row keeps the changes above it; one cycle changes rate and schedule '
+    'together. Batches of 128 images (the report: 64) and a weight decay of 5e-4 (the report: none) on all rungs.',
     _rungs_of(_first_rung, _climb), expected=(.10, .78), full=all_images,
     small=dict(small_without_stop, subset=4000, epochs=8),
     note='Rates were chosen by experience, not searched on each rung, and the order of the changes is one of many: '
