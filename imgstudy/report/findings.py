@@ -11,7 +11,7 @@ __all__ = ['contamination', 'training_scale', 'caveats', 'brief_gain', 'transfer
 # %% ../../nbs/90_findings.ipynb #29dd95c6
 from dataclasses import dataclass, replace
 import numpy as np, pandas as pd
-from ..runs import run_to_dict
+from ..runs import run_id, run_to_dict
 from ..data.datasets import get_dataset
 from ..records.find import find_records
 from ..stats.seeds import has_learnt, is_probe, tested_interval, too_short, training_seconds
@@ -185,9 +185,11 @@ def change_groups(
             by_training.setdefault(row.group, {})[row.change or 'as published'] = trained[row.name]
         for what, g in by_training.items():
             published = g.get('as published', [])
+            ids = lambda rs: {run_id(r.run) for r in rs} # at full scale the published size of images is no change
             # a change counts once it has all seeds of the published row; a probe has none and is paired with each
             whole = lambda rs: len(shared_pairs(published, rs)) == len(published) > 0
-            same = {k: with_partners(published, rs)[1] for k, rs in g.items() if whole(rs)}
+            same = {k: with_partners(published, rs)[1] for k, rs in g.items()
+                    if whole(rs) and (k == 'as published' or ids(rs) != ids(published))}
             # the scale with more changes; full scale if there are as many
             if len(single_changes(same)) > len(single_changes(found.get(what, {}))): found[what] = same
     return found

@@ -102,7 +102,8 @@ _rungs = (
               head_first=dict(frozen_epochs=1), images_of_32=dict(size=32), images_of_224=dict(size=224)),
     *_changed('ResNet-18 of CNTK on CIFAR-10', _cntk, dict(subset=5000, epochs=5, size=96),
               images_of_32=dict(size=32, small=dict(size=32)), images_of_64=dict(size=64, small=dict(size=64)),
-              images_of_128=dict(size=128, small=dict(size=128)), rate_a_tenth=dict(lr=1e-4),
+              images_of_128=dict(size=128, small=dict(size=128)),
+              images_of_256=dict(size=256, small=dict(size=256)), rate_a_tenth=dict(lr=1e-4),
               batch_norm_frozen=dict(freeze_norm=True), probe=_probe, probe_then_all=_then_all,
               pixels_not_normalised=dict(normalize='none')),
     *_changed('MobileNetV2 tuned as ResNet-18 was', dict(_resnet, model='mobilenetv2_keras', size=96),
@@ -171,19 +172,28 @@ _networks = {'EfficientNet-Lite0': 'efficientnet_lite0', 'MobileNetV2': 'mobilen
 _from_probe = dict(tune='probe_then_all', epochs=2)
 _rates = {'20 dog breeds': dict(lr=3e-5), 'Cats vs Dogs': dict(lr=1e-4), 'CIFAR-10': dict(lr=1e-4)}
 
+def _of_imagenet(title, name, how, **params) -> Row:
+    "A row on the images called `title`, whose parameters `params` may change."
+    return Row(f'{title}, {name}: {how}', {**_images[title], 'init': 'imagenet', **params})
+
 def _transferred(how, rates, **tuned) -> tuple: # of `Row`
     "One row for each of the images and networks, tuned as `tuned` says, with the `rates` of the images."
-    params = lambda title, model: dict(_images[title], model=model, init='imagenet', **tuned, **rates.get(title, {}))
-    return tuple(Row(f'{title}, {name}: {how}', params(title, model))
+    return tuple(_of_imagenet(title, name, how, model=model, **tuned, **rates.get(title, {}))
                  for title in _images for name, model in _networks.items())
+
+_cut = dict(model='resnet18_cntk_cut', tune='probe') # the shape of the ResNet-18 that reports fine-tuned
 
 studies.add(Study('transfer',
     'What do pretrained weights give, by a linear probe and by all layers from there?', 'ours',
     'Features of the frozen network and a logistic regression, whose strength validation images choose; then '
     'two epochs of all layers from that head, with batch norm frozen, one cycle, and lower rates for early layers.',
     _transferred('probe', {}, tune='probe') + _transferred('all layers from the probe', _rates, **_from_probe) + (
-        Row('CIFAR-10, EfficientNet-Lite0: probe on all images',
-            dict(dataset='cifar10', size=128, model='efficientnet_lite0', init='imagenet', tune='probe')),),
+        _of_imagenet('CIFAR-10', 'EfficientNet-Lite0', 'probe on all images', model='efficientnet_lite0', size=128,
+                     subset=None, tune='probe'),
+        _of_imagenet('CIFAR-10', 'ResNet-18 of CNTK', 'probe, 224 pixels', model='resnet18_cntk', size=224,
+                     tune='probe'),
+        _of_imagenet('CIFAR-10', 'ResNet-18 of CNTK, cut', 'probe, 224 pixels', **_cut, size=224),
+        _of_imagenet('20 dog breeds', 'ResNet-18 of CNTK, cut', 'probe', **_cut)),
     expected=(.75, .98),
     note='A rate of 1e-4 was too high for the breeds: on the first split it lost validation accuracy. Cats, dogs '
          'and the breeds themselves are in ImageNet: the pretrained weights have seen such images, and those of '
