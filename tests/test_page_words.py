@@ -185,13 +185,13 @@ def test_fine_tuning_follows_from_its_records():
     groups = change_groups()[what]
     start = "show([*words, *ahead['cifar10_scratch_vs_resnet18']])"
     before = run_cell(start)
-    after = run_cell(start, change_groups=lambda: {what: groups | {'probe': changed(groups['probe'], .1)}})
+    after = run_cell(start, change_groups=lambda: {what: groups | {'linear probe': changed(groups['linear probe'], .1)}})
     percent = lambda x: f'{100*x:.1f} %'
-    probe = groups['probe'][0].metrics['accuracy']
+    probe = groups['linear probe'][0].metrics['accuracy']
     assert f'a linear probe {percent(probe)}' in before and f'a linear probe {percent(probe + .1)}' in after
     rise = lambda k: np.mean([b.metrics['accuracy'] for b in groups[k]]) - np.mean([a.metrics['accuracy'] for a in groups['as published']])
-    most = max([k for k in groups if k not in ('as published', 'probe')], key=rise) # a probe is changed alone
-    assert f'{most} brings most' in re.sub(r'\s+', ' ', before) and ' probe brings most' in re.sub(r'\s+', ' ', after)
+    most = max([k for k in groups if k not in ('as published', 'linear probe')], key=rise) # a probe is changed alone
+    assert f'{most} brings most' in re.sub(r'\s+', ' ', before) and 'linear probe brings most' in re.sub(r'\s+', ' ', after)
     assert run_cell(start, change_groups=lambda: {}).strip() == ''
 
 

@@ -16,16 +16,16 @@ _ten = dict(_today, dataset='cifar10', epochs=50, bs=128)
 def _changed(
     title:str, # of the training as published
     base:dict, # its parameters
+    changes:dict, # name -> parameters that differ; its key `small` adds to `small`, `changes` counts settings if not 1
     small=(),  # what scale small changes, applied after the study's `small`
     small_seeds=None, # trainings at scale small; None: the study's `small_seeds`
-    **changes, # name -> parameters that differ; its key `small` adds to `small`, `changes` counts settings if not 1
 ) -> tuple: # of `Row`
     "The training as published, and one row for each change to it."
     rows = []
-    for name, change in dict(as_published={}, **changes).items():
+    for name, change in {'as published': {}, **changes}.items():
         run, own = {**base, **change}, {**dict(small), **change.get('small', {})}
         for key in ('small', 'changes'): run.pop(key, None)
-        published, name = name == 'as_published', name.replace('_', ' ')
+        published = name == 'as published'
         rows.append(Row(f'{title}: {name}', run, small=own, small_seeds=small_seeds, group=title,
                         change=None if published else name, changes=change.get('changes', 1),
                         as_published=published))
@@ -92,36 +92,39 @@ _probe = dict(_no_training, tune='probe', small=_no_training)
 _then_all = dict(_no_training, tune='probe_then_all', epochs=5, augment='none', small=dict(epochs=5))
 _regularised = dict(stopping_row, model='cnn3', bs=128, lr=1e-3, dropout=.5, wd=.01, **l2_everywhere)
 
+_slower = {'a tenth of the learning rate': dict(lr=1e-4)}
+_gentler = {**_slower, 'one cycle of the rate': dict(schedule='one_cycle'),
+            'lower rates for early layers': dict(layer_decay=.5), 'last layer trained first': dict(frozen_epochs=1)}
+_zeros = 'last layer of zeros'
+
+def _sized(*sizes, cut=False) -> dict:
+    "Changes to the size of images; `cut`: where scale small has a size of its own."
+    return {f'images of {size} pixels': dict(size=size, small=dict(size=size) if cut else {}) for size in sizes}
+
 _rungs = (
-    *_changed('LeNet-5 on CIFAR-100', dict(cifar100_plain, model='lenet5'),
-              rate_100_times=dict(lr=.01), Adam=dict(opt='adam', momentum=None),
-              **{'momentum 0.9': dict(momentum=.9),
-                 'rate 100 times and momentum 0.9': dict(lr=.01, momentum=.9, changes=2)}),
-    *_changed('ResNet-18 on CIFAR-10', _resnet, dict(subset=1000, epochs=2), small_seeds=1,
-              rate_a_tenth=dict(lr=1e-4), one_cycle=dict(schedule='one_cycle'), layer_decay=dict(layer_decay=.5),
-              head_first=dict(frozen_epochs=1), images_of_32=dict(size=32), images_of_224=dict(size=224)),
-    *_changed('ResNet-18 of CNTK on CIFAR-10', _cntk, dict(subset=5000, epochs=5, size=96),
-              images_of_32=dict(size=32, small=dict(size=32)), images_of_64=dict(size=64, small=dict(size=64)),
-              images_of_128=dict(size=128, small=dict(size=128)),
-              images_of_256=dict(size=256, small=dict(size=256)), rate_a_tenth=dict(lr=1e-4),
-              batch_norm_frozen=dict(freeze_norm=True), probe=_probe, probe_then_all=_then_all,
-              pixels_not_normalised=dict(normalize='none')),
-    *_changed('MobileNetV2 tuned as ResNet-18 was', dict(_resnet, model='mobilenetv2_keras', size=96),
-              dict(subset=2000, epochs=6), small_seeds=1,
-              rate_a_tenth=dict(lr=1e-4), one_cycle=dict(schedule='one_cycle'), layer_decay=dict(layer_decay=.5),
-              head_first=dict(frozen_epochs=1), head_from_zero=dict(head_init='zero'), images_of_32=dict(size=32)),
-    *_changed('head of MobileNetV2 on dogs', dict(dogs_row, model='mobilenetv2_keras'),
-              dict(size=96, epochs=3, subset=None),
-              as_timm_draws_it=dict(head_init='own'), from_zero=dict(head_init='zero')),
-    *_changed('cnn3 with L2 in Adam', _regularised,
-              no_decay=dict(wd=0.), a_hundredth_of_it=dict(wd=1e-4), decoupled_AdamW=dict(opt='adamw'),
-              not_on_biases=dict(decay_all=None)),
-    *_changed('cnn3 with erasing', dict(_regularised, wd=0., augment='erasing'),
-              erasing_left_out=dict(augment='basic'), longer=dict(patience=20, small=dict(epochs=24)),
-              less_dropout=dict(dropout=.1)),
-    *_changed('MLP (L)', dict(mlp_row, model='mlp_l'),
-              no_L2=dict(wd=0.), decoupled_AdamW=dict(opt='adamw'), normalized=dict(normalize='dataset'),
-              rate_a_tenth=dict(lr=1e-4)))
+    *_changed('LeNet-5 on CIFAR-100', dict(cifar100_plain, model='lenet5'), {
+        '100 times the learning rate': dict(lr=.01), 'Adam': dict(opt='adam', momentum=None),
+        'momentum of 0.9': dict(momentum=.9),
+        '100 times the learning rate and momentum of 0.9': dict(lr=.01, momentum=.9, changes=2)}),
+    *_changed('ResNet-18 on CIFAR-10', _resnet, {**_gentler, **_sized(32, 224)}, dict(subset=1000, epochs=2), 1),
+    *_changed('ResNet-18 of CNTK on CIFAR-10', _cntk, {
+        **_sized(32, 64, 128, 256, cut=True), **_slower, 'batch norm frozen': dict(freeze_norm=True),
+        'linear probe': _probe, 'all layers from the probe': _then_all,
+        'pixels not normalised': dict(normalize='none')}, dict(subset=5000, epochs=5, size=96)),
+    *_changed('MobileNetV2 tuned as ResNet-18 was', dict(_resnet, model='mobilenetv2_keras', size=96), {
+        **_gentler, _zeros: dict(head_init='zero'), **_sized(32)}, dict(subset=2000, epochs=6), 1),
+    *_changed('last layer of MobileNetV2 on dog breeds', dict(dogs_row, model='mobilenetv2_keras'), {
+        'last layer as timm draws it': dict(head_init='own'), _zeros: dict(head_init='zero')},
+        dict(size=96, epochs=3, subset=None)),
+    *_changed('cnn3 with L2 in Adam', _regularised, {
+        'no L2': dict(wd=0.), 'a hundredth of the L2': dict(wd=1e-4), 'AdamW (decoupled decay)': dict(opt='adamw'),
+        'L2 on weights alone': dict(decay_all=None)}),
+    *_changed('cnn3 with erasing', dict(_regularised, wd=0., augment='erasing'), {
+        'no erasing': dict(augment='basic'), 'trained longer': dict(patience=20, small=dict(epochs=24)),
+        'dropout of 0.1': dict(dropout=.1)}),
+    *_changed('MLP (L)', dict(mlp_row, model='mlp_l'), {
+        'no L2': dict(wd=0.), 'AdamW (decoupled decay)': dict(opt='adamw'),
+        'pixels normalised': dict(normalize='dataset'), **_slower}))
 
 # %% ../../nbs/63_ours.ipynb #939cb1ed
 studies.add(Study('tuned', 'How much of each published gap was architecture, and how much was tuning?', 'ours',
