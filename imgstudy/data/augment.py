@@ -7,14 +7,14 @@ __all__ = ['BRIGHTNESS', 'CONTRAST', 'SATURATION', 'RAND_OPS', 'augment_levels',
            'RandomFlip', 'affine', 'turn_each', 'BatchRotation', 'blend_each', 'grey_each', 'without_each',
            'adjust_each', 'jitter_each', 'RandomJitter', 'blur_each', 'RandomSharpen', 'shift_each', 'RandomShift',
            'draw_boxes', 'erase_each', 'BatchErasing', 'enlarge_each', 'BatchResizedCrop', 'colour_op', 'move_op',
-           'posterize_op', 'solarize_op', 'autocontrast_op', 'rand_op', 'RandAugment', 'Augment', 'get_augment',
-           'augment_table', 'draw_augmented', 'plot_augment']
+           'posterize_op', 'solarize_op', 'autocontrast_op', 'rand_op', 'RandAugment', 'Augment', 'RotateZoom',
+           'get_augment', 'augment_table', 'draw_augmented', 'plot_augment']
 
 # %% ../../nbs/14_augment.ipynb #ac4547bc
 import math, pandas as pd, torch
 from dataclasses import dataclass, field
 from fastai.data.all import Normalize, Pipeline, Transform
-from fastai.vision.augment import aug_transforms
+from fastai.vision.augment import AffineCoordTfm, aug_transforms
 from fastai.vision.core import TensorImage
 from torch.nn import functional as F
 from torchvision.utils import make_grid
@@ -302,11 +302,23 @@ class Augment:
 augment_levels = Registry('augmentation level')
 
 # %% ../../nbs/14_augment.ipynb #93668203
+class RotateZoom(AffineCoordTfm):
+    "fastai's rotation and zoom in one sampling: the same pixels, without reading the zoom back from the device."
+    def __init__(self, max_rotate=10, min_zoom=0.9, max_zoom=1.1):
+        both, = aug_transforms(do_flip=False, max_rotate=max_rotate, min_zoom=min_zoom, max_zoom=max_zoom, max_warp=0,
+                               max_lighting=0, p_affine=1)
+        super().__init__(both.aff_fs, pad_mode='border', align_corners=both.align_corners)
+        self.settings = dict(max_rotate=max_rotate, min_zoom=min_zoom, max_zoom=max_zoom)
+
+    def _encode(self, x, mode, reverse=False):
+        if not isinstance(x, TensorImage): return super()._encode(x, mode, reverse)
+        grid = F.affine_grid(self.mat, x.shape, align_corners=self.align_corners)
+        return F.grid_sample(x, grid, mode, self.pad_mode, align_corners=self.align_corners)
+
 augment_levels.add(Augment('none', 'the images as they are', lambda: []))
 augment_levels.add(Augment('flip', 'mirrored left to right with probability 0.5', lambda: [RandomFlip()]))
 augment_levels.add(Augment('affine', 'turned by up to 10 degrees, zoomed by 0.9 to 1.1 about a random point',
-    lambda: aug_transforms(do_flip=False, max_rotate=10, min_zoom=0.9, max_zoom=1.1, max_warp=0, max_lighting=0,
-                           p_affine=1, pad_mode='border')))
+                           lambda: [RotateZoom()]))
 
 # %% ../../nbs/14_augment.ipynb #2bcc06f0
 def _basic(): return [RandomFlip(0.5), RandomJitter(0.2, 0.2, 0.2), BatchRotation(10)]
