@@ -44,6 +44,11 @@ def epoch_line(
     return ', '.join([*values, f"{row['seconds']:.1f} s"])
 
 # %% ../../nbs/45_fit.ipynb #e0bd46ba
+def _validated(learn) -> dict: # name -> value
+    "Loss and metrics on the validation images, whatever else the Recorder logs; empty where validation was left out."
+    recorder = learn.recorder
+    return {'valid_loss' if m is recorder.loss else m.name: m.value for m in recorder._valid_mets}
+
 class History(Callback):
     "Collect one row per epoch in `rows`, and print about `lines` of them; draw a bar where somebody can see it."
     order, kept = 52, ['rows', 'images'] # after the Recorder, before whatever may end the training
@@ -53,6 +58,7 @@ class History(Callback):
         lines:int=10,  # epochs to print
         patience=30.,  # seconds without a line after which one is printed within an epoch
     ): self.label, self.lines, self.patience, self.rows, self.images = label, lines, patience, [], 0
+    validated = True # in the last epoch?
     def say(self, text):
         with self.bar.external_write_mode(sys.stdout): # the bar makes room
             print(f'{self.label} epoch {self.epoch + 1}/{self.n_epoch}: {text}', flush=True)
@@ -76,13 +82,14 @@ class History(Callback):
         self.total, self.n, self.hits = done.losses.sum()*(done.images/len(done.losses)), done.images, done.hits[0]
     def after_epoch(self):
         self.images += self.n
-        seen = dict(zip(self.recorder.metric_names[1:], self.recorder.values[-1]))
+        seen = _validated(self.learn)
         mean = lambda total: math.nan if self.mixes and total is self.hits else float(total)/max(self.n, 1)
-        measured = lambda name: math.nan if seen[name] is None else seen[name]
+        measured = lambda name: math.nan if (value := seen.get(name)) is None else float(value)
         row = dict(epoch=self.epoch + 1, train_loss=mean(self.total), train_accuracy=mean(self.hits),
                    valid_loss=measured('valid_loss'), valid_accuracy=measured('accuracy'),
                    lr=self.opt.hypers[-1]['lr'], seconds=time.perf_counter() - self.start)
         self.rows.append(row)
+        self.validated = bool(seen)
         every = math.ceil(self.n_epoch/self.lines)
         if row['epoch'] % every == 0 or row['epoch'] == self.n_epoch: self.say(epoch_line(row))
 
@@ -122,10 +129,17 @@ class EarlyStop(Callback):
         patience:int,     # epochs
         min_epochs:int=1, # epochs to train at least
         frozen:int=0,     # first epochs, of the head alone, which do not count towards `patience`
-    ): self.patience, self.min_epochs, self.frozen, self.best = patience, min_epochs, frozen, -1.
+    ):
+        self.patience, self.min_epochs, self.frozen = patience, min_epochs, frozen
+        self.best, self.best_epoch, self.weights = -1., 0, None
+    def before_fit(self):
+        if 'accuracy' in (names := [m.name for m in self.learn.metrics]): return
+        raise StudyError(f'Early stopping watches the accuracy, which is not among the metrics ({", ".join(names)}): '
+                         'add it to them, or set patience=None.')
     def after_validate(self):
-        if (accuracy := self.recorder.log[-1]) <= self.best: return
-        self.best, self.best_epoch = accuracy, self.epoch + 1
+        accuracy = _validated(self.learn).get('accuracy')
+        if accuracy is None or accuracy <= self.best: return
+        self.best, self.best_epoch = float(accuracy), self.epoch + 1
         self.weights = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
     def before_epoch(self):
         done = self.epoch
@@ -220,14 +234,14 @@ def _fitting(learn, recipe, label, lines, cbs): # yields the `History`, and the 
         yield history, dict(n_epoch=total_epochs(recipe), lr=recipe.lr, cbs=[sched, stop, history, *extra, *cbs])
     for cb in (stop, *cbs):
         if error := getattr(cb, 'error', None): raise error
-    if len(learn.dls.valid_ds) and not math.isfinite(history.rows[-1]['valid_loss']):
+    if len(learn.dls.valid_ds) and history.validated and not math.isfinite(history.rows[-1]['valid_loss']):
         raise Diverged(f'The final validation loss was NaN or infinite. Lower the peak rate, now lr={recipe.lr:g}.')
     history.best_epoch = _keep_best(learn, extra) or len(history.rows)
 
 def _keep_best(learn, cbs):
     "Restore the weights of the best epoch if there was an `EarlyStop`, and return that epoch."
     stopper = next((cb for cb in cbs if isinstance(cb, EarlyStop)), None)
-    if stopper is None: return None
+    if stopper is None or stopper.weights is None: return None
     learn.model.load_state_dict(stopper.weights)
     return stopper.best_epoch
 
