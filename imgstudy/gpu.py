@@ -138,6 +138,8 @@ def told(learn) -> dict:
     return {k: learn.layout[k] for k in names if learn.layout.get(k) is not None}
 
 # %% ../nbs/97_gpu.ipynb #63b80cbb
+def _key(model, bs, size=32, augment='basic', **params): return model, bs, size, augment, *sorted(params.items())
+
 def ours(
     bench,
     model:str,      # a registered one
@@ -155,7 +157,7 @@ def ours(
     if eager: # a tenth of the images is enough
         run, few = quick_run(bench, model, bs, 3, **params), max(n//10//bs, 2)*bs
         with capture_off(): row['eager_images_per_s'] = round(steady_rate(trained(bench, run, few, unique)[1]))
-    bench.known[model, bs, params.get('size', 32)] = row['images_per_s']
+    bench.known[_key(model, bs, **params)] = row['images_per_s']
     return row
 
 # %% ../nbs/97_gpu.ipynb #dab62035
@@ -209,16 +211,18 @@ def beside(
     model:str,    # a registered one
     bs:int=64,    # images per batch
     size:int=32,  # image side in pixels
-    **params,     # of our run, if it was not timed before
+    unique:int=None, # as for `ours`, if our run was not timed before
+    **params,     # of our run
 ) -> dict:
     "Rate of a peer, and how many times as fast we are."
     bs, size = bench.few(bs), 32 if bench.cpu else size
-    if (model, bs, size) not in bench.known: ours(bench, model, bs, size=size, **params)
+    key = _key(model, bs, size, **params)
+    if key not in bench.known: ours(bench, model, bs, unique=unique, size=size, **params)
     warm, seconds = (.02, .05) if bench.cpu else (1., 2.)
     rate, why = peer_rate(name, model, images_of(bench, size, bs), warm, seconds)
     row = dict(model=model, peer=name, bs=bs, size=size)
     if rate is None: return row | dict(why=why)
-    return row | dict(images_per_s=round(rate), ours_over_peer=round(bench.known[model, bs, size]/rate, 2))
+    return row | dict(images_per_s=round(rate), ours_over_peer=round(bench.known[key]/rate, 2))
 
 # %% ../nbs/97_gpu.ipynb #348d3548
 def proven(bench, model:str, bs=16) -> dict:
