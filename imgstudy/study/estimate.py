@@ -9,12 +9,12 @@ __all__ = ['guess_seconds', 'epoch_key', 'Speed', 'plan_table']
 import numpy as np, pandas as pd
 from fastai.torch_core import default_device
 from functools import cached_property, lru_cache
-from ..core import StudyError, environment
+from ..core import StudyError, choose_precision, environment
 from ..runs import Run, total_epochs
 from ..data.content import images_of, state_of
 from ..data.datasets import find_images, is_own
 from ..data.split import reading_of
-from ..models.register import count_flops
+from ..models.register import count_flops, models
 from ..models.zoo import create_light
 from ..records.record import Record
 from .studies import *
@@ -26,7 +26,7 @@ _counts = dict( # train, valid, test
     stl5=(2000, 500, 4000), stl5_standin=(2000, 500, 4000), stl10=(4000, 1000, 8000),
     stanford_dogs=(9600, 2400, 8580), stanford_dogs20=(2651, 663, 829), pets=(2944, 736, 3669),
     imagenette=(7575, 1894, 3925))
-_rates = dict(cpu=(4e-4, 2e-11), cuda=(1.5e-5, 2e-13)) # seconds per image, seconds per operation
+_rates = dict(cpu=(4e-4, 2e-11), cpu_bf16=(1.2e-4, 4.3e-12), cuda=(1.5e-5, 2e-13)) # seconds per image, per operation
 
 @lru_cache
 def _count_state(state): return len(images_of(state))
@@ -68,9 +68,14 @@ def guess_seconds(
     run:Run,
     epochs:int=None, # None: all of its recipe
     device=None,     # device type; None: that of fastai's default
+    precision=None,  # as in a record; None: the one that `run` has on this machine
 ) -> float: # seconds
     "Approximate duration of `epochs` epochs of `run` and of its test, from their operations; rough."
-    rate = _rates.get(device or default_device().type, _rates['cpu'])
+    device = device or default_device().type
+    if device == 'cpu':
+        precision = precision or choose_precision(run.precision, device, models[run.model].bf16_pays(run.size))
+        if precision == 'bf16': device = 'cpu_bf16'
+    rate = _rates.get(device, _rates['cpu'])
     return 2. + float(_work(run, total_epochs(run.recipe) if epochs is None else epochs) @ rate)
 
 # %% ../../nbs/65_estimate.ipynb #d3c28677
