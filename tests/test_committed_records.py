@@ -34,7 +34,7 @@ def test_benchmark_says_on_what_it_was_measured(file):
 
 
 probed = {('stanford_dogs20', 224, None): '20 dog breeds', ('cats_vs_dogs', 160, 2000): 'Cats vs Dogs', ('cifar10', 160, 5000): 'CIFAR-10'}
-called = dict(mobilenetv2_keras='MobileNetV2', efficientnet_lite0='EfficientNet-Lite0', resnet18_cntk='ResNet-18')
+called = dict(mobilenetv2_keras='MobileNetV2', efficientnet_lite0='EfficientNet-Lite0', resnet18_cntk='ResNet-18', resnet18_cntk_cut='ResNet-18 (cut)')
 
 
 def test_docs_say_what_probes_reach():
@@ -43,7 +43,8 @@ def test_docs_say_what_probes_reach():
     for r in map(read_record, folders):
         if r.run.recipe.tune in ('probe', 'probe_then_all') and r.run.fold is None and (key := (r.run.dataset, r.run.size, r.run.subset)) in probed:
             found.setdefault((key, r.run.recipe.tune, r.run.model), {}).setdefault(r.run.recipe, []).append(r)
-    lines = (top/'docs/transfer.md').read_text(encoding='utf-8').splitlines()
+    text = (top/'docs/transfer.md').read_text(encoding='utf-8')
+    lines = text.splitlines()
     for (key, tune, model), recipes in found.items():
         values = max(recipes.values(), key=len)
         cells = next(line for line in lines if line.startswith(f'| {probed[key]}') and 'probe' not in line and called[model] in line).split('|')
@@ -55,6 +56,9 @@ def test_docs_say_what_probes_reach():
         gain = paired_gain(*with_partners(probes, values))  # of the split that both have
         change = f'{100*gain.difference:+.1f} ({100*gain.low:+.1f} to {100*gain.high:+.1f})'.replace('-', '\u2212')
         assert f'{mean}, {change}' in said and gain.n_pairs == 3
+    larger = {r.run.model: r for r in map(read_record, folders) if (r.run.dataset, r.run.size, r.run.split_seed) == ('cifar10', 224, 0)}
+    values = [f"{100*larger[k].metrics['accuracy']:.1f}" for k in ('resnet18_cntk', 'resnet18_cntk_cut')]
+    assert f'{values[0]} and {values[1]} % on one split' in ' '.join(text.split())
 
 
 def speed_lines(file):
