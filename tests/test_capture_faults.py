@@ -261,6 +261,39 @@ def test_a_subclass_sees_each_batch(monkeypatch):
     assert cb.n == 2*(200//32) and learn.layout['not_captured'] == 'counts_batches acts on each batch'
 
 
+class Log(Callback):
+    "Hears every event in one method."
+    name = 'log'
+    def __init__(self): self.events = []
+    def __call__(self, event): self.events.append(event); return super().__call__(event)
+
+class LogStop(StopOnNaN):
+    "A callback of ours that does so."
+    name = 'log'
+    def __call__(self, event): vars(self).setdefault('events', []).append(event); return super().__call__(event)
+
+class AnyEvent(Callback):
+    "Has a method for whatever is asked for."
+    name = 'log'
+    def __init__(self): self.events = []
+    def __getattr__(self, k): return (lambda: self.events.append(k)) if k.startswith(('before_', 'after_')) else super().__getattr__(k)
+
+
+@pytest.mark.parametrize('how', ['0', 'call'])
+@pytest.mark.parametrize('make', [Log, LogStop, AnyEvent])
+def test_a_callback_that_hears_all_events_in_one_method_hears_them(make, how, monkeypatch):
+    "As in plain fastai; also where it does not train on batches."
+    learn = learner_of(run := create_run(**base | dict(epochs=1)))
+    plain, ours = make(), make()
+    from fastai.basics import Learner
+    twin = Learner(learn.dls, learn.model, loss_func=learn.loss_func, cbs=[plain])
+    with twin.no_bar(), twin.no_logging(): twin.fit(1)
+    ours.run_train = '__call__' not in vars(make)
+    learn = fitted(run, how, monkeypatch, cbs=[ours])
+    assert set(plain.events) - set(ours.events) <= {'after_create'} and ours.events.count('after_batch') == plain.events.count('after_batch') > 6
+    if how == 'call': assert learn.layout['not_captured'] == 'log acts on each batch'
+
+
 class At(Callback):
     "Do something before the second epoch."
     def __init__(self, do): self.do = do

@@ -24,13 +24,14 @@ _batch_events = ('before_batch', 'after_pred', 'after_loss', 'before_backward', 
                  'after_cancel_batch')
 
 def hears_batches(cb) -> bool:
-    "Whether the callback `cb` has a method for an event of a training batch."
-    return cb.run_train and any(hasattr(type(cb), e) or e in vars(cb) for e in _batch_events)
+    "Whether the callback `cb` has a method for an event of a training batch, or one for all events."
+    return hears_all(cb) or cb.run_train and any(hasattr(type(cb), e) or e in vars(cb) for e in _batch_events)
 
 def _own_batches(cb, known) -> bool:
     "Whether the callback `cb` has a batch event of its own, which no class from `known` on has."
     classes = type(cb).mro()
-    own = (e in vars(c) for c in classes[:classes.index(known)] for e in _batch_events)
+    events = *_batch_events, '__call__', '__getattr__'
+    own = (e in vars(c) for c in classes[:classes.index(known)] for e in events)
     return any(e in vars(cb) for e in _batch_events) or any(own)
 
 def _replays(cb) -> bool: # does its method `replayed` stand for all its batch events?
