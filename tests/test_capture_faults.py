@@ -1,7 +1,7 @@
 "What a recording of a training step must not do: poison the process, bake in what changes, take what it cannot do, or slow itself down."
 from functools import partial
 import pytest, torch
-from fastai.basics import Adam, Callback, OptimWrapper
+from fastai.basics import Adam, Callback, CancelFitException, OptimWrapper
 from fastai.callback.training import GradientClip
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -292,6 +292,69 @@ def test_a_callback_that_hears_all_events_in_one_method_hears_them(make, how, mo
     learn = fitted(run, how, monkeypatch, cbs=[ours])
     assert set(plain.events) - set(ours.events) <= {'after_create'} and ours.events.count('after_batch') == plain.events.count('after_batch') > 6
     if how == 'call': assert learn.layout['not_captured'] == 'log acts on each batch'
+
+
+class LastBatch(Callback):
+    "Reads the last training batch once it is over, and keeps what it read."
+    def __init__(self, *events, first=0):
+        self.seen, self.first = [], first
+        for e in events: setattr(self, e, self.read)
+    def read(self):
+        if self.epoch < self.first: return
+        l = self.learn
+        self.seen.append((l.loss, l.loss_grad, l.pred, *l.xb, *l.yb))
+
+
+def same_batches(a, b):
+    assert len(a) == len(b) > 0
+    for p, q in zip(a, b):
+        for t, u in zip(p, q, strict=True):
+            assert type(t) is type(u) and t.shape == u.shape and t.dtype == u.dtype
+            assert torch.allclose(t.detach(), u.detach(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize('events, options', [
+    (('after_train',), dict()), (('after_train',), dict(first=1)), (('before_validate',), dict()), (('after_train',), dict(augment='basic', clip=.5)),
+    (('after_train',), dict(precision='bf16')), (('after_train', 'after_epoch', 'before_epoch'), dict(valid=0, first=1)), (('after_epoch', 'after_fit'), dict())], ids=str)
+def test_after_an_epoch_the_last_batch_is_there(events, options, monkeypatch):
+    "For callbacks of a user, as fastai's loop leaves it: the epoch is done by steps nevertheless."
+    options = dict(options)
+    first, seen = options.pop('first', 0), []
+    for how in ('0', 'call'):
+        cb = LastBatch(*events, first=first)
+        learn = fitted(create_run(**base | options), how, monkeypatch, cbs=[cb])
+        seen.append(cb.seen)
+    assert learn.layout['not_captured'] == 'its steps are called one by one'
+    if options.get('precision') == 'bf16': seen = [[row[3:] for row in rows] for rows in seen] # the rest differs by rounding
+    same_batches(*seen)
+
+
+def test_after_an_epoch_of_a_stack_the_last_batch_is_there(monkeypatch):
+    from imgstudy.training.stacked import fit_stacked, stack_learners
+    runs, seen = [create_run(**base | dict(seed=s)) for s in range(2)], []
+    for how in ('0', 'call'):
+        monkeypatch.setenv('IMGSTUDY_CAPTURE', how)
+        cb = LastBatch('after_train')
+        fit_stacked(stack_learners([learner_of(r) for r in runs], [r.recipe for r in runs]), lines=1, cbs=[cb])
+        seen.append(cb.seen)
+    same_batches(*seen)
+
+
+class StopAt(Callback):
+    "Ends the training in the middle of an epoch, as a deadline does, and reads the last batch."
+    def __init__(self, step): self.step = step
+    def stop(self):
+        if self.epoch == 1 and self.iter + 1 == self.step: raise CancelFitException
+    def after_batch(self): self.stop()
+    def after_portion(self): self.stop()
+    def replayed(self, done): pass
+    def after_cancel_fit(self): self.seen = float(self.learn.loss), *self.learn.xb, *self.learn.yb
+
+
+def test_after_a_stop_within_an_epoch_the_last_batch_is_there(monkeypatch):
+    monkeypatch.setattr(capture.Engine, 'portion', 2)
+    (a, *x), (b, *y) = (fitted(create_run(**base), how, monkeypatch, cbs=[stop := StopAt(4)]) and stop.seen for how in ('0', 'call'))
+    assert a == pytest.approx(b, abs=1e-4) and all(torch.equal(p, q) for p, q in zip(x, y))
 
 
 class At(Callback):

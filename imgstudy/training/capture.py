@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from fastai.callback.core import TrainEvalCallback
 from fastai.callback.schedule import ParamScheduler
 from fastai.callback.training import GradientClip
-from fastai.basics import CastToTensor, Learner, Recorder
+from fastai.basics import CancelFitException, CastToTensor, Learner, Recorder
 from torch.nn.modules import module as nn_module # has the hooks of all modules
 from fastcore.basics import patch
 from functools import cache
@@ -307,7 +307,10 @@ def turns(self:Engine):
     self.step.begin()
     self.prepare()
     self.note()
-    with self.step.gradients() if self.run is self.step else nullcontext(): yield from self._launch()
+    with self.step.gradients() if self.run is self.step else nullcontext():
+        try: yield from self._launch()
+        except CancelFitException: self.step.leave(); raise
+    self.step.leave() # for callbacks that look at the last batch
     done, learn.iter = self.step.end(), learn.n_iter - 1
     for cb in learn.cbs.sorted('order'): tell(cb, done)
 

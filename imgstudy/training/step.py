@@ -164,7 +164,7 @@ def _batches(x, n, bs): # [..., images] -> [n, ..., bs]
 # %% ../../nbs/42_step.ipynb #c7207973
 class Step:
     "One step of the training of `learn`, which has an optimiser: a function that never waits for the device."
-    members = 1
+    members, last = 1, None
     def __init__(self, learn:Learner):
         self.learn, self.dl, self.n = learn, learn.dls.train, len(learn.dls.train)
         device, self.clip = learn.dls.device, self._clip()
@@ -299,6 +299,7 @@ def __call__(self:Step):
     each = self.backward(pred, y)
     self.update()
     self.note(each, pred.detach(), y)
+    self.last = x, y, pred.detach(), each # of a recording: the memory that each replay writes to
 
 # %% ../../nbs/42_step.ipynb #17d10acb
 @patch
@@ -311,6 +312,14 @@ def gradients(self:Step):
     finally:
         for c in self.active:
             for p in c.params: p.grad = None
+
+@patch
+def leave(self:Step):
+    "Let the Learner have the last batch, its predictions and its loss, as fastai's loop leaves them."
+    if self.last is None: return
+    x, y, pred, each = (t.clone() for t in self.last) # the next step may write into the same memory
+    self.learn.xb, self.learn.yb, self.learn.pred = (x,), (y,), pred
+    self.learn.loss = self.learn.loss_grad = each.sum()
 
 @patch
 def end(self:Step) -> Epoch:
