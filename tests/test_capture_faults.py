@@ -389,6 +389,9 @@ def replayed(monkeypatch, gaps=(0.,)):
     made, gaps = [], list(gaps)
     def proven(step):
         made.append(step)
+        start = step.save()
+        with step.gradients(): step() # as the proof does
+        step.restore(start)
         return step.__call__, gaps.pop(0) if gaps else 0.
     monkeypatch.setattr(capture, '_how', lambda device: 'graph')
     monkeypatch.setattr(Step, 'proven', proven)
@@ -425,6 +428,70 @@ def test_the_record_has_the_largest_difference_of_all_recordings(monkeypatch):
     replayed(monkeypatch, [.25, 0.])
     learn = fitted(create_run(**base | dict(model='cnn3', dropout=.2, subset=128)), '', monkeypatch, cbs=[At(dropout_to(.5))])
     assert learn.layout['capture_difference'] == .25
+
+
+@pytest.fixture
+def ticks(monkeypatch):
+    "A clock on which each step takes a second; the list of steps done."
+    from types import SimpleNamespace
+    from imgstudy.training import checkpoint
+    done, call = [], Step.__call__
+    monkeypatch.setattr(Step, '__call__', lambda self: (done.append(1), call(self)) and None)
+    monkeypatch.setattr(checkpoint, 'time', SimpleNamespace(time=lambda: float(len(done)), perf_counter=checkpoint.time.perf_counter))
+    return done
+
+
+def paused(run, when, tmp_path, monkeypatch, how='call'):
+    "What is said when `run` is ended by a deadline on the clock of `ticks`."
+    from imgstudy.training.checkpoint import Checkpoint, Deadline, Paused
+    with pytest.raises(Paused) as e: fitted(run, how, monkeypatch, cbs=[Checkpoint(tmp_path/'.c.checkpoint', {}), Deadline(when)])
+    return str(e.value)
+
+
+@pytest.mark.parametrize('n, when', [(18, 6), (18, 17), (5, 2), (40, 21), (70, 66)])
+def test_a_deadline_within_an_epoch_of_called_steps_ends_it(n, when, ticks, tmp_path, monkeypatch):
+    "However few steps an epoch has, and however long each takes."
+    run = create_run(**base | dict(bs=8, subset=8*n, epochs=1))
+    assert 'Paused with no epoch kept' in paused(run, when + .5, tmp_path, monkeypatch)
+    assert len(ticks) <= when + 1 # before it, where it is seen that the epoch is too long
+
+
+def test_an_epoch_that_is_too_long_is_given_up_early(ticks, tmp_path, monkeypatch):
+    run = create_run(**base | dict(bs=8, subset=320, epochs=2))
+    assert 'an epoch takes about 40' in paused(run, 30., tmp_path, monkeypatch) and len(ticks) < 15
+
+
+@pytest.mark.parametrize('n', [4, 18, 40, 100])
+def test_a_deadline_within_an_epoch_of_replays_ends_it(n, ticks, tmp_path, monkeypatch):
+    "The device is asked now and then, at most an eighth of an epoch too late."
+    replayed(monkeypatch)
+    run = create_run(**base | dict(bs=8, subset=8*n, epochs=1))
+    proof, when = 1, n//2
+    paused(run, proof + when + .5, tmp_path, monkeypatch, '')
+    assert len(ticks) - proof - when <= max(1, n//8)
+
+
+def test_a_stack_is_ended_by_a_deadline_within_an_epoch(ticks, tmp_path, monkeypatch):
+    from imgstudy.training.checkpoint import Checkpoint, Deadline, Paused
+    from imgstudy.training.stacked import fit_stacked, stack_learners
+    monkeypatch.setenv('IMGSTUDY_CAPTURE', 'call')
+    runs = [create_run(**base | dict(seed=s)) for s in range(2)]
+    stack = stack_learners([learner_of(r) for r in runs], [r.recipe for r in runs])
+    with pytest.raises(Paused): fit_stacked(stack, lines=1, cbs=[Checkpoint(tmp_path/'.c.checkpoint', {}), Deadline(2.5)])
+    assert len(ticks) == 3
+
+
+def test_who_sets_the_portion_has_it(monkeypatch):
+    "What times steps counts on it."
+    from imgstudy.training.train_stacked import Portions
+    class Looks(Callback):
+        def __init__(self): self.at = []
+        def after_portion(self): self.at.append(self.iter + 1)
+    for how, portion, expected in (('call', 3, [3, 6]), ('', 4, [4]), ('call', None, [1, 2, 3, 4, 5, 6]), ('', None, [1, 2, 3, 4, 5, 6])):
+        if not how: replayed(monkeypatch)
+        cb = Looks()
+        fitted(create_run(**base | dict(epochs=1)), how, monkeypatch, cbs=[cb, *([Portions(portion)] if portion else [])])
+        assert cb.at == expected
 
 
 @pytest.mark.parametrize('a, b, far', [([3, 4], [3, 6], 2.), ([2**40], [2**40 + 1], 1.), ([True, False], [True, True], 1.), ([5], [5], 0.)])

@@ -197,7 +197,7 @@ def _how(device): # 'graph', 'call' or ''
 # %% ../../nbs/43_capture.ipynb #5cd87336
 class Engine:
     "Does the epochs of `learn` by a `Step`, replayed on a GPU; for `StudyLearner`, within `fit`."
-    portion = 64 # steps between two looks at the clock
+    portion = 64 # steps between two looks at the clock, at most; exactly so many if a callback sets it
     def __init__(self,
         learn:Learner, # a `StudyLearner`
         make=Step,     # makes the step
@@ -285,12 +285,18 @@ def _now(self:Engine): # an event of the device; None: it does not run ahead
     return event
 
 @patch
+def _pace(self:Engine): # steps
+    if 'portion' in vars(self): return self.portion
+    called = self.run is self.step # each takes longer than a look
+    return 1 if called else max(1, min(self.portion, self.step.n//8))
+
+@patch
 def _launch(self:Engine):
     "Launch all steps; the host is at most two portions ahead."
-    learn, before = self.learn, None
+    learn, before, portion = self.learn, None, self._pace()
     for i in range(self.step.n):
         self.run()
-        if (i + 1) % self.portion: continue
+        if (i + 1) % portion: continue
         learn.iter, now = i, self._now()
         yield before
         before = now
