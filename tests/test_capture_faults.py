@@ -1,8 +1,11 @@
 "What a recording of a training step must not do: poison the process, bake in what changes, take what it cannot do, or slow itself down."
 from functools import partial
-import pytest, torch
+from types import SimpleNamespace
+import numpy as np, pytest, torch
 from fastai.basics import Adam, Callback, CancelFitException, OptimWrapper
 from fastai.callback.training import GradientClip
+from fastai.data.all import Transform
+from fastai.vision.core import TensorImage
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from imgstudy.core import seed_everything
@@ -414,6 +417,56 @@ def test_a_step_is_recorded_anew_only_if_it_changes(do, n, monkeypatch):
     made = replayed(monkeypatch)
     learn = fitted(create_run(**base | dict(model='cnn3', dropout=.2, epochs=4, subset=128)), '', monkeypatch, cbs=[At(do)])
     assert len(made) == n and learn.layout['captured'] is True
+
+
+def tfm_of(learn, name): return next(f for f in learn.dls.train.after_batch.fs if type(f).__name__ == name)
+
+def set_tfm(name, k, new):
+    "A function that sets the attribute `k` of a transform of batches to `new` of what it is."
+    def change(learn):
+        tfm = tfm_of(learn, name)
+        setattr(tfm, k, new(getattr(tfm, k)))
+    return change
+
+class Tinted(Transform):
+    "A transform of a user, with settings of many kinds."
+    order, strength = 50, 1.
+    def __init__(self):
+        self.by, self.range, self.names, self.array = torch.full((3, 1, 1), .9), dict(low=[.5, (.6, .7)]), {'a'}, np.array([1., 2.])
+        self.func, self.inner, self.seen = partial(torch.mul, other=1.), SimpleNamespace(gain=1.), None
+    def encodes(self, x:TensorImage):
+        self.seen = x*self.by*self.range['low'][0] # as fastai's transforms keep what they drew
+        return self.func(self.seen)*self.inner.gain*self.strength
+
+def tinted(learn): learn.dls.train.after_batch.add(Tinted())
+
+def change_tinted(do): return lambda learn: do(tfm_of(learn, 'Tinted'))
+
+@pytest.mark.parametrize('do', [
+    set_tfm('BatchErasing', 'scale', lambda v: (.3, .33)), set_tfm('BatchErasing', 'p', lambda v: 1.), set_tfm('Normalize', 'mean', lambda v: v + 1),
+    change_tinted(lambda t: setattr(t, 'by', torch.full((3, 1, 1), .5))), change_tinted(lambda t: t.by.mul_(.5)),
+    change_tinted(lambda t: t.range.update(low=[.4, (.6, .7)])), change_tinted(lambda t: t.range['low'].__setitem__(1, (.6, .8))), change_tinted(lambda t: t.names.add('b')),
+    change_tinted(lambda t: t.array.__setitem__(0, 3.)), change_tinted(lambda t: setattr(t, 'func', partial(torch.mul, other=.5))),
+    change_tinted(lambda t: setattr(t, 'func', torch.neg)), change_tinted(lambda t: setattr(t.inner, 'gain', .5)), change_tinted(lambda t: setattr(t, 'strength', .5)),
+    lambda learn: learn.dls.train.after_batch.add(Tinted()), lambda learn: setattr(learn.model, 'anything', torch.ones(2))])
+def test_settings_of_any_kind_are_recorded_anew_when_they_change(do, monkeypatch):
+    made = replayed(monkeypatch)
+    for cbs, n in (([], 1), ([At(do)], 2)):
+        made.clear()
+        fitted(create_run(**base | dict(augment='erasing', epochs=4, subset=96)), '', monkeypatch, tinted, cbs)
+        assert len(made) == n
+
+
+def test_the_settings_of_a_member_of_a_stack_too(monkeypatch):
+    "The network of a stack, and the decay of its optimiser, are kept out of sight of PyTorch."
+    from imgstudy.training.stacked import fit_stacked, stack_learners
+    made = replayed(monkeypatch)
+    def longer(learn): learn.opt.opt.wd = learn.opt.opt.wd*3
+    for do, n in ((lambda learn: None, 1), (lambda learn: dropout_to(.5)(SimpleNamespace(model=learn.model.one[0])), 2), (longer, 2)):
+        runs = [create_run(**base | dict(seed=s, model='cnn3', dropout=.2, subset=96, epochs=3, augment='erasing')) for s in range(2)]
+        made.clear()
+        fit_stacked(stack_learners([learner_of(r) for r in runs], [r.recipe for r in runs]), lines=1, cbs=[At(do)])
+        assert len(made) == n
 
 
 @pytest.mark.parametrize('options', [dict(augment='standard', ema=.9), dict(augment='cifar100', model='vit'), dict(model='convnext', augment='affine', clip=1.),

@@ -6,7 +6,7 @@
 __all__ = ['hears_batches', 'tell', 'objects', 'largest_difference', 'trial', 'CaptureFailed', 'Engine', 'finish', 'replaying']
 
 # %% ../../nbs/43_capture.ipynb #74a57dfd
-import ctypes, os, torch
+import ctypes, os, numpy as np, torch
 from contextlib import contextmanager, nullcontext, suppress
 from fastai.callback.core import TrainEvalCallback
 from fastai.callback.schedule import ParamScheduler
@@ -14,7 +14,9 @@ from fastai.callback.training import GradientClip
 from fastai.basics import CancelFitException, CastToTensor, Learner, Recorder
 from torch.nn.modules import module as nn_module # has the hooks of all modules
 from fastcore.basics import patch
-from functools import cache
+from fastcore.foundation import L
+from functools import cache, partial
+from types import FunctionType
 from .learner import *
 from .step import *
 
@@ -203,6 +205,7 @@ class Engine:
         make=Step,     # makes the step
     ):
         self.learn, self.make, self.step, self.key, self.gap = learn, make, None, None, None
+        self.taken, self.moved = {}, () # settings that a recording has taken; places of those that a step changes
         self.device = torch.device(learn.dls.device)
         self.how, self.failed, self.run, self.why = _how(self.device), '', None, ''
     def ready(self) -> bool:
@@ -223,10 +226,32 @@ class Engine:
             dict(capture_difference=self.gap) if captured else dict(not_captured=why))
 
 # %% ../../nbs/43_capture.ipynb #0728eb55
-def _plain(o): # the attributes of an object that a recording takes for constant
-    told = 'do', 'split_idx' # to transforms, by fastai before each batch and each epoch
-    return type(o), [(k, v) for k, v in vars(o).items() if isinstance(v, (bool, int, float, str)) and k not in told]
+_simple = bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, np.generic
+_told = 'do', 'split_idx' # to transforms, by fastai before each batch and each epoch
+_registers = {*vars(torch.nn.Module())} # of parameters, buffers, modules and hooks
 
+def _inside(o) -> dict: # what the object consists of
+    if isinstance(o, partial): return dict(func=o.func, args=o.args, keywords=o.keywords)
+    own = lambda x: (vars(x) | dict(__class__=type(x))).items()
+    if not isinstance(o, torch.nn.Module): return {k: v for k, v in own(o) if k not in _told}
+    return {(name, k): v for name, m in o.named_modules() for k, v in own(m) if k not in _registers}
+
+def _constants(v, seen, at=(), deep=3): # seen: ids of what was looked into; deep: objects in objects
+    "What a recording takes of `v` for constant: pairs of a place and a value that can be compared."
+    looked, parts = id(v) in seen, None
+    if isinstance(v, _simple): yield at, v
+    elif isinstance(v, torch.Tensor): yield at, (v.data_ptr(), v.shape, v.dtype, v.is_inference() or v._version)
+    elif isinstance(v, (set, np.ndarray)): yield at, frozenset(v) if isinstance(v, set) else v.tobytes()
+    elif isinstance(v, dict) and not looked: parts = v
+    elif isinstance(v, (list, tuple, L)) and not looked: parts = dict(enumerate(v))
+    elif hasattr(v, '__dict__') and deep and not looked and not isinstance(v, (type, FunctionType, Learner)):
+        parts, deep = _inside(v), deep - 1
+    else: yield at, id(v)
+    if parts is None: return
+    seen.add(id(v))
+    for k, x in parts.items(): yield from _constants(x, seen, (*at, k), deep)
+
+# %% ../../nbs/43_capture.ipynb #30c88d04
 def _own_settings(group): # of a parameter group, without what a step reads from tables
     moving = {'params', 'lr', 'initial_lr', 'momentum', 'betas'}
     return [(k, v) for k, v in group.items() if k not in moving], group.get('betas', ())[1:]
@@ -236,19 +261,33 @@ def _kind_of_step(self:Engine): # what a step depends on
     learn, loss, dl = self.learn, self.learn.loss_func, self.learn.dls.train
     model, opt, losses = learn.model, getattr(learn.opt, 'opt', learn.opt), (loss, getattr(loss, 'func', None))
     places = [(p.data_ptr(), p.requires_grad) for p in model.parameters()] + [b.data_ptr() for b in model.buffers()]
-    clips = [_plain(cb) for cb in learn.cbs if isinstance(cb, GradientClip)]
-    tfms = [f for own in getattr(dl, 'dls', [dl]) for f in own.after_batch.fs] # of each member of a stack
-    parts = [_plain(o) for o in (*model.modules(), *losses, *tfms) if hasattr(o, '__dict__')]
+    clips = [(cb.max_norm, cb.norm_type) for cb in learn.cbs if isinstance(cb, GradientClip)]
+    of_stack = [id(getattr(opt, k, None)) for k in ('wd', 'clip')]
+    modes = [m.training for m in model.modules()]
     weights = [b.data_ptr() for o in losses if isinstance(o, torch.nn.Module) for b in o.buffers()]
-    return (id(model), id(loss), id(dl), len(dl), dl.bs, id(opt), places, clips, parts, weights,
+    return (id(model), id(loss), id(dl), len(dl), dl.bs, id(opt), places, clips, weights, of_stack, modes,
             [_own_settings(g) for g in opt.param_groups])
+
+# %% ../../nbs/43_capture.ipynb #2eec9a36
+@patch
+def _settings(self:Engine) -> dict: # place -> value; what a recording takes for constant
+    dl = self.learn.dls.train
+    tfms = [own.after_batch.fs for own in getattr(dl, 'dls', [dl])] # of each member of a stack
+    return dict(_constants((self.learn.model, self.learn.loss_func, tfms), set()))
+
+@patch
+def _take(self:Engine, before): # what a step itself sets may change, such as what a transform has drawn
+    now = self._settings()
+    self.moved = {k for k, v in now.items() if k not in before or before[k] != v}
+    self.taken = {k: v for k, v in now.items() if k not in self.moved}
 
 @patch
 def renew(self:Engine):
     "Make the step, unless that of the last epoch can go on."
-    if self.step and self.key == self._kind_of_step(): return
+    now = {k: v for k, v in self._settings().items() if k not in self.moved} if self.taken else {}
+    if self.step and self.key == self._kind_of_step() and self.taken == now: return
     if self.step: self.close()
-    self.step = self.make(self.learn)
+    self.step, self.taken, self.moved = self.make(self.learn), {}, ()
     self.key = self._kind_of_step()
 
 @patch
@@ -257,7 +296,9 @@ def prepare(self:Engine):
     if self.run: return
     if self.how != 'graph' or self.failed: self.run = self.step; return
     try:
+        before = self._settings()
         self.run, gap = self.step.proven()
+        self._take(before)
         self.gap = max(gap, self.gap or 0.) # the largest of all recordings of this training
     except torch.OutOfMemoryError: raise
     except (CaptureFailed, RuntimeError) as e: self._fall_back(e)
