@@ -232,6 +232,96 @@ def test_the_hooks_of_autocast_are_no_reason(monkeypatch):
     assert learn.layout['not_captured'] == 'its steps are called one by one'
 
 
+class Unused(torch.nn.Module):
+    "A network with weights that are not used, or only now and then."
+    def __init__(self, net, share=0.):
+        super().__init__()
+        self.net, self.extra, self.share = net, torch.nn.Linear(10, 10), share
+    def forward(self, x):
+        import random
+        y = self.net(x)
+        return self.extra(y) if self.training and self.share and random.random() < self.share else y
+
+def with_unused(share=0.):
+    def change(learn):
+        learn.model = Unused(learn.model, share)
+        learn.groups[0].params = list(learn.model.parameters()) # as the only group, which decays
+        learn.splitter, learn.wd, learn.groups = (lambda m: [list(m.parameters())]), .5, learn.groups[:1]
+    return change
+
+
+@pytest.mark.parametrize('options', [dict(), dict(opt='adam'), dict(opt='sgd', lr=.01), dict(model='cnn3', dropout=.2, subset=96), dict(ema=.9)], ids=str)
+@pytest.mark.parametrize('share, why', [(0., 'some weights get no gradient'), (.5, 'the network draws random numbers on the CPU')])
+def test_weights_without_a_gradient_do_not_decay(share, why, options, monkeypatch):
+    run = create_run(**base | options)
+    loop, called = (fitted(run, how, monkeypatch, with_unused(share)) for how in ('0', 'call'))
+    assert called.layout['not_captured'] == why and gap(loop, called) == 0
+
+
+def test_frozen_weights_need_no_gradient(monkeypatch):
+    learn = fitted(create_run(**base | dict(frozen_epochs=1)), 'call', monkeypatch)
+    assert learn.layout['not_captured'] == 'its steps are called one by one'
+
+
+@pytest.mark.parametrize('options', [dict(), dict(model='cnn_custom', augment='basic'), dict(model='cnn3', dropout=.2)], ids=str)
+def test_looking_for_gradients_changes_nothing(options, monkeypatch):
+    "Neither statistics nor what is drawn, in any generator."
+    from imgstudy.training.step import host_random, same_random, without_gradient
+    learn = learner_of(create_run(**base | options))
+    learn.model.train()
+    state, before = {k: v.clone() for k, v in learn.model.state_dict().items()}, host_random()
+    assert without_gradient(learn) == []
+    assert same_random(before, host_random()) and all(torch.equal(v, state[k]) for k, v in learn.model.state_dict().items())
+    assert all(p.grad is None for p in learn.model.parameters())
+
+
+@pytest.mark.parametrize('word', ['0', 'off', 'false', 'no', 'OFF', ' No '])
+def test_words_that_switch_capture_off(word, monkeypatch):
+    monkeypatch.setenv('IMGSTUDY_CAPTURE', word)
+    assert [capture._how(SimpleNamespace(type=kind)) for kind in ('cpu', 'cuda', 'mps')] == ['', '', '']
+
+
+@pytest.mark.parametrize('word', ['', '1', 'on', 'true', 'yes', 'Yes'])
+def test_words_that_leave_it_on(word, monkeypatch):
+    monkeypatch.setenv('IMGSTUDY_CAPTURE', word)
+    assert [capture._how(SimpleNamespace(type=kind)) for kind in ('cpu', 'cuda', 'mps')] == ['', 'graph', 'call']
+    monkeypatch.delenv('IMGSTUDY_CAPTURE')
+    assert capture._how(SimpleNamespace(type='cuda')) == 'graph'
+
+
+@pytest.mark.parametrize('word', ['of', 'none', 'graph', '2', 'eager'])
+def test_an_unknown_word_is_refused_with_the_choices(word, monkeypatch):
+    from imgstudy.core import StudyError
+    with pytest.raises(StudyError) as e: fitted(create_run(**base), word, monkeypatch)
+    said = str(e.value)
+    assert '\n' not in said and repr(word) in said and all(w in said for w in ('IMGSTUDY_CAPTURE', 'call', 'off', 'on'))
+
+
+@pytest.mark.parametrize('gaps, largest', [((.25, 0.), .25), ((0., .5), .5), ((0., 0.), 0.)])
+@pytest.mark.parametrize('mixed', [False, True])
+def test_a_resumed_training_keeps_the_largest_difference(gaps, largest, mixed, tmp_path, monkeypatch):
+    "Also if its first epoch afterwards is not captured."
+    from imgstudy.training.train import train
+    from kills import kill_after
+    replayed(monkeypatch, gaps)
+    run, ready = create_run(**base | dict(epochs=4, subset=100)), capture.Engine.ready
+    kill_after(1, monkeypatch, lambda: train(run, root=tmp_path))
+    def sometimes(self): # as if a callback had objected
+        if not mixed or self.learn.epoch != 1: return ready(self)
+        self.why = 'peek acts on each batch'
+        self.note()
+    monkeypatch.setattr(capture.Engine, 'ready', sometimes)
+    record = train(run, root=tmp_path)
+    assert record.info['cost']['resumed'] == [1] and record.info['model']['capture_difference'] == largest
+
+
+def test_another_training_of_a_learner_has_its_own_difference(monkeypatch):
+    replayed(monkeypatch, [.25, 0.])
+    learn = fitted(run := create_run(**base), '', monkeypatch)
+    fit(learn, run.recipe, lines=1)
+    assert learn.layout['capture_difference'] == 0.
+
+
 class CountsBatches(StopOnNaN):
     "A callback of ours that does something more at each batch."
     name, n = 'counts_batches', 0

@@ -17,6 +17,7 @@ from fastcore.basics import patch
 from fastcore.foundation import L
 from functools import cache, partial
 from types import FunctionType
+from ..core import StudyError
 from .learner import *
 from .step import *
 
@@ -190,10 +191,16 @@ def _reason(learn): # '' if nothing stands against it
     if why := _other_optimiser(getattr(learn.opt, 'opt', learn.opt)): return why
     return next((f'{cb.name} acts on each batch' for cb in learn.cbs.sorted('order') if objects(cb)), '')
 
+_off, _on = ('off', '0', 'false', 'no'), ('on', '1', 'true', 'yes')
+
 def _how(device): # 'graph', 'call' or ''
     "How the steps are done on `device`: recorded, called, or by fastai's loop."
-    wanted, nvidia = os.environ.get('IMGSTUDY_CAPTURE', ''), device.type == 'cuda' and not torch.version.hip
-    if wanted == '0': return ''
+    asked = os.environ.get('IMGSTUDY_CAPTURE', '')
+    wanted, nvidia = asked.strip().lower(), device.type == 'cuda' and not torch.version.hip
+    if wanted in _off: return ''
+    if wanted and wanted not in (*_on, 'call'):
+        raise StudyError(f"`IMGSTUDY_CAPTURE` must be 'on' (or {', '.join(_on[1:])}), 'off' (or {', '.join(_off[1:])}) "
+                         f"or 'call' (the steps are called one by one), not {asked!r}.")
     return 'graph' if nvidia and wanted != 'call' else 'call' if wanted == 'call' or device.type != 'cpu' else ''
 
 # %% ../../nbs/43_capture.ipynb #5cd87336
@@ -208,21 +215,33 @@ class Engine:
         self.taken, self.moved = {}, () # settings that a recording has taken; places of those that a step changes
         self.device = torch.device(learn.dls.device)
         self.how, self.failed, self.run, self.why = _how(self.device), '', None, ''
+        self.looked = {} # trained parameters -> what stands against updating them as one tensor
+        learn.layout.pop('capture_difference', None) # of another training; a checkpoint has its own
     def ready(self) -> bool:
         "Whether the coming epoch is done here; `why` tells why not."
         off = '' if self.how else 'it trains on a CPU' if self.device.type == 'cpu' else 'switched off'
-        self.why = off or _reason(self.learn) or self._elsewhere()
+        self.why = off or _reason(self.learn) or self._elsewhere() or self._gradients()
         if self.why: self.note()
         return not self.why
     def _elsewhere(self):
         images = self.learn.dls.train.on_device()[0]
         return '' if images.kept else 'the images do not fit into the memory of the GPU'
+    def _gradients(self):
+        if not hasattr(self.learn, 'groups'): return '' # the weights of a stack are one parameter
+        trained = tuple(id(p) for p in self.learn.model.parameters() if p.requires_grad)
+        if trained not in self.looked:
+            idle = without_gradient(self.learn)
+            draws = 'the network draws random numbers on the CPU' if idle is None else ''
+            self.looked[trained] = draws or ('some weights get no gradient' if idle else '')
+        return self.looked[trained]
     def note(self):
         "Write into the `layout` of the Learner whether its steps are captured, or why not."
-        for k in ('not_captured', 'capture_difference'): self.learn.layout.pop(k, None)
+        layout = self.learn.layout
+        gaps, _ = (self.gap, layout.pop('capture_difference', None)), layout.pop('not_captured', None)
+        self.gap = max((g for g in gaps if g is not None), default=None) # also that of a checkpoint
         captured = self.how == 'graph' and not (self.why or self.failed)
         why = self.why or self.failed or 'its steps are called one by one'
-        self.learn.layout |= dict(captured=captured) | (
+        layout |= dict(captured=captured) | (
             dict(capture_difference=self.gap) if captured else dict(not_captured=why))
 
 # %% ../../nbs/43_capture.ipynb #0728eb55
