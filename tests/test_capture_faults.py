@@ -1,8 +1,11 @@
 "What a recording of a training step must not do: poison the process, bake in what changes, take what it cannot do, or slow itself down."
 from functools import partial
-import pytest, torch
-from fastai.basics import Adam, Callback, OptimWrapper
+from types import SimpleNamespace
+import numpy as np, pytest, torch
+from fastai.basics import Adam, Callback, CancelFitException, OptimWrapper
 from fastai.callback.training import GradientClip
+from fastai.data.all import Transform
+from fastai.vision.core import TensorImage
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from imgstudy.core import seed_everything
@@ -229,6 +232,96 @@ def test_the_hooks_of_autocast_are_no_reason(monkeypatch):
     assert learn.layout['not_captured'] == 'its steps are called one by one'
 
 
+class Unused(torch.nn.Module):
+    "A network with weights that are not used, or only now and then."
+    def __init__(self, net, share=0.):
+        super().__init__()
+        self.net, self.extra, self.share = net, torch.nn.Linear(10, 10), share
+    def forward(self, x):
+        import random
+        y = self.net(x)
+        return self.extra(y) if self.training and self.share and random.random() < self.share else y
+
+def with_unused(share=0.):
+    def change(learn):
+        learn.model = Unused(learn.model, share)
+        learn.groups[0].params = list(learn.model.parameters()) # as the only group, which decays
+        learn.splitter, learn.wd, learn.groups = (lambda m: [list(m.parameters())]), .5, learn.groups[:1]
+    return change
+
+
+@pytest.mark.parametrize('options', [dict(), dict(opt='adam'), dict(opt='sgd', lr=.01), dict(model='cnn3', dropout=.2, subset=96), dict(ema=.9)], ids=str)
+@pytest.mark.parametrize('share, why', [(0., 'some weights get no gradient'), (.5, 'the network draws random numbers on the CPU')])
+def test_weights_without_a_gradient_do_not_decay(share, why, options, monkeypatch):
+    run = create_run(**base | options)
+    loop, called = (fitted(run, how, monkeypatch, with_unused(share)) for how in ('0', 'call'))
+    assert called.layout['not_captured'] == why and gap(loop, called) == 0
+
+
+def test_frozen_weights_need_no_gradient(monkeypatch):
+    learn = fitted(create_run(**base | dict(frozen_epochs=1)), 'call', monkeypatch)
+    assert learn.layout['not_captured'] == 'its steps are called one by one'
+
+
+@pytest.mark.parametrize('options', [dict(), dict(model='cnn_custom', augment='basic'), dict(model='cnn3', dropout=.2)], ids=str)
+def test_looking_for_gradients_changes_nothing(options, monkeypatch):
+    "Neither statistics nor what is drawn, in any generator."
+    from imgstudy.training.step import host_random, same_random, without_gradient
+    learn = learner_of(create_run(**base | options))
+    learn.model.train()
+    state, before = {k: v.clone() for k, v in learn.model.state_dict().items()}, host_random()
+    assert without_gradient(learn) == []
+    assert same_random(before, host_random()) and all(torch.equal(v, state[k]) for k, v in learn.model.state_dict().items())
+    assert all(p.grad is None for p in learn.model.parameters())
+
+
+@pytest.mark.parametrize('word', ['0', 'off', 'false', 'no', 'OFF', ' No '])
+def test_words_that_switch_capture_off(word, monkeypatch):
+    monkeypatch.setenv('IMGSTUDY_CAPTURE', word)
+    assert [capture._how(SimpleNamespace(type=kind)) for kind in ('cpu', 'cuda', 'mps')] == ['', '', '']
+
+
+@pytest.mark.parametrize('word', ['', '1', 'on', 'true', 'yes', 'Yes'])
+def test_words_that_leave_it_on(word, monkeypatch):
+    monkeypatch.setenv('IMGSTUDY_CAPTURE', word)
+    assert [capture._how(SimpleNamespace(type=kind)) for kind in ('cpu', 'cuda', 'mps')] == ['', 'graph', 'call']
+    monkeypatch.delenv('IMGSTUDY_CAPTURE')
+    assert capture._how(SimpleNamespace(type='cuda')) == 'graph'
+
+
+@pytest.mark.parametrize('word', ['of', 'none', 'graph', '2', 'eager'])
+def test_an_unknown_word_is_refused_with_the_choices(word, monkeypatch):
+    from imgstudy.core import StudyError
+    with pytest.raises(StudyError) as e: fitted(create_run(**base), word, monkeypatch)
+    said = str(e.value)
+    assert '\n' not in said and repr(word) in said and all(w in said for w in ('IMGSTUDY_CAPTURE', 'call', 'off', 'on'))
+
+
+@pytest.mark.parametrize('gaps, largest', [((.25, 0.), .25), ((0., .5), .5), ((0., 0.), 0.)])
+@pytest.mark.parametrize('mixed', [False, True])
+def test_a_resumed_training_keeps_the_largest_difference(gaps, largest, mixed, tmp_path, monkeypatch):
+    "Also if its first epoch afterwards is not captured."
+    from imgstudy.training.train import train
+    from kills import kill_after
+    replayed(monkeypatch, gaps)
+    run, ready = create_run(**base | dict(epochs=4, subset=100)), capture.Engine.ready
+    kill_after(1, monkeypatch, lambda: train(run, root=tmp_path))
+    def sometimes(self): # as if a callback had objected
+        if not mixed or self.learn.epoch != 1: return ready(self)
+        self.why = 'peek acts on each batch'
+        self.note()
+    monkeypatch.setattr(capture.Engine, 'ready', sometimes)
+    record = train(run, root=tmp_path)
+    assert record.info['cost']['resumed'] == [1] and record.info['model']['capture_difference'] == largest
+
+
+def test_another_training_of_a_learner_has_its_own_difference(monkeypatch):
+    replayed(monkeypatch, [.25, 0.])
+    learn = fitted(run := create_run(**base), '', monkeypatch)
+    fit(learn, run.recipe, lines=1)
+    assert learn.layout['capture_difference'] == 0.
+
+
 class CountsBatches(StopOnNaN):
     "A callback of ours that does something more at each batch."
     name, n = 'counts_batches', 0
@@ -259,6 +352,102 @@ def test_a_subclass_sees_each_batch(monkeypatch):
     cb = CountsBatches()
     learn = fitted(create_run(**base), 'call', monkeypatch, cbs=[cb])
     assert cb.n == 2*(200//32) and learn.layout['not_captured'] == 'counts_batches acts on each batch'
+
+
+class Log(Callback):
+    "Hears every event in one method."
+    name = 'log'
+    def __init__(self): self.events = []
+    def __call__(self, event): self.events.append(event); return super().__call__(event)
+
+class LogStop(StopOnNaN):
+    "A callback of ours that does so."
+    name = 'log'
+    def __call__(self, event): vars(self).setdefault('events', []).append(event); return super().__call__(event)
+
+class AnyEvent(Callback):
+    "Has a method for whatever is asked for."
+    name = 'log'
+    def __init__(self): self.events = []
+    def __getattr__(self, k): return (lambda: self.events.append(k)) if k.startswith(('before_', 'after_')) else super().__getattr__(k)
+
+
+@pytest.mark.parametrize('how', ['0', 'call'])
+@pytest.mark.parametrize('make', [Log, LogStop, AnyEvent])
+def test_a_callback_that_hears_all_events_in_one_method_hears_them(make, how, monkeypatch):
+    "As in plain fastai; also where it does not train on batches."
+    learn = learner_of(run := create_run(**base | dict(epochs=1)))
+    plain, ours = make(), make()
+    from fastai.basics import Learner
+    twin = Learner(learn.dls, learn.model, loss_func=learn.loss_func, cbs=[plain])
+    with twin.no_bar(), twin.no_logging(): twin.fit(1)
+    ours.run_train = '__call__' not in vars(make)
+    learn = fitted(run, how, monkeypatch, cbs=[ours])
+    assert set(plain.events) - set(ours.events) <= {'after_create'} and ours.events.count('after_batch') == plain.events.count('after_batch') > 6
+    if how == 'call': assert learn.layout['not_captured'] == 'log acts on each batch'
+
+
+class LastBatch(Callback):
+    "Reads the last training batch once it is over, and keeps what it read."
+    def __init__(self, *events, first=0):
+        self.seen, self.first = [], first
+        for e in events: setattr(self, e, self.read)
+    def read(self):
+        if self.epoch < self.first: return
+        l = self.learn
+        self.seen.append((l.loss, l.loss_grad, l.pred, *l.xb, *l.yb))
+
+
+def same_batches(a, b):
+    assert len(a) == len(b) > 0
+    for p, q in zip(a, b):
+        for t, u in zip(p, q, strict=True):
+            assert type(t) is type(u) and t.shape == u.shape and t.dtype == u.dtype
+            assert torch.allclose(t.detach(), u.detach(), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize('events, options', [
+    (('after_train',), dict()), (('after_train',), dict(first=1)), (('before_validate',), dict()), (('after_train',), dict(augment='basic', clip=.5)),
+    (('after_train',), dict(precision='bf16')), (('after_train', 'after_epoch', 'before_epoch'), dict(valid=0, first=1)), (('after_epoch', 'after_fit'), dict())], ids=str)
+def test_after_an_epoch_the_last_batch_is_there(events, options, monkeypatch):
+    "For callbacks of a user, as fastai's loop leaves it: the epoch is done by steps nevertheless."
+    options = dict(options)
+    first, seen = options.pop('first', 0), []
+    for how in ('0', 'call'):
+        cb = LastBatch(*events, first=first)
+        learn = fitted(create_run(**base | options), how, monkeypatch, cbs=[cb])
+        seen.append(cb.seen)
+    assert learn.layout['not_captured'] == 'its steps are called one by one'
+    if options.get('precision') == 'bf16': seen = [[row[3:] for row in rows] for rows in seen] # the rest differs by rounding
+    same_batches(*seen)
+
+
+def test_after_an_epoch_of_a_stack_the_last_batch_is_there(monkeypatch):
+    from imgstudy.training.stacked import fit_stacked, stack_learners
+    runs, seen = [create_run(**base | dict(seed=s)) for s in range(2)], []
+    for how in ('0', 'call'):
+        monkeypatch.setenv('IMGSTUDY_CAPTURE', how)
+        cb = LastBatch('after_train')
+        fit_stacked(stack_learners([learner_of(r) for r in runs], [r.recipe for r in runs]), lines=1, cbs=[cb])
+        seen.append(cb.seen)
+    same_batches(*seen)
+
+
+class StopAt(Callback):
+    "Ends the training in the middle of an epoch, as a deadline does, and reads the last batch."
+    def __init__(self, step): self.step = step
+    def stop(self):
+        if self.epoch == 1 and self.iter + 1 == self.step: raise CancelFitException
+    def after_batch(self): self.stop()
+    def after_portion(self): self.stop()
+    def replayed(self, done): pass
+    def after_cancel_fit(self): self.seen = float(self.learn.loss), *self.learn.xb, *self.learn.yb
+
+
+def test_after_a_stop_within_an_epoch_the_last_batch_is_there(monkeypatch):
+    monkeypatch.setattr(capture.Engine, 'portion', 2)
+    (a, *x), (b, *y) = (fitted(create_run(**base), how, monkeypatch, cbs=[stop := StopAt(4)]) and stop.seen for how in ('0', 'call'))
+    assert a == pytest.approx(b, abs=1e-4) and all(torch.equal(p, q) for p, q in zip(x, y))
 
 
 class At(Callback):
@@ -293,6 +482,9 @@ def replayed(monkeypatch, gaps=(0.,)):
     made, gaps = [], list(gaps)
     def proven(step):
         made.append(step)
+        start = step.save()
+        with step.gradients(): step() # as the proof does
+        step.restore(start)
         return step.__call__, gaps.pop(0) if gaps else 0.
     monkeypatch.setattr(capture, '_how', lambda device: 'graph')
     monkeypatch.setattr(Step, 'proven', proven)
@@ -317,6 +509,56 @@ def test_a_step_is_recorded_anew_only_if_it_changes(do, n, monkeypatch):
     assert len(made) == n and learn.layout['captured'] is True
 
 
+def tfm_of(learn, name): return next(f for f in learn.dls.train.after_batch.fs if type(f).__name__ == name)
+
+def set_tfm(name, k, new):
+    "A function that sets the attribute `k` of a transform of batches to `new` of what it is."
+    def change(learn):
+        tfm = tfm_of(learn, name)
+        setattr(tfm, k, new(getattr(tfm, k)))
+    return change
+
+class Tinted(Transform):
+    "A transform of a user, with settings of many kinds."
+    order, strength = 50, 1.
+    def __init__(self):
+        self.by, self.range, self.names, self.array = torch.full((3, 1, 1), .9), dict(low=[.5, (.6, .7)]), {'a'}, np.array([1., 2.])
+        self.func, self.inner, self.seen = partial(torch.mul, other=1.), SimpleNamespace(gain=1.), None
+    def encodes(self, x:TensorImage):
+        self.seen = x*self.by*self.range['low'][0] # as fastai's transforms keep what they drew
+        return self.func(self.seen)*self.inner.gain*self.strength
+
+def tinted(learn): learn.dls.train.after_batch.add(Tinted())
+
+def change_tinted(do): return lambda learn: do(tfm_of(learn, 'Tinted'))
+
+@pytest.mark.parametrize('do', [
+    set_tfm('BatchErasing', 'scale', lambda v: (.3, .33)), set_tfm('BatchErasing', 'p', lambda v: 1.), set_tfm('Normalize', 'mean', lambda v: v + 1),
+    change_tinted(lambda t: setattr(t, 'by', torch.full((3, 1, 1), .5))), change_tinted(lambda t: t.by.mul_(.5)),
+    change_tinted(lambda t: t.range.update(low=[.4, (.6, .7)])), change_tinted(lambda t: t.range['low'].__setitem__(1, (.6, .8))), change_tinted(lambda t: t.names.add('b')),
+    change_tinted(lambda t: t.array.__setitem__(0, 3.)), change_tinted(lambda t: setattr(t, 'func', partial(torch.mul, other=.5))),
+    change_tinted(lambda t: setattr(t, 'func', torch.neg)), change_tinted(lambda t: setattr(t.inner, 'gain', .5)), change_tinted(lambda t: setattr(t, 'strength', .5)),
+    lambda learn: learn.dls.train.after_batch.add(Tinted()), lambda learn: setattr(learn.model, 'anything', torch.ones(2))])
+def test_settings_of_any_kind_are_recorded_anew_when_they_change(do, monkeypatch):
+    made = replayed(monkeypatch)
+    for cbs, n in (([], 1), ([At(do)], 2)):
+        made.clear()
+        fitted(create_run(**base | dict(augment='erasing', epochs=4, subset=96)), '', monkeypatch, tinted, cbs)
+        assert len(made) == n
+
+
+def test_the_settings_of_a_member_of_a_stack_too(monkeypatch):
+    "The network of a stack, and the decay of its optimiser, are kept out of sight of PyTorch."
+    from imgstudy.training.stacked import fit_stacked, stack_learners
+    made = replayed(monkeypatch)
+    def longer(learn): learn.opt.opt.wd = learn.opt.opt.wd*3
+    for do, n in ((lambda learn: None, 1), (lambda learn: dropout_to(.5)(SimpleNamespace(model=learn.model.one[0])), 2), (longer, 2)):
+        runs = [create_run(**base | dict(seed=s, model='cnn3', dropout=.2, subset=96, epochs=3, augment='erasing')) for s in range(2)]
+        made.clear()
+        fit_stacked(stack_learners([learner_of(r) for r in runs], [r.recipe for r in runs]), lines=1, cbs=[At(do)])
+        assert len(made) == n
+
+
 @pytest.mark.parametrize('options', [dict(augment='standard', ema=.9), dict(augment='cifar100', model='vit'), dict(model='convnext', augment='affine', clip=1.),
                                      dict(augment='erasing', model='cnn_custom', opt='sgd', lr=.01)], ids=str)
 def test_a_training_of_ours_is_recorded_once(options, monkeypatch):
@@ -329,6 +571,70 @@ def test_the_record_has_the_largest_difference_of_all_recordings(monkeypatch):
     replayed(monkeypatch, [.25, 0.])
     learn = fitted(create_run(**base | dict(model='cnn3', dropout=.2, subset=128)), '', monkeypatch, cbs=[At(dropout_to(.5))])
     assert learn.layout['capture_difference'] == .25
+
+
+@pytest.fixture
+def ticks(monkeypatch):
+    "A clock on which each step takes a second; the list of steps done."
+    from types import SimpleNamespace
+    from imgstudy.training import checkpoint
+    done, call = [], Step.__call__
+    monkeypatch.setattr(Step, '__call__', lambda self: (done.append(1), call(self)) and None)
+    monkeypatch.setattr(checkpoint, 'time', SimpleNamespace(time=lambda: float(len(done)), perf_counter=checkpoint.time.perf_counter))
+    return done
+
+
+def paused(run, when, tmp_path, monkeypatch, how='call'):
+    "What is said when `run` is ended by a deadline on the clock of `ticks`."
+    from imgstudy.training.checkpoint import Checkpoint, Deadline, Paused
+    with pytest.raises(Paused) as e: fitted(run, how, monkeypatch, cbs=[Checkpoint(tmp_path/'.c.checkpoint', {}), Deadline(when)])
+    return str(e.value)
+
+
+@pytest.mark.parametrize('n, when', [(18, 6), (18, 17), (5, 2), (40, 21), (70, 66)])
+def test_a_deadline_within_an_epoch_of_called_steps_ends_it(n, when, ticks, tmp_path, monkeypatch):
+    "However few steps an epoch has, and however long each takes."
+    run = create_run(**base | dict(bs=8, subset=8*n, epochs=1))
+    assert 'Paused with no epoch kept' in paused(run, when + .5, tmp_path, monkeypatch)
+    assert len(ticks) <= when + 1 # before it, where it is seen that the epoch is too long
+
+
+def test_an_epoch_that_is_too_long_is_given_up_early(ticks, tmp_path, monkeypatch):
+    run = create_run(**base | dict(bs=8, subset=320, epochs=2))
+    assert 'an epoch takes about 40' in paused(run, 30., tmp_path, monkeypatch) and len(ticks) < 15
+
+
+@pytest.mark.parametrize('n', [4, 18, 40, 100])
+def test_a_deadline_within_an_epoch_of_replays_ends_it(n, ticks, tmp_path, monkeypatch):
+    "The device is asked now and then, at most an eighth of an epoch too late."
+    replayed(monkeypatch)
+    run = create_run(**base | dict(bs=8, subset=8*n, epochs=1))
+    proof, when = 1, n//2
+    paused(run, proof + when + .5, tmp_path, monkeypatch, '')
+    assert len(ticks) - proof - when <= max(1, n//8)
+
+
+def test_a_stack_is_ended_by_a_deadline_within_an_epoch(ticks, tmp_path, monkeypatch):
+    from imgstudy.training.checkpoint import Checkpoint, Deadline, Paused
+    from imgstudy.training.stacked import fit_stacked, stack_learners
+    monkeypatch.setenv('IMGSTUDY_CAPTURE', 'call')
+    runs = [create_run(**base | dict(seed=s)) for s in range(2)]
+    stack = stack_learners([learner_of(r) for r in runs], [r.recipe for r in runs])
+    with pytest.raises(Paused): fit_stacked(stack, lines=1, cbs=[Checkpoint(tmp_path/'.c.checkpoint', {}), Deadline(2.5)])
+    assert len(ticks) == 3
+
+
+def test_who_sets_the_portion_has_it(monkeypatch):
+    "What times steps counts on it."
+    from imgstudy.training.train_stacked import Portions
+    class Looks(Callback):
+        def __init__(self): self.at = []
+        def after_portion(self): self.at.append(self.iter + 1)
+    for how, portion, expected in (('call', 3, [3, 6]), ('', 4, [4]), ('call', None, [1, 2, 3, 4, 5, 6]), ('', None, [1, 2, 3, 4, 5, 6])):
+        if not how: replayed(monkeypatch)
+        cb = Looks()
+        fitted(create_run(**base | dict(epochs=1)), how, monkeypatch, cbs=[cb, *([Portions(portion)] if portion else [])])
+        assert cb.at == expected
 
 
 @pytest.mark.parametrize('a, b, far', [([3, 4], [3, 6], 2.), ([2**40], [2**40 + 1], 1.), ([True, False], [True, True], 1.), ([5], [5], 0.)])

@@ -9,8 +9,9 @@ from imgstudy.study.create import create_run
 @pytest.mark.cuda
 @pytest.mark.parametrize('model', ['lenet5', 'convnext'])
 def test_a_gpu_run_repeats_bit_for_bit_and_says_what_it_used(model, tmp_path):
-    run = create_run(dataset='digits', model=model, epochs=2, subset=300)
+    run = create_run(dataset='digits', model=model, epochs=2, subset=300, augment='basic')
     a, b = (train(run, root=tmp_path/name) for name in 'ab')
+    assert a.info['model']['captured'] is True and b.info['model']['captured'] is True
     wa, wb = (load_file(r.path/'weights.safetensors') for r in (a, b))
     assert all(torch.equal(wa[k], wb[k]) for k in wa)
     assert a.info['environment']['gpu'] == torch.cuda.get_device_name()
@@ -87,6 +88,69 @@ def test_a_stack_is_captured(model, tmp_path, monkeypatch):
     for a, b in zip(*ends.values()):
         assert b.outcome == 'finished' and b.info['model']['captured'] is True
         assert all(torch.equal(p, q) for p, q in zip(_weights(a).values(), _weights(b).values()))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize('options', [dict(), dict(model='cnn3', dropout=.2), dict(precision='fp16', opt='sgd', lr=.01)], ids=str)
+def test_a_captured_stack_that_was_killed_ends_with_the_same_bits(options, tmp_path, monkeypatch):
+    "Also what is drawn: the offset of the generator is part of the checkpoint."
+    from kills import Kill, Killed
+    from imgstudy.training import train_stacked as module
+    from imgstudy.training.checkpoint import Checkpoint
+    runs = [_run(seed=s, augment=a, clip=.5 if s else None, **options) for s, a in enumerate(('none', 'basic', 'standard'))]
+    monkeypatch.setattr(module, 'stack_layout', lambda run, n: dict(channels_last=False, valid_apart=False)) # not measured here
+    whole = module.train_stacked(runs, root=tmp_path/'whole')
+    with monkeypatch.context() as m:
+        m.setattr(Checkpoint, 'every', 0)
+        m.setattr(module, 'event_cbs', lambda *args, **kwargs: [Kill(1)])
+        with pytest.raises(Killed): module.train_stacked(runs, root=tmp_path/'cut')
+    cut = module.train_stacked(runs, root=tmp_path/'cut')
+    for a, b in zip(whole, cut, strict=True):
+        assert b.outcome == 'finished' and b.info['cost']['resumed'] == [1]
+        for r in (a, b): assert r.info['model']['captured'] is True and r.info['model']['capture_difference'] == 0
+        assert all(torch.equal(p, q) for p, q in zip(_weights(a).values(), _weights(b).values(), strict=True))
+
+
+@pytest.mark.cuda
+def test_after_a_captured_epoch_the_last_batch_is_there(monkeypatch):
+    "For callbacks, in memory of its own; as after called steps."
+    from fastai.basics import Callback
+    from imgstudy.core import seed_everything
+    from imgstudy.data.loaders import create_dls
+    from imgstudy.data.split import load_data
+    from imgstudy.training.fit import fit
+    from imgstudy.training.learner import create_learner
+    class Last(Callback):
+        def before_fit(self): self.seen = []
+        def after_train(self): self.seen += [*self.learn.xb, *self.learn.yb, self.learn.pred, self.learn.loss]
+    run, ends = _run(), []
+    for how in ('call', ''):
+        monkeypatch.setenv('IMGSTUDY_CAPTURE', how)
+        seed_everything(run.seed)
+        learn, last = create_learner(run, create_dls(run, load_data(run))), Last()
+        fit(learn, run.recipe, lines=1, cbs=[last])
+        assert learn.layout['captured'] is (how == '')
+        ends.append(last.seen)
+    assert len(ends[0]) == 12 and all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+
+
+@pytest.mark.cuda
+def test_a_setting_that_changes_is_captured_anew(tmp_path, monkeypatch):
+    "A list of numbers, and a tensor, whose memory a recording would go on to read."
+    from fastai.basics import Callback
+    class Change(Callback):
+        order = 99
+        def before_epoch(self):
+            if self.epoch != 1: return
+            tfms = {type(f).__name__: f for f in self.dls.train.after_batch.fs}
+            tfms['BatchErasing'].scale, tfms['Normalize'].mean = (.3, .33), tfms['Normalize'].mean + .1
+    monkeypatch.setattr('imgstudy.training.train.event_cbs', lambda *args, **kwargs: [Change()])
+    run, ends = _run(augment='erasing'), {}
+    for how in ('call', ''):
+        monkeypatch.setenv('IMGSTUDY_CAPTURE', how)
+        ends[how] = train(run, root=tmp_path/(how or 'captured'))
+    assert ends[''].info['model']['captured'] is True
+    assert all(torch.equal(a, b) for a, b in zip(*(_weights(r).values() for r in ends.values())))
 
 
 @pytest.mark.cuda
@@ -183,11 +247,14 @@ def test_no_replay_waits_for_the_gpu(monkeypatch):
 @pytest.mark.cuda
 def test_fifty_runs_leave_no_memory_behind(tmp_path):
     "A worker gives back what each run took, with the memory of its graph: the fiftieth leaves no more than the fifth."
+    from imgstudy.records.record import read_record
+    from imgstudy.runs import run_id
     from imgstudy.sweep.workers import run_plain, work
     reserved = []
     for seed in range(50):
-        run = create_run(dataset='digits', model='lenet5', epochs=1, seed=seed)
+        run = create_run(dataset='digits', model='lenet5', epochs=1, seed=seed, augment='basic')
         assert work(run, tmp_path, run_plain) == ('done', '')
+        assert read_record(tmp_path/run_id(run)).info['model']['captured'] is True
         reserved.append(torch.cuda.memory_reserved())
     assert reserved[-1] <= reserved[4], reserved
 
@@ -255,7 +322,7 @@ def test_what_streams_gain_is_measured_once_and_kept(tmp_path, monkeypatch):
     import json
     from imgstudy.training import train_stacked
     monkeypatch.setenv('IMGSTUDY_CACHE', str(tmp_path))
-    run = create_run(dataset='digits', model='lenet5', bs=32)
+    run = create_run(dataset='digits', model='lenet5', bs=32, augment='basic')
     n = train_stacked.best_streams(run)
     kept = json.loads((tmp_path/'streams.json').read_text())
     assert 1 <= n <= 16 and kept and all(torch.cuda.get_device_name() in k for k in kept)

@@ -6,15 +6,18 @@
 __all__ = ['hears_batches', 'tell', 'objects', 'largest_difference', 'trial', 'CaptureFailed', 'Engine', 'finish', 'replaying']
 
 # %% ../../nbs/43_capture.ipynb #74a57dfd
-import ctypes, os, torch
+import ctypes, os, numpy as np, torch
 from contextlib import contextmanager, nullcontext, suppress
 from fastai.callback.core import TrainEvalCallback
 from fastai.callback.schedule import ParamScheduler
 from fastai.callback.training import GradientClip
-from fastai.basics import CastToTensor, Learner, Recorder
+from fastai.basics import CancelFitException, CastToTensor, Learner, Recorder
 from torch.nn.modules import module as nn_module # has the hooks of all modules
 from fastcore.basics import patch
-from functools import cache
+from fastcore.foundation import L
+from functools import cache, partial
+from types import FunctionType
+from ..core import StudyError
 from .learner import *
 from .step import *
 
@@ -24,13 +27,14 @@ _batch_events = ('before_batch', 'after_pred', 'after_loss', 'before_backward', 
                  'after_cancel_batch')
 
 def hears_batches(cb) -> bool:
-    "Whether the callback `cb` has a method for an event of a training batch."
-    return cb.run_train and any(hasattr(type(cb), e) or e in vars(cb) for e in _batch_events)
+    "Whether the callback `cb` has a method for an event of a training batch, or one for all events."
+    return hears_all(cb) or cb.run_train and any(hasattr(type(cb), e) or e in vars(cb) for e in _batch_events)
 
 def _own_batches(cb, known) -> bool:
     "Whether the callback `cb` has a batch event of its own, which no class from `known` on has."
     classes = type(cb).mro()
-    own = (e in vars(c) for c in classes[:classes.index(known)] for e in _batch_events)
+    events = *_batch_events, '__call__', '__getattr__'
+    own = (e in vars(c) for c in classes[:classes.index(known)] for e in events)
     return any(e in vars(cb) for e in _batch_events) or any(own)
 
 def _replays(cb) -> bool: # does its method `replayed` stand for all its batch events?
@@ -187,45 +191,86 @@ def _reason(learn): # '' if nothing stands against it
     if why := _other_optimiser(getattr(learn.opt, 'opt', learn.opt)): return why
     return next((f'{cb.name} acts on each batch' for cb in learn.cbs.sorted('order') if objects(cb)), '')
 
+_off, _on = ('off', '0', 'false', 'no'), ('on', '1', 'true', 'yes')
+
 def _how(device): # 'graph', 'call' or ''
     "How the steps are done on `device`: recorded, called, or by fastai's loop."
-    wanted, nvidia = os.environ.get('IMGSTUDY_CAPTURE', ''), device.type == 'cuda' and not torch.version.hip
-    if wanted == '0': return ''
+    asked = os.environ.get('IMGSTUDY_CAPTURE', '')
+    wanted, nvidia = asked.strip().lower(), device.type == 'cuda' and not torch.version.hip
+    if wanted in _off: return ''
+    if wanted and wanted not in (*_on, 'call'):
+        raise StudyError(f"`IMGSTUDY_CAPTURE` must be 'on' (or {', '.join(_on[1:])}), 'off' (or {', '.join(_off[1:])}) "
+                         f"or 'call' (the steps are called one by one), not {asked!r}.")
     return 'graph' if nvidia and wanted != 'call' else 'call' if wanted == 'call' or device.type != 'cpu' else ''
 
 # %% ../../nbs/43_capture.ipynb #5cd87336
 class Engine:
     "Does the epochs of `learn` by a `Step`, replayed on a GPU; for `StudyLearner`, within `fit`."
-    portion = 64 # steps between two looks at the clock
+    portion = 64 # steps between two looks at the clock, at most; exactly so many if a callback sets it
     def __init__(self,
         learn:Learner, # a `StudyLearner`
         make=Step,     # makes the step
     ):
         self.learn, self.make, self.step, self.key, self.gap = learn, make, None, None, None
+        self.taken, self.moved = {}, () # settings that a recording has taken; places of those that a step changes
         self.device = torch.device(learn.dls.device)
         self.how, self.failed, self.run, self.why = _how(self.device), '', None, ''
+        self.looked = {} # trained parameters -> what stands against updating them as one tensor
+        learn.layout.pop('capture_difference', None) # of another training; a checkpoint has its own
     def ready(self) -> bool:
         "Whether the coming epoch is done here; `why` tells why not."
         off = '' if self.how else 'it trains on a CPU' if self.device.type == 'cpu' else 'switched off'
-        self.why = off or _reason(self.learn) or self._elsewhere()
+        self.why = off or _reason(self.learn) or self._elsewhere() or self._gradients()
         if self.why: self.note()
         return not self.why
     def _elsewhere(self):
         images = self.learn.dls.train.on_device()[0]
         return '' if images.kept else 'the images do not fit into the memory of the GPU'
+    def _gradients(self):
+        if not hasattr(self.learn, 'groups'): return '' # the weights of a stack are one parameter
+        trained = tuple(id(p) for p in self.learn.model.parameters() if p.requires_grad)
+        if trained not in self.looked:
+            idle = without_gradient(self.learn)
+            draws = 'the network draws random numbers on the CPU' if idle is None else ''
+            self.looked[trained] = draws or ('some weights get no gradient' if idle else '')
+        return self.looked[trained]
     def note(self):
         "Write into the `layout` of the Learner whether its steps are captured, or why not."
-        for k in ('not_captured', 'capture_difference'): self.learn.layout.pop(k, None)
+        layout = self.learn.layout
+        gaps, _ = (self.gap, layout.pop('capture_difference', None)), layout.pop('not_captured', None)
+        self.gap = max((g for g in gaps if g is not None), default=None) # also that of a checkpoint
         captured = self.how == 'graph' and not (self.why or self.failed)
         why = self.why or self.failed or 'its steps are called one by one'
-        self.learn.layout |= dict(captured=captured) | (
+        layout |= dict(captured=captured) | (
             dict(capture_difference=self.gap) if captured else dict(not_captured=why))
 
 # %% ../../nbs/43_capture.ipynb #0728eb55
-def _plain(o): # the attributes of an object that a recording takes for constant
-    told = 'do', 'split_idx' # to transforms, by fastai before each batch and each epoch
-    return type(o), [(k, v) for k, v in vars(o).items() if isinstance(v, (bool, int, float, str)) and k not in told]
+_simple = bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, np.generic
+_told = 'do', 'split_idx' # to transforms, by fastai before each batch and each epoch
+_registers = {*vars(torch.nn.Module())} # of parameters, buffers, modules and hooks
 
+def _inside(o) -> dict: # what the object consists of
+    if isinstance(o, partial): return dict(func=o.func, args=o.args, keywords=o.keywords)
+    own = lambda x: (vars(x) | dict(__class__=type(x))).items()
+    if not isinstance(o, torch.nn.Module): return {k: v for k, v in own(o) if k not in _told}
+    return {(name, k): v for name, m in o.named_modules() for k, v in own(m) if k not in _registers}
+
+def _constants(v, seen, at=(), deep=3): # seen: ids of what was looked into; deep: objects in objects
+    "What a recording takes of `v` for constant: pairs of a place and a value that can be compared."
+    looked, parts = id(v) in seen, None
+    if isinstance(v, _simple): yield at, v
+    elif isinstance(v, torch.Tensor): yield at, (v.data_ptr(), v.shape, v.dtype, v.is_inference() or v._version)
+    elif isinstance(v, (set, np.ndarray)): yield at, frozenset(v) if isinstance(v, set) else v.tobytes()
+    elif isinstance(v, dict) and not looked: parts = v
+    elif isinstance(v, (list, tuple, L)) and not looked: parts = dict(enumerate(v))
+    elif hasattr(v, '__dict__') and deep and not looked and not isinstance(v, (type, FunctionType, Learner)):
+        parts, deep = _inside(v), deep - 1
+    else: yield at, id(v)
+    if parts is None: return
+    seen.add(id(v))
+    for k, x in parts.items(): yield from _constants(x, seen, (*at, k), deep)
+
+# %% ../../nbs/43_capture.ipynb #30c88d04
 def _own_settings(group): # of a parameter group, without what a step reads from tables
     moving = {'params', 'lr', 'initial_lr', 'momentum', 'betas'}
     return [(k, v) for k, v in group.items() if k not in moving], group.get('betas', ())[1:]
@@ -235,19 +280,33 @@ def _kind_of_step(self:Engine): # what a step depends on
     learn, loss, dl = self.learn, self.learn.loss_func, self.learn.dls.train
     model, opt, losses = learn.model, getattr(learn.opt, 'opt', learn.opt), (loss, getattr(loss, 'func', None))
     places = [(p.data_ptr(), p.requires_grad) for p in model.parameters()] + [b.data_ptr() for b in model.buffers()]
-    clips = [_plain(cb) for cb in learn.cbs if isinstance(cb, GradientClip)]
-    tfms = [f for own in getattr(dl, 'dls', [dl]) for f in own.after_batch.fs] # of each member of a stack
-    parts = [_plain(o) for o in (*model.modules(), *losses, *tfms) if hasattr(o, '__dict__')]
+    clips = [(cb.max_norm, cb.norm_type) for cb in learn.cbs if isinstance(cb, GradientClip)]
+    of_stack = [id(getattr(opt, k, None)) for k in ('wd', 'clip')]
+    modes = [m.training for m in model.modules()]
     weights = [b.data_ptr() for o in losses if isinstance(o, torch.nn.Module) for b in o.buffers()]
-    return (id(model), id(loss), id(dl), len(dl), dl.bs, id(opt), places, clips, parts, weights,
+    return (id(model), id(loss), id(dl), len(dl), dl.bs, id(opt), places, clips, weights, of_stack, modes,
             [_own_settings(g) for g in opt.param_groups])
+
+# %% ../../nbs/43_capture.ipynb #2eec9a36
+@patch
+def _settings(self:Engine) -> dict: # place -> value; what a recording takes for constant
+    dl = self.learn.dls.train
+    tfms = [own.after_batch.fs for own in getattr(dl, 'dls', [dl])] # of each member of a stack
+    return dict(_constants((self.learn.model, self.learn.loss_func, tfms), set()))
+
+@patch
+def _take(self:Engine, before): # what a step itself sets may change, such as what a transform has drawn
+    now = self._settings()
+    self.moved = {k for k, v in now.items() if k not in before or before[k] != v}
+    self.taken = {k: v for k, v in now.items() if k not in self.moved}
 
 @patch
 def renew(self:Engine):
     "Make the step, unless that of the last epoch can go on."
-    if self.step and self.key == self._kind_of_step(): return
+    now = {k: v for k, v in self._settings().items() if k not in self.moved} if self.taken else {}
+    if self.step and self.key == self._kind_of_step() and self.taken == now: return
     if self.step: self.close()
-    self.step = self.make(self.learn)
+    self.step, self.taken, self.moved = self.make(self.learn), {}, ()
     self.key = self._kind_of_step()
 
 @patch
@@ -256,7 +315,9 @@ def prepare(self:Engine):
     if self.run: return
     if self.how != 'graph' or self.failed: self.run = self.step; return
     try:
+        before = self._settings()
         self.run, gap = self.step.proven()
+        self._take(before)
         self.gap = max(gap, self.gap or 0.) # the largest of all recordings of this training
     except torch.OutOfMemoryError: raise
     except (CaptureFailed, RuntimeError) as e: self._fall_back(e)
@@ -284,12 +345,18 @@ def _now(self:Engine): # an event of the device; None: it does not run ahead
     return event
 
 @patch
+def _pace(self:Engine): # steps
+    if 'portion' in vars(self): return self.portion
+    called = self.run is self.step # each takes longer than a look
+    return 1 if called else max(1, min(self.portion, self.step.n//8))
+
+@patch
 def _launch(self:Engine):
     "Launch all steps; the host is at most two portions ahead."
-    learn, before = self.learn, None
+    learn, before, portion = self.learn, None, self._pace()
     for i in range(self.step.n):
         self.run()
-        if (i + 1) % self.portion: continue
+        if (i + 1) % portion: continue
         learn.iter, now = i, self._now()
         yield before
         before = now
@@ -306,7 +373,10 @@ def turns(self:Engine):
     self.step.begin()
     self.prepare()
     self.note()
-    with self.step.gradients() if self.run is self.step else nullcontext(): yield from self._launch()
+    with self.step.gradients() if self.run is self.step else nullcontext():
+        try: yield from self._launch()
+        except CancelFitException: self.step.leave(); raise
+    self.step.leave() # for callbacks that look at the last batch
     done, learn.iter = self.step.end(), learn.n_iter - 1
     for cb in learn.cbs.sorted('order'): tell(cb, done)
 

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['StudyOptim', 'create_opt_func', 'ParamGroup', 'by_depth', 'param_groups', 'rate_scales', 'decay_of', 'use_autocast',
-           'DeviceMean', 'DeviceSmoothLoss', 'PlainLoss', 'balanced_weights', 'StudyLearner', 'create_learner']
+           'DeviceMean', 'DeviceSmoothLoss', 'PlainLoss', 'balanced_weights', 'hears_all', 'StudyLearner',
+           'create_learner']
 
 # %% ../../nbs/40_learner.ipynb #269f5b04
 import cloudpickle, torch
@@ -12,7 +13,7 @@ import numpy as np
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from fastai.basics import AvgSmoothLoss, Learner, Metric, OptimWrapper, accuracy
+from fastai.basics import AvgSmoothLoss, Callback, Learner, Metric, OptimWrapper, accuracy
 from fastai.losses import CrossEntropyLossFlat
 from fastcore.basics import patch
 from plum import Function
@@ -161,6 +162,10 @@ def _class_weights(recipe, dls):
     return torch.tensor(balanced_weights([labels.count(c) for c in dls.vocab]), device=dls.device)
 
 # %% ../../nbs/40_learner.ipynb #c03a4942
+def hears_all(cb) -> bool:
+    "Whether the callback `cb` gets every event, by a method of its own for all of them."
+    return any(getattr(type(cb), k) is not getattr(Callback, k) for k in ('__call__', '__getattr__'))
+
 class StudyLearner(Learner):
     "A fastai Learner that, at an event, calls only the callbacks with a method for it."
     asked, by_event, engine = None, None, None
@@ -169,7 +174,7 @@ class StudyLearner(Learner):
         now = [id(cb) for cb in self.cbs]
         if now != self.asked: self.asked, self.by_event = now, {}
         if event_name not in self.by_event:
-            hears = lambda cb: hasattr(type(cb), event_name) or event_name in vars(cb)
+            hears = lambda cb: hears_all(cb) or hasattr(type(cb), event_name) or event_name in vars(cb)
             self.by_event[event_name] = [cb for cb in self.cbs.sorted('order') if hears(cb)]
         return self.by_event[event_name]
     def __call__(self, event_name):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['moments', 'updates', 'views', 'join', 'Chunk', 'join_groups', 'adopt_state', 'adamw_update', 'adam_update',
            'sgd_update', 'nesterov_update', 'optimiser_kind', 'schedule_tables', 'Epoch', 'Step', 'Average',
-           'host_random', 'same_random']
+           'host_random', 'same_random', 'without_gradient']
 
 # %% ../../nbs/42_step.ipynb #cda45250
 import math, random, torch
@@ -164,7 +164,7 @@ def _batches(x, n, bs): # [..., images] -> [n, ..., bs]
 # %% ../../nbs/42_step.ipynb #c7207973
 class Step:
     "One step of the training of `learn`, which has an optimiser: a function that never waits for the device."
-    members = 1
+    members, last = 1, None
     def __init__(self, learn:Learner):
         self.learn, self.dl, self.n = learn, learn.dls.train, len(learn.dls.train)
         device, self.clip = learn.dls.device, self._clip()
@@ -299,6 +299,7 @@ def __call__(self:Step):
     each = self.backward(pred, y)
     self.update()
     self.note(each, pred.detach(), y)
+    self.last = x, y, pred.detach(), each # of a recording: the memory that each replay writes to
 
 # %% ../../nbs/42_step.ipynb #17d10acb
 @patch
@@ -311,6 +312,14 @@ def gradients(self:Step):
     finally:
         for c in self.active:
             for p in c.params: p.grad = None
+
+@patch
+def leave(self:Step):
+    "Let the Learner have the last batch, its predictions and its loss, as fastai's loop leaves them."
+    if self.last is None: return
+    x, y, pred, each = (t.clone() for t in self.last) # the next step may write into the same memory
+    self.learn.xb, self.learn.yb, self.learn.pred = (x,), (y,), pred
+    self.learn.loss = self.learn.loss_grad = each.sum()
 
 @patch
 def end(self:Step) -> Epoch:
@@ -357,3 +366,29 @@ def close(self:Step):
     own = [p for c in self.chunks for p in c.params]
     if self.average: own += [*self.average.module.parameters()]
     for p in own: p.data = p.data.clone()
+
+# %% ../../nbs/42_step.ipynb #7ec48ff1
+@contextmanager
+def _undisturbed(model):
+    "Leave the buffers of `model` and all random generators as they are."
+    buffers, host = [(b, b.clone()) for b in model.buffers()], host_random()
+    with torch.random.fork_rng({p.device for p in model.parameters() if p.is_cuda}), torch.enable_grad():
+        try: yield
+        finally:
+            with torch.no_grad():
+                for b, old in buffers: b.copy_(old)
+            random.setstate(host[0])
+            np.random.set_state(host[1])
+
+def without_gradient(
+    learn:Learner, # trains on pixels, in training mode
+) -> list|None: # None: the network draws random numbers on the CPU, so steps may differ in this
+    "The parameters, but for frozen ones, that get no gradient from a batch; nothing is changed."
+    dl, params, before = learn.dls.train, [p for p in learn.model.parameters() if p.requires_grad], host_random()
+    x = torch.zeros(dl.bs, 3, *dl.on_device()[0].images.shape[1:3], device=dl.device)
+    with _undisturbed(learn.model):
+        loss = learn.loss_func(learn.model(x), torch.zeros(dl.bs, dtype=torch.int64, device=dl.device))
+        grads = torch.autograd.grad(loss, params, allow_unused=True)
+        after = host_random()
+    if dl.device.type == 'cpu': after = *after[:2], before[2] # PyTorch's own is that of the device here
+    return [p for p, g in zip(params, grads) if g is None] if same_random(before, after) else None
