@@ -51,15 +51,11 @@ def same_bits(train, options, monkeypatch, recordings=1):
         for (k, t), u in zip(a.state_dict().items(), b.state_dict().values(), strict=True): assert torch.equal(t, u), k
 
 
-asks = pytest.mark.xfail(strict=True, reason="fastai's warp asks the device for a value in each step")
-levels = [pytest.param(level, marks=[asks] if level == 'affine' else []) for level in augment_levels]
-
-
-@pytest.mark.parametrize('level', levels)
+@pytest.mark.parametrize('level', list(augment_levels))
 def test_every_augmentation(level, monkeypatch): same_bits(trained, dict(augment=level), monkeypatch)
 
 
-@pytest.mark.parametrize('level', levels)
+@pytest.mark.parametrize('level', list(augment_levels))
 def test_every_augmentation_of_a_stack(level, monkeypatch): same_bits(trained_as_one, dict(augment=level), monkeypatch)
 
 

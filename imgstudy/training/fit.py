@@ -234,7 +234,8 @@ def _fitting(learn, recipe, label, lines, cbs): # yields the `History`, and the 
         yield history, dict(n_epoch=total_epochs(recipe), lr=recipe.lr, cbs=[sched, stop, history, *extra, *cbs])
     for cb in (stop, *cbs):
         if error := getattr(cb, 'error', None): raise error
-    if len(learn.dls.valid_ds) and history.validated and not math.isfinite(history.rows[-1]['valid_loss']):
+    rated = len(learn.dls.valid_ds) and history.validated and history.rows # by a validation
+    if rated and not math.isfinite(history.rows[-1]['valid_loss']):
         raise Diverged(f'The final validation loss was NaN or infinite. Lower the peak rate, now lr={recipe.lr:g}.')
     history.best_epoch = _keep_best(learn, extra) or len(history.rows)
 
