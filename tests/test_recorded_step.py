@@ -105,7 +105,7 @@ class Last(Callback):
 
 
 def test_after_replays_the_last_batch_is_there(monkeypatch):
-    "Also of an epoch that is over since long: its memory is not that of the recording."
+    "Also that of an earlier epoch: it is a copy, since each replay writes to the same memory."
     run, seen = create_run(**base | dict(augment='basic')), []
     for let in (lambda m: m.setenv('IMGSTUDY_CAPTURE', 'call'), let_record):
         with monkeypatch.context() as m:
