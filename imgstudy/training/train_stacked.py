@@ -160,22 +160,33 @@ def measuring(share=.05): # our choice
     try: yield _measuring.get()
     finally: _measuring.reset(before)
 
+def _now(): # seconds, when the device has done all that it was told
+    if torch.cuda.is_available(): torch.cuda.synchronize()
+    return time.perf_counter()
+
 class Clock(Callback):
-    "Time `steps` steps after `warm` steps, then end the training."
-    order, error = 89, None
+    "Time `steps` steps or a few more after `warm` steps, without what is between epochs, then end the training."
+    order, error, begun_at = 89, None, None
     def __init__(self, warm=4, steps=12): self.warm, self.steps = warm, steps
+    def before_fit(self):
+        if self.n_epoch*len(self.dls.train) < self.warm + self.steps: self.end(_Timed('too few steps'))
     def before_train(self):
         if engine := self.learn.engine: engine.portion = self.warm # a replayed epoch is looked at as often
+        self.since = _now()
+    def after_train(self):
+        if self.begun_at: self.spent += _now() - self.since
     def after_batch(self):
         if self.training: self.look(self.train_iter)
+        else: self.check()
     def after_portion(self): self.look(self.train_iter + self.iter + 1)
-    def replayed(self, done): pass
-    def look(self, done):
+    def replayed(self, done): self.look(self.train_iter) # an epoch may have fewer steps than a portion, or some more
+    def check(self):
         if (all := _measuring.get()) and time.time() > all.until: self.end(Enough('There is no time left to measure.'))
-        if done not in (self.warm, self.warm + self.steps): return
-        if torch.cuda.is_available(): torch.cuda.synchronize()
-        if done == self.warm: self.begun = time.perf_counter(); return
-        self.seconds = (time.perf_counter() - self.begun)/self.steps
+    def look(self, done):
+        self.check()
+        if self.begun_at is None and done >= self.warm: self.begun_at, self.spent, self.since = done, 0., _now()
+        if self.begun_at is None or done - self.begun_at < self.steps: return
+        self.seconds = (self.spent + _now() - self.since)/(done - self.begun_at)
         self.end(_Timed('timed'))
     def end(self, error):
         self.error = error
@@ -217,7 +228,7 @@ def stacking_gain(
     n:int=8, # runs trained together
 ) -> float: # above 1: together is faster; NaN: a training has too few steps to measure
     "How many times as fast `n` runs like `run` train together as one after another."
-    alone = _kept(alone_seconds, 'alone.json', run, 1)
+    if math.isnan(alone := _kept(alone_seconds, 'alone.json', run, 1)): return alone
     recipe, learner = _to_time(run)
     stack = stack_learners([learner(k) for k in range(n)], [recipe]*n)
     gain = n*alone/_seconds_a_step(lambda cbs: fit_stacked(stack, lines=1, cbs=cbs))
