@@ -3,10 +3,12 @@ import math, time
 from types import SimpleNamespace
 import pytest, torch
 from fastai.basics import Callback
+from imgstudy.records.record import read_record
+from imgstudy.runs import run_id
 from imgstudy.study.create import create_run
 from imgstudy.training import train_stacked as module
 from imgstudy.training.step import Step
-from imgstudy.training.train_stacked import Enough, Measuring, best_stack, best_streams, kept_gain, measuring, stack_layout, stacking_gain, streams_gain, streams_rate
+from imgstudy.training.train_stacked import Enough, Measuring, best_stack, best_streams, choose_stack, kept_gain, measuring, stack_layout, stacking_gain, streams_gain, streams_rate
 
 quick = dict(dataset='digits', model='lenet5', bs=32, augment='none', epochs=2, precision='fp32')
 
@@ -48,13 +50,52 @@ def test_each_training_on_a_stream_has_an_order_of_its_own_and_shared_images():
     assert not torch.equal(a.epoch()[0], b.epoch()[0])
 
 
-@pytest.mark.parametrize('left, usual', [(.01, 4), (1., 4), (-5., 4)])
-def test_without_time_the_usual_number_is_taken(left, usual, monkeypatch):
-    "Of what is left a twentieth may be spent."
+@pytest.mark.parametrize('left', [.01, 1., -5.])
+def test_without_time_each_is_trained_alone_or_on_a_usual_number_of_streams(left, monkeypatch):
+    "Of what is left a twentieth may be spent. A stack changes the results in their last digits, streams do not."
     monkeypatch.setenv('IMGSTUDY_DEADLINE', str(time.time() + left))
     start = time.time()
-    assert best_streams(create_run(**quick)) == usual and best_stack(create_run(**quick), 6) == 6 and best_stack(create_run(**quick), 50) == 8
+    assert best_streams(create_run(**quick)) == 4
+    assert [choose_stack(create_run(**quick), most) for most in (6, 50)] == [(1, 'there was no time to measure whether they are faster as one')]*2
     assert time.time() - start < 5
+
+
+@pytest.mark.parametrize('left', [None, -5.])
+def test_a_kept_choice_is_taken_with_and_without_time(left, monkeypatch):
+    run, gains = create_run(**quick), {8: 3., 16: 5., 20: 5.1, 3: .9, 2: 1.7, 4: 1.8}
+    with monkeypatch.context() as m:
+        for f in ('stacking_gain', 'streams_gain'): m.setattr(module, f, lambda run, n: gains[n])
+        measured = best_stack(run, 20), choose_stack(run, 3), best_streams(run)
+    for f in ('stacking_gain', 'streams_gain'): monkeypatch.setattr(module, f, lambda run, n: 1/0)
+    if left: monkeypatch.setenv('IMGSTUDY_DEADLINE', str(time.time() + left))
+    assert (best_stack(run, 20), choose_stack(run, 3), best_streams(run)) == measured
+    assert measured == (16, (1, 'as one they would be only 0.90 times as fast'), 2)
+
+
+def fails(error):
+    def gain(run, n): raise error
+    return gain
+
+
+@pytest.mark.parametrize('gain, why', [
+    (lambda run, n: .432, 'as one they would be only 0.43 times as fast'), (lambda run, n: 1.08, 'as one they would be only 1.08 times as fast'),
+    (lambda run, n: math.nan, 'too few steps to measure'), (fails(Enough('late')), 'no time to measure'),
+    (fails(torch.OutOfMemoryError('CUDA out of memory')), 'memory does not suffice for 5 as one')])
+def test_why_runs_are_trained_alone_is_true(gain, why, tmp_path, monkeypatch):
+    from imgstudy.sweep import sweep
+    runs = [create_run(**quick | dict(seed=s)) for s in range(5)]
+    assert why in choose_stack(runs[0], 5, gain)[1]
+    monkeypatch.setattr(sweep, 'choose_stack', lambda run, most: choose_stack(run, most, gain))
+    state, reason = sweep.work_stacked(runs, tmp_path, 'auto')
+    assert state == 'alone' and why in reason and 'nan' not in reason
+    with pytest.raises(ZeroDivisionError): choose_stack(None, 5, fails(ZeroDivisionError()))
+
+
+def test_runs_of_too_few_steps_are_said_to_be_so(tmp_path, monkeypatch):
+    from imgstudy.sweep.sweep import work_stacked
+    monkeypatch.setenv('IMGSTUDY_CAPTURE', 'call')
+    runs = [create_run(**quick | dict(bs=10, subset=50, seed=s)) for s in range(3)]
+    assert work_stacked(runs, tmp_path, 'auto') == ('alone', 'they have too few steps to measure whether they are faster as one')
 
 
 def test_time_that_runs_out_while_it_is_measured_ends_the_measurement(monkeypatch):
@@ -92,13 +133,62 @@ def test_all_kinds_of_a_sweep_share_the_time(monkeypatch):
     with measuring() as again: assert again is not all
 
 
-def test_a_layout_that_was_not_measured_is_the_plain_one(monkeypatch):
+@pytest.fixture
+def card(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
-    monkeypatch.setenv('IMGSTUDY_DEADLINE', str(time.time() - 5))
     monkeypatch.setattr(module, 'environment', lambda: dict(threads=1))
     monkeypatch.setattr(module, 'device_name', lambda here: 'a card')
-    assert stack_layout(create_run(**quick), 4) == dict(channels_last=False, valid_apart=False)
+
+
+def test_a_layout_that_was_not_measured_is_the_plain_one(card, monkeypatch):
+    monkeypatch.setenv('IMGSTUDY_DEADLINE', str(time.time() - 5))
+    assert stack_layout(create_run(**quick), 4) == dict(channels_last=False, valid_apart=False, not_measured=['channels_last', 'valid_apart'])
     assert math.isinf(Measuring().until)
+
+
+@pytest.mark.parametrize('known', [(1.5, None), (None, 1.5), (1.5, .9), (math.nan, 1.5)])
+def test_each_kept_part_of_a_layout_counts_without_time(known, card, monkeypatch):
+    run, names = create_run(**quick), dict(layout_gain='channels_last', apart_gain='valid_apart')
+    def gain(value):
+        if value is None: raise Enough('no time')
+        return value
+    for f, value in zip(names, known): monkeypatch.setattr(module, f, lambda run, n, value=value: gain(value))
+    first = stack_layout(run, 4)
+    missing = [k for k, v in zip(names.values(), known) if v is None or math.isnan(v)]
+    assert first == {k: v == 1.5 for k, v in zip(names.values(), known)} | (dict(not_measured=missing) if missing else {})
+    monkeypatch.setenv('IMGSTUDY_DEADLINE', str(time.time() - 5))
+    for f in names: monkeypatch.setattr(module, f, fails(Enough('no time')))
+    assert stack_layout(run, 4) == first
+
+
+def test_a_record_says_what_was_not_measured_also_after_a_pause(tmp_path, monkeypatch):
+    from kills import Kill, Killed
+    from imgstudy.training.checkpoint import Checkpoint
+    runs = [create_run(**quick | dict(seed=s, subset=100)) for s in range(2)]
+    plain = dict(channels_last=False, valid_apart=False)
+    monkeypatch.setattr(module, 'stack_layout', lambda run, n: plain | dict(not_measured=['channels_last', 'valid_apart']))
+    with monkeypatch.context() as m:
+        m.setattr(Checkpoint, 'every', 0)
+        m.setattr(module, 'event_cbs', lambda *args, **kwargs: [Kill(1)])
+        with pytest.raises(Killed): module.train_stacked(runs, root=tmp_path)
+    monkeypatch.setattr(module, 'stack_layout', lambda run, n: plain)
+    for r in module.train_stacked(runs, root=tmp_path):
+        assert r.info['cost']['resumed'] == [1] and r.info['model']['not_measured'] == ['channels_last', 'valid_apart']
+
+
+@pytest.mark.parametrize('left', [2, 1])
+def test_a_stack_that_was_interrupted_goes_on_without_a_measurement(left, tmp_path, monkeypatch):
+    from kills import Kill, Killed
+    from imgstudy.sweep import sweep
+    from imgstudy.training.checkpoint import Checkpoint
+    runs = [create_run(**quick | dict(seed=s, subset=100)) for s in range(2)]
+    with monkeypatch.context() as m:
+        m.setattr(Checkpoint, 'every', 0)
+        m.setattr(module, 'event_cbs', lambda *args, **kwargs: [Kill(1)])
+        with pytest.raises(Killed): module.train_stacked(runs, root=tmp_path)
+    for name in ('best_stack', 'choose_stack'): monkeypatch.setattr(sweep, name, fails(AssertionError('measured')), raising=False)
+    assert sweep.work_stacked(runs[-left:], tmp_path, 'auto') == ('done', '')
+    for r in runs[-left:]: assert read_record(tmp_path/run_id(r)).info['cost']['resumed'] == [1]
 
 
 @pytest.fixture

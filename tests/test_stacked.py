@@ -197,8 +197,8 @@ def test_too_little_memory_for_all_is_enough_for_two(tmp_path, monkeypatch):
 
 def test_where_it_does_not_pay_or_cannot_be_runs_are_trained_alone(tmp_path, monkeypatch):
     runs = seed_runs(create_run(**{**quick, 'epochs': 1}), 2)
-    monkeypatch.setattr(imgstudy.sweep.sweep, 'best_stack', lambda run, most: 1)
-    assert work_stacked(runs, tmp_path, 'auto') == ('alone', 'as one they would not be faster')
+    monkeypatch.setattr(imgstudy.sweep.sweep, 'choose_stack', lambda run, most: (1, 'a reason'))
+    assert work_stacked(runs, tmp_path, 'auto') == ('alone', 'a reason')
     monkeypatch.setattr(imgstudy.sweep.sweep, 'train_stacked', lambda *a: 1/0)
     assert work_stacked(runs, tmp_path, 'always')[0] == 'alone'
     plan = _make_plan(tmp_path, run_plain, None, 60)

@@ -358,6 +358,7 @@ def stack_learners(
     recipes,  # one per learner
     channels_last=False, # do the weights of convolutions have their channels last?
     valid_apart=False,   # are the members validated one by one?
+    not_measured=(),     # names of those of the two that could not be measured
 ) -> Learner: # with a list of `Member` in `members`
     "One Learner that trains `learners` together."
     members = [Member(l, r) for l, r in zip(learners, recipes)]
@@ -375,6 +376,7 @@ def stack_learners(
     learn = StudyLearner(dls, stack, loss_func=loss, opt_func=_optimiser(members), train_bn=False)
     learn.recorder.loss, learn.recorder.smooth_loss = learners[0].recorder.loss, learners[0].recorder.smooth_loss
     own = dict(stacked=len(members), channels_last=channels_last) | (dict(valid_apart=True) if valid_apart else {})
+    if not_measured: own['not_measured'] = list(not_measured)
     learn.members, learn.layout = members, learners[0].layout | own
     return learn
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['stack_id', 'kept_stacks', 'train_stacked', 'Enough', 'Measuring', 'measuring', 'Clock', 'alone_seconds',
-           'stacking_gain', 'kept_gain', 'best_stack', 'layout_gain', 'apart_gain', 'stack_layout', 'Portions',
-           'streams_rate', 'streams_gain', 'kept_streams_gain', 'best_streams']
+           'stacking_gain', 'kept_gain', 'choose_stack', 'best_stack', 'layout_gain', 'apart_gain', 'stack_layout',
+           'Portions', 'streams_rate', 'streams_gain', 'kept_streams_gain', 'best_streams']
 
 # %% ../../nbs/49_train_stacked.ipynb #16bc29d1
 import dataclasses, hashlib, json, math, time
@@ -54,7 +54,7 @@ def _stacked(runs, data, root, start):
 def _layout_of(file): # the arguments of `stack_learners` with which the stack in the checkpoint `file` began
     if not has_checkpoint(file.name[1:-11], file.parent): return None
     setting = torch.load(file, map_location='cpu', weights_only=True, mmap=True)['setting']
-    return {k: setting[k] for k in ('channels_last', 'valid_apart') if k in setting}
+    return {k: setting[k] for k in ('channels_last', 'valid_apart', 'not_measured') if k in setting}
 
 def stack_id(runs) -> str:
     "The name of the checkpoint that `runs` share, from their ids."
@@ -228,7 +228,7 @@ def stacking_gain(
     n:int=8, # runs trained together
 ) -> float: # above 1: together is faster; NaN: a training has too few steps to measure
     "How many times as fast `n` runs like `run` train together as one after another."
-    if math.isnan(alone := _kept(alone_seconds, 'alone.json', run, 1)): return alone
+    if math.isnan(alone := _kept(alone_seconds, 'alone_steps.json', run, 1)): return alone
     recipe, learner = _to_time(run)
     stack = stack_learners([learner(k) for k in range(n)], [recipe]*n)
     gain = n*alone/_seconds_a_step(lambda cbs: fit_stacked(stack, lines=1, cbs=cbs))
@@ -253,27 +253,38 @@ def kept_gain(run:Run, n:int=8) -> float:
     return _kept(stacking_gain, 'stacking.json', run, n)
 
 # %% ../../nbs/49_train_stacked.ipynb #012aaf75
-def best_stack(
+def _tried(gain, run, n): # NaN: it cannot be measured
+    "The gain of `n` like `run`, and why it is too small, if it is."
+    try: now = gain(run, n)
+    except RuntimeError as e:
+        if not is_out_of_memory(e): raise
+        free_memory()
+        return math.nan, f'memory does not suffice for {n} as one'
+    if math.isnan(now): return now, 'they have too few steps to measure whether they are faster as one'
+    return now, f'as one they would be only {now:.2f} times as fast'
+
+def choose_stack(
     run:Run,     # complete; it stands for all runs with its `stack_key`
     most:int,    # how many there are
     gain=kept_gain, # a function of a run and a number of members, such as `kept_gain`
     first:int=8,    # members at least, unless there are fewer
-    usual:int=8,    # if there was no time to measure
-) -> int: # 1: each alone
-    "How many of `most` runs to train together."
-    n, best = 1, 1.
+    usual:int=1,    # if there was no time to measure
+) -> tuple: # how many; if it is 1, why each is trained alone
+    "How many of `most` runs to train together, and why no more than one."
+    n, best, why = 1, 1., 'there is no other'
     with measuring():
         while n < most:
             more = min(max(2*n, first), most)
-            try: now = gain(run, more)
-            except Enough: return n if n > 1 else min(usual, most)
-            except RuntimeError as e:
-                if not is_out_of_memory(e): raise
-                free_memory()
-                break
-            if not now > 1.1*best: break # NaN: it cannot be measured
+            try: now, why = _tried(gain, run, more)
+            except Enough: # what is known so far counts
+                return max(n, min(usual, most)), 'there was no time to measure whether they are faster as one'
+            if not now > 1.1*best: break # also NaN
             n, best = more, now
-    return n
+    return n, why
+
+def best_stack(run, most, gain=kept_gain) -> int: # 1: each alone
+    "As `choose_stack`, without the reason."
+    return choose_stack(run, most, gain)[0]
 
 # %% ../../nbs/49_train_stacked.ipynb #0e563ac5
 def _some_stack(run, n, **layout): # a Learner of `n` members like `run`, and their recipe
@@ -323,10 +334,12 @@ def stack_layout(
     "How a stack is laid out on this device, as measured here or before."
     if not torch.cuda.is_available(): return {}
     choices = dict(channels_last=(layout_gain, 'stack_layout.json'), valid_apart=(apart_gain, 'stack_valid.json'))
-    gains = {}
-    with measuring(), suppress(Enough):
-        for k, (gain, file) in choices.items(): gains[k] = _kept(gain, file, run, n)
-    return {k: gains.get(k, 0.) > 1.1 for k in choices}
+    gains = dict.fromkeys(choices, math.nan)
+    with measuring():
+        for k, (gain, file) in choices.items():
+            with suppress(Enough): gains[k] = _kept(gain, file, run, n)
+    unknown = [k for k, g in gains.items() if math.isnan(g)]
+    return {k: g > 1.1 for k, g in gains.items()} | (dict(not_measured=unknown) if unknown else {})
 
 # %% ../../nbs/49_train_stacked.ipynb #eba2f172
 class Portions(Callback):
@@ -387,7 +400,8 @@ def best_streams(
     run:Run,     # complete
     most:int=16, # at once
     gain=kept_streams_gain, # a function of a run and a number of trainings
+    usual:int=4,  # if there was no time to measure: the results are the same with any number
 ) -> int: # 1: it takes the whole device
     "How many trainings like `run` the device carries at once."
     if run.recipe.tune == 'probe': return 1 # fitted in one go
-    return best_stack(run, most, gain, first=2, usual=4)
+    return choose_stack(run, most, gain, first=2, usual=usual)[0]
