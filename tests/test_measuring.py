@@ -1,5 +1,7 @@
 "What is measured before a training: once for each kind, from the same images, and within a twentieth of the time that is left."
 import math, time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from types import SimpleNamespace
 import pytest, torch
 from fastai.basics import Callback
@@ -123,6 +125,34 @@ def test_kept_gains_need_no_time(monkeypatch):
     gain = kept_gain(run, 2)
     monkeypatch.setenv('IMGSTUDY_DEADLINE', str(time.time() - 5))
     with measuring(): assert kept_gain(run, 2) == gain
+
+
+def test_what_another_job_keeps_meanwhile_is_not_lost_and_the_first_choice_counts(monkeypatch):
+    run, gains = create_run(**quick), iter([2., 3., 4.])
+    def gain(run, n): # another job measures the same, and something else, while this one measures
+        mine = next(gains)
+        if mine == 2.: kept_gain(run, n), kept_gain(run, 4)
+        return mine
+    monkeypatch.setattr(module, 'stacking_gain', gain)
+    assert [kept_gain(run, 8), kept_gain(run, 4), kept_gain(run, 8)] == [3., 4., 3.]
+
+
+def test_many_jobs_keep_all_that_they_measure(monkeypatch):
+    run, n = create_run(**quick), 24
+    monkeypatch.setattr(module, 'stacking_gain', lambda run, k: time.sleep(.02) or float(k))
+    with ThreadPoolExecutor(8) as pool: assert list(pool.map(partial(kept_gain, run), range(n))) == [*range(n)]
+    monkeypatch.setattr(module, 'stacking_gain', lambda run, k: 1/0)
+    assert [kept_gain(run, k) for k in range(n)] == [*range(n)]
+
+
+@pytest.mark.parametrize('text', ['', '{"a": 1', '[]'])
+def test_a_damaged_file_of_choices_is_measured_anew(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, 'stacking_gain', lambda run, n: 2.)
+    (tmp_path/'cache').mkdir()
+    (tmp_path/'cache'/'stacking.json').write_text(text)
+    assert kept_gain(create_run(**quick), 8) == 2.
+    monkeypatch.setattr(module, 'stacking_gain', lambda run, n: 1/0)
+    assert kept_gain(create_run(**quick), 8) == 2.
 
 
 def test_all_kinds_of_a_sweep_share_the_time(monkeypatch):

@@ -125,7 +125,7 @@ class StackedDL:
         self.dls, self.rng, self.device, self.bs, self.cached = dls, Generators(dls), dls[0].device, dls[0].bs, None
         self.drop_last = dls[0].drop_last
         if len({(len(dl), dl.bs) for dl in dls}) > 1 and self.drop_last:
-            raise StudyError('These trainings differ in their number of batches and cannot be stacked.')
+            raise StudyError('These trainings differ in number or size of their batches and cannot be stacked.')
         self.alike = [[k for k, own in enumerate(tfm_keys) if own == key] for key in dict.fromkeys(tfm_keys)]
     def __len__(self): return max(map(len, self.dls))
     def to(self, device): self.device = device

@@ -15,6 +15,7 @@ from functools import partial
 from types import SimpleNamespace
 import torch
 from fastai.basics import Callback, CancelFitException, DataLoaders
+from filelock import FileLock
 from pathlib import Path
 from ..core import (StudyError, atomic_file, cache_root, device_name, environment, runs_root, seed_everything,
                            writable)
@@ -106,8 +107,8 @@ def train_stacked(
     whole = stacks[0] if stacks else runs # the others of an interrupted stack have ended: their records stay
     data = {part: load_data(run) for part, run in {part_of(r): r for r in whole}.items()}
     for run in whole: check_data(run, data[part_of(run)], root)
-    steps = {run_id(r): len(data[part_of(r)].of('train'))//r.recipe.bs for r in runs} # folds may differ by an image
-    if len(set(steps.values())) > 1: return _by_steps(runs, steps, root)
+    batches = {run_id(r): _batches(len(data[part_of(r)].of('train')), r.recipe.bs) for r in runs}
+    if len(set(batches.values())) > 1: return _by_batches(runs, batches, root) # folds may differ by an image
     try: members, keep = _stacked(whole, data, root, start)
     except RuntimeError as e:
         if not is_out_of_memory(e): raise
@@ -119,9 +120,13 @@ def train_stacked(
     return [records[run_id(r)] for r in runs]
 
 # %% ../../nbs/49_train_stacked.ipynb #313db944
-def _by_steps(runs, steps, root):
-    "Train those of `runs` together whose epochs have equally many steps; their records."
-    parts = [[r for r in runs if steps[run_id(r)] == n] for n in sorted(set(steps.values()))]
+def _batches(n, bs): # number and size of the batches that a loader makes of `n` images
+    bs = min(bs, n)
+    return n//bs, bs
+
+def _by_batches(runs, batches, root):
+    "Train those of `runs` together whose epochs have equally many batches of the same size; their records."
+    parts = [[r for r in runs if batches[run_id(r)] == b] for b in sorted(set(batches.values()))]
     records = {r.id: r for part in parts for r in train_stacked(part, root)}
     return [records[run_id(r)] for r in runs]
 
@@ -237,16 +242,21 @@ def stacking_gain(
     return gain
 
 # %% ../../nbs/49_train_stacked.ipynb #f550a577
+def _known(file): # name -> gain; none if there is no such file, or it is damaged
+    try: return dict(json.loads(file.read_text()))
+    except (OSError, ValueError): return {}
+
 def _kept(measure, file, run, n): # what `measure` returns, from `file` in the cache if measured before
     here, file = environment(), writable(cache_root(), 'IMGSTUDY_CACHE')/file
     key = (device_name(here), here['threads'], torch.__version__, run.model, run.size, run.recipe.bs, run.precision, n)
     name = ' '.join(map(str, key))
-    known = json.loads(file.read_text()) if file.exists() else {}
-    if name in known: return known[name]
+    if name in (known := _known(file)): return known[name]
     gain = measure(run, n)
     if math.isnan(gain): return gain # another data set may have enough steps
-    with atomic_file(file) as part: part.write_text(json.dumps(known | {name: gain}, indent=1))
-    return gain
+    with FileLock(file.with_suffix('.lock')), atomic_file(file) as part:
+        known = {name: gain} | _known(file) # other jobs may have measured meanwhile: the first choice counts
+        part.write_text(json.dumps(known, indent=1))
+    return known[name]
 
 def kept_gain(run:Run, n:int=8) -> float:
     "`stacking_gain`, from the cache if measured before."
