@@ -235,7 +235,7 @@ def steps(monkeypatch):
 def short_epochs(n, epochs=30): return create_run(**quick | dict(bs=10, subset=10*n, epochs=epochs))
 
 
-@pytest.mark.parametrize('n', [1, 2, 3, 5, 10, 15, 16, 17, 100])
+@pytest.mark.parametrize('n', [1, 3, 10, 15, 16, 100])
 def test_a_measurement_ends_after_a_few_steps_whatever_an_epoch_has(steps, n):
     for k, gain in enumerate((lambda run: stacking_gain(run, 2), lambda run: module.layout_gain(run, 2))):
         steps[0] = 0
@@ -249,38 +249,60 @@ def test_a_training_of_too_few_steps_is_not_done_to_measure_it(steps, n, epochs)
     assert steps == [0]
 
 
-@pytest.mark.parametrize('how', ['call', '0'])
-@pytest.mark.parametrize('n', [1, 3, 10, 15, 16])
-def test_only_the_time_of_steps_is_counted(n, how, monkeypatch):
-    "A step takes a second, an image of the validation a thousand."
-    monkeypatch.setenv('IMGSTUDY_CAPTURE', how)
-    now, forward = [0.], module.create_learner
+@pytest.fixture(params=['call', '0'])
+def made_up_clock(request, monkeypatch):
+    "A step takes a second, whether an engine or fastai's loop does it, and an image of the validation a thousand."
+    monkeypatch.setenv('IMGSTUDY_CAPTURE', request.param)
+    now, real = [0.], module.create_learner
+    def tick(m, x): now[0] += 1. if m.training else 1000.*len(x[0])
+    tick.__module__ = 'imgstudy.test' # another hook would keep the engine from its work
     def learner(*args):
-        learn = forward(*args)
-        learn.model.register_forward_pre_hook(lambda m, x: now.__setitem__(0, now[0] + (1. if m.training else 1000.*len(x[0]))))
+        (learn := real(*args)).model.register_forward_pre_hook(tick)
         return learn
-    learner.__module__ = 'imgstudy.test' # so that the hook is taken for one of the library
     monkeypatch.setattr(module, 'create_learner', learner)
     monkeypatch.setattr(module, 'time', SimpleNamespace(time=time.time, perf_counter=lambda: now[0]))
-    assert module.alone_seconds(short_epochs(n)) == 1.
+    return now
 
 
-class EndsAt(Callback):
-    "Let the time be over after the first epoch, or before its validation."
-    def __init__(self, shared, event): setattr(self, event, lambda: setattr(shared, 'until', 0.))
+@pytest.mark.parametrize('n', [1, 3, 10, 15, 16])
+def test_only_the_time_of_steps_is_counted_and_nothing_is_validated(n, made_up_clock):
+    assert module.alone_seconds(short_epochs(n)) == 1. and made_up_clock[0] <= 21
+
+
+@pytest.mark.parametrize('n', [1, 3, 7, 8, 17])
+def test_streams_are_measured_over_as_many_epochs_as_it_takes(n, made_up_clock):
+    "A step is ten images and a second, beside another training as alone."
+    assert [streams_rate(short_epochs(n), k) for k in (1, 2)] == [10., 10.]
+    assert made_up_clock[0] <= 3*8*(n//8 or n) # and no image was validated
+
+
+@pytest.mark.parametrize('n, epochs', [(1, 6), (3, 6), (7, 6)])
+def test_streams_are_not_measured_by_trainings_of_too_few_steps(n, epochs, steps):
+    assert math.isnan(streams_rate(short_epochs(n, epochs))) and steps == [0]
+    assert not math.isnan(streams_rate(short_epochs(n, epochs + 1)))
 
 
 @pytest.mark.parametrize('how', ['call', '0'])
-@pytest.mark.parametrize('event, most', [('after_epoch', 4), ('before_validate', 2)])
-def test_the_limit_is_looked_at_in_short_epochs_and_in_their_validation(how, event, most, monkeypatch):
-    "A training of 100 epochs of 2 steps ends with the next epoch, or within the validation."
+def test_the_limit_is_looked_at_in_epochs_of_fewer_steps_than_a_portion(how, monkeypatch):
+    "A training of 100 epochs of 2 steps, in the first of which the time ends."
     monkeypatch.setenv('IMGSTUDY_CAPTURE', how)
-    run, seen = short_epochs(2, 100), []
-    class Count(Callback):
+    seen = []
+    class Ends(Callback):
         order = 95
         def after_train(self): seen.append(self.train_iter)
+        def after_epoch(self): shared.until = 0.
     with measuring() as shared:
-        recipe, learner = module._to_time(run)
-        with pytest.raises(Enough):
-            module._seconds_a_step(lambda cbs: module.fit(learner(0), recipe, lines=1, cbs=[*cbs, EndsAt(shared, event), Count()]))
-    assert max(seen) <= most
+        recipe, learner = module._to_time(short_epochs(2, 100))
+        with pytest.raises(Enough): module._seconds_a_step(lambda cbs: module.fit(learner(0), recipe, lines=1, cbs=[*cbs, Ends()]))
+    assert max(seen) <= 4
+
+
+def test_the_limit_is_looked_at_between_forward_passes():
+    "As of the validation, of which two kinds are compared."
+    with measuring() as shared:
+        passes = []
+        def slow(x):
+            passes.append(x)
+            shared.until = 0.
+        with pytest.raises(Enough): module._forward_seconds(slow, torch.zeros(1))
+    assert len(passes) == 1

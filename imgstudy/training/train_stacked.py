@@ -19,7 +19,7 @@ from filelock import FileLock
 from pathlib import Path
 from ..core import (StudyError, atomic_file, cache_root, device_name, environment, runs_root, seed_everything,
                            writable)
-from ..runs import Run, run_from_dict, run_id, run_to_dict
+from ..runs import Run, run_from_dict, run_id, run_to_dict, total_epochs
 from ..data.split import load_data, part_of
 from ..data.loaders import create_dls
 from ..records.record import Record, write_record
@@ -165,12 +165,15 @@ def measuring(share=.05): # our choice
     try: yield _measuring.get()
     finally: _measuring.reset(before)
 
+def _check(): # is it too late for the measurement that is being made, if any?
+    if now := _measuring.get(): now.check()
+
 def _now(): # seconds, when the device has done all that it was told
     if torch.cuda.is_available(): torch.cuda.synchronize()
     return time.perf_counter()
 
 class Clock(Callback):
-    "Time `steps` steps or a few more after `warm` steps, without what is between epochs, then end the training."
+    "Time `steps` training steps, or a few more, after `warm` steps, in as many epochs as it takes; then end the fit."
     order, error, begun_at = 89, None, None
     def __init__(self, warm=4, steps=12): self.warm, self.steps = warm, steps
     def before_fit(self):
@@ -182,13 +185,12 @@ class Clock(Callback):
         if self.begun_at: self.spent += _now() - self.since
     def after_batch(self):
         if self.training: self.look(self.train_iter)
-        else: self.check()
     def after_portion(self): self.look(self.train_iter + self.iter + 1)
     def replayed(self, done): self.look(self.train_iter) # an epoch may have fewer steps than a portion, or some more
-    def check(self):
-        if (all := _measuring.get()) and time.time() > all.until: self.end(Enough('There is no time left to measure.'))
+    def before_validate(self): self.learn.dl = () # only training steps are timed
     def look(self, done):
-        self.check()
+        try: _check()
+        except Enough as e: self.end(e)
         if self.begun_at is None and done >= self.warm: self.begun_at, self.spent, self.since = done, 0., _now()
         if self.begun_at is None or done - self.begun_at < self.steps: return
         self.seconds = (self.spent + _now() - self.since)/(done - self.begun_at)
@@ -318,10 +320,13 @@ def layout_gain(
 def _forward_seconds(model, x, repeats=4):
     "Seconds of a forward pass."
     wait = torch.cuda.synchronize if x.is_cuda else (lambda: None)
-    model(x)
+    def forward():
+        model(x)
+        _check()
+    forward()
     wait()
     start = time.perf_counter()
-    for _ in range(repeats): model(x)
+    for _ in range(repeats): forward()
     wait()
     return (time.perf_counter() - start)/repeats
 
@@ -353,29 +358,34 @@ def stack_layout(
 
 # %% ../../nbs/49_train_stacked.ipynb #eba2f172
 class Portions(Callback):
-    "Let a training in turns pause after every `n` steps."
+    "Let a training in turns pause after every `n` steps, and not validate; `done` counts the steps before a pause."
+    order, done = 89, 0
     def __init__(self, n): self.n = n
     def before_train(self): self.learn.engine.portion = self.n
+    def after_batch(self): self.done = self.train_iter
+    def after_portion(self): self.done = self.train_iter + self.iter + 1
+    def replayed(self, done): self.done = self.train_iter
+    def before_validate(self): self.learn.dl = ()
 
-def _go_on(lanes, turns=1):
-    "Let each of `lanes` do `turns` turns, and wait for the device."
-    for _ in range(turns):
-        for lane in lanes.values():
-            if all := _measuring.get(): all.check()
-            if lane.event: lane.event.synchronize()
-            lane.turn()
-            if lane.error: raise lane.error
+def _go_on(lanes, portions, steps):
+    "Let each of `lanes` go on until its one of `portions` has seen `steps` steps, and wait for the device."
+    while late := [i for i, p in enumerate(portions) if p.done < steps]:
+        for i in late:
+            _check()
+            if lanes[i].event: lanes[i].event.synchronize()
+            lanes[i].turn()
+            if lanes[i].error: raise lanes[i].error
     if torch.cuda.is_available(): torch.cuda.synchronize()
 
 # %% ../../nbs/49_train_stacked.ipynb #f0f65e8c
-def _seconds_in_turns(begins, turns):
-    "Seconds of `turns` turns of each of the trainings `begins`, after the first, in which the step is recorded."
+def _seconds_in_turns(begins, portions, turns):
+    "Seconds of `turns` portions of each of the trainings `begins`, after the first, in which the step is recorded."
     lanes, stream = Lanes(), torch.cuda.Stream if torch.cuda.is_available() else (lambda: None)
     for i, begin in enumerate(begins): lanes[i] = Lane(begin, lanes, stream())
     try:
-        _go_on(lanes)
+        _go_on(lanes, portions, portions[0].n)
         start = time.perf_counter()
-        _go_on(lanes, turns)
+        _go_on(lanes, portions, portions[0].n*(turns + 1))
         return time.perf_counter() - start
     finally:
         for lane in lanes.values(): lane.close()
@@ -387,12 +397,14 @@ def streams_rate(
 ) -> float: # images/s, of all together; NaN: a training has too few steps to measure
     "How fast `n` trainings like `run` are side by side."
     recipe, learner = _to_time(run)
-    if (steps := len(learner(0, apart=True).dls.train)) <= turns: return math.nan # images are on the device now
-    portion = max(1, min(64, steps//(turns + 1)))
-    begin = lambda lane, k: fit_turns(learner(k, apart=True), recipe, lines=1, cbs=[Portions(portion)])
-    seconds = _seconds_in_turns([partial(begin, k=k) for k in range(n)], turns)
+    dl = learner(0, apart=True).dls.train # images are on the device now
+    portion = min(64, len(dl)//(turns + 2)) or len(dl) # whole epochs, if they are short
+    if total_epochs(recipe)*len(dl) < (turns + 1)*portion: return math.nan
+    portions = [Portions(portion) for _ in range(n)]
+    begin = lambda lane, k: fit_turns(learner(k, apart=True), recipe, lines=1, cbs=[portions[k]])
+    seconds = _seconds_in_turns([partial(begin, k=k) for k in range(n)], portions, turns)
     free_memory()
-    return n*turns*portion*run.recipe.bs/seconds
+    return n*turns*portion*dl.bs/seconds
 
 # %% ../../nbs/49_train_stacked.ipynb #bc35f96e
 def streams_gain(
@@ -400,7 +412,8 @@ def streams_gain(
     n:int=2, # trainings side by side
 ) -> float: # above 1: side by side is faster; NaN: as `streams_rate`
     "How many times as fast `n` trainings like `run` are side by side as one after another."
-    return streams_rate(run, n)/_kept(streams_rate, 'streams_alone.json', run, 1)
+    if math.isnan(alone := _kept(streams_rate, 'streams_alone.json', run, 1)): return alone
+    return streams_rate(run, n)/alone
 
 def kept_streams_gain(run:Run, n:int=2) -> float:
     "`streams_gain`, from the cache if measured before."
