@@ -1,9 +1,16 @@
 "What is measured before a training: once for each kind, from the same images, and within a twentieth of the time that is left."
 import math, time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from types import SimpleNamespace
 import pytest, torch
+from fastai.basics import Callback
+from imgstudy.records.record import read_record
+from imgstudy.runs import run_id
 from imgstudy.study.create import create_run
 from imgstudy.training import train_stacked as module
-from imgstudy.training.train_stacked import Enough, Measuring, best_stack, best_streams, kept_gain, measuring, stack_layout, stacking_gain, streams_gain, streams_rate
+from imgstudy.training.step import Step
+from imgstudy.training.train_stacked import Enough, Measuring, best_stack, best_streams, choose_stack, kept_gain, measuring, stack_layout, stacking_gain, streams_gain, streams_rate
 
 quick = dict(dataset='digits', model='lenet5', bs=32, augment='none', epochs=2, precision='fp32')
 
@@ -45,13 +52,52 @@ def test_each_training_on_a_stream_has_an_order_of_its_own_and_shared_images():
     assert not torch.equal(a.epoch()[0], b.epoch()[0])
 
 
-@pytest.mark.parametrize('left, usual', [(.01, 4), (1., 4), (-5., 4)])
-def test_without_time_the_usual_number_is_taken(left, usual, monkeypatch):
-    "Of what is left a twentieth may be spent."
+@pytest.mark.parametrize('left', [.01, 1., -5.])
+def test_without_time_each_is_trained_alone_or_on_a_usual_number_of_streams(left, monkeypatch):
+    "Of what is left a twentieth may be spent. A stack changes the results in their last digits, streams do not."
     monkeypatch.setenv('IMGSTUDY_DEADLINE', str(time.time() + left))
     start = time.time()
-    assert best_streams(create_run(**quick)) == usual and best_stack(create_run(**quick), 6) == 6 and best_stack(create_run(**quick), 50) == 8
+    assert best_streams(create_run(**quick)) == 4
+    assert [choose_stack(create_run(**quick), most) for most in (6, 50)] == [(1, 'there was no time to measure whether they are faster as one')]*2
     assert time.time() - start < 5
+
+
+@pytest.mark.parametrize('left', [None, -5.])
+def test_a_kept_choice_is_taken_with_and_without_time(left, monkeypatch):
+    run, gains = create_run(**quick), {8: 3., 16: 5., 20: 5.1, 3: .9, 2: 1.7, 4: 1.8}
+    with monkeypatch.context() as m:
+        for f in ('stacking_gain', 'streams_gain'): m.setattr(module, f, lambda run, n: gains[n])
+        measured = best_stack(run, 20), choose_stack(run, 3), best_streams(run)
+    for f in ('stacking_gain', 'streams_gain'): monkeypatch.setattr(module, f, lambda run, n: 1/0)
+    if left: monkeypatch.setenv('IMGSTUDY_DEADLINE', str(time.time() + left))
+    assert (best_stack(run, 20), choose_stack(run, 3), best_streams(run)) == measured
+    assert measured == (16, (1, 'as one they would be only 0.90 times as fast'), 2)
+
+
+def fails(error):
+    def gain(run, n): raise error
+    return gain
+
+
+@pytest.mark.parametrize('gain, why', [
+    (lambda run, n: .432, 'as one they would be only 0.43 times as fast'), (lambda run, n: 1.08, 'as one they would be only 1.08 times as fast'),
+    (lambda run, n: math.nan, 'too few steps to measure'), (fails(Enough('late')), 'no time to measure'),
+    (fails(torch.OutOfMemoryError('CUDA out of memory')), 'memory does not suffice for 5 as one')])
+def test_why_runs_are_trained_alone_is_true(gain, why, tmp_path, monkeypatch):
+    from imgstudy.sweep import sweep
+    runs = [create_run(**quick | dict(seed=s)) for s in range(5)]
+    assert why in choose_stack(runs[0], 5, gain)[1]
+    monkeypatch.setattr(sweep, 'choose_stack', lambda run, most: choose_stack(run, most, gain))
+    state, reason = sweep.work_stacked(runs, tmp_path, 'auto')
+    assert state == 'alone' and why in reason and 'nan' not in reason
+    with pytest.raises(ZeroDivisionError): choose_stack(None, 5, fails(ZeroDivisionError()))
+
+
+def test_runs_of_too_few_steps_are_said_to_be_so(tmp_path, monkeypatch):
+    from imgstudy.sweep.sweep import work_stacked
+    monkeypatch.setenv('IMGSTUDY_CAPTURE', 'call')
+    runs = [create_run(**quick | dict(bs=10, subset=50, seed=s)) for s in range(3)]
+    assert work_stacked(runs, tmp_path, 'auto') == ('alone', 'they have too few steps to measure whether they are faster as one')
 
 
 def test_time_that_runs_out_while_it_is_measured_ends_the_measurement(monkeypatch):
@@ -81,6 +127,34 @@ def test_kept_gains_need_no_time(monkeypatch):
     with measuring(): assert kept_gain(run, 2) == gain
 
 
+def test_what_another_job_keeps_meanwhile_is_not_lost_and_the_first_choice_counts(monkeypatch):
+    run, gains = create_run(**quick), iter([2., 3., 4.])
+    def gain(run, n): # another job measures the same, and something else, while this one measures
+        mine = next(gains)
+        if mine == 2.: kept_gain(run, n), kept_gain(run, 4)
+        return mine
+    monkeypatch.setattr(module, 'stacking_gain', gain)
+    assert [kept_gain(run, 8), kept_gain(run, 4), kept_gain(run, 8)] == [3., 4., 3.]
+
+
+def test_many_jobs_keep_all_that_they_measure(monkeypatch):
+    run, n = create_run(**quick), 24
+    monkeypatch.setattr(module, 'stacking_gain', lambda run, k: time.sleep(.02) or float(k))
+    with ThreadPoolExecutor(8) as pool: assert list(pool.map(partial(kept_gain, run), range(n))) == [*range(n)]
+    monkeypatch.setattr(module, 'stacking_gain', lambda run, k: 1/0)
+    assert [kept_gain(run, k) for k in range(n)] == [*range(n)]
+
+
+@pytest.mark.parametrize('text', ['', '{"a": 1', '[]'])
+def test_a_damaged_file_of_choices_is_measured_anew(text, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, 'stacking_gain', lambda run, n: 2.)
+    (tmp_path/'cache').mkdir()
+    (tmp_path/'cache'/'stacking.json').write_text(text)
+    assert kept_gain(create_run(**quick), 8) == 2.
+    monkeypatch.setattr(module, 'stacking_gain', lambda run, n: 1/0)
+    assert kept_gain(create_run(**quick), 8) == 2.
+
+
 def test_all_kinds_of_a_sweep_share_the_time(monkeypatch):
     monkeypatch.setenv('IMGSTUDY_DEADLINE', str(time.time() + 100))
     with measuring() as all:
@@ -89,10 +163,146 @@ def test_all_kinds_of_a_sweep_share_the_time(monkeypatch):
     with measuring() as again: assert again is not all
 
 
-def test_a_layout_that_was_not_measured_is_the_plain_one(monkeypatch):
+@pytest.fixture
+def card(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
-    monkeypatch.setenv('IMGSTUDY_DEADLINE', str(time.time() - 5))
     monkeypatch.setattr(module, 'environment', lambda: dict(threads=1))
     monkeypatch.setattr(module, 'device_name', lambda here: 'a card')
-    assert stack_layout(create_run(**quick), 4) == dict(channels_last=False, valid_apart=False)
+
+
+def test_a_layout_that_was_not_measured_is_the_plain_one(card, monkeypatch):
+    monkeypatch.setenv('IMGSTUDY_DEADLINE', str(time.time() - 5))
+    assert stack_layout(create_run(**quick), 4) == dict(channels_last=False, valid_apart=False, not_measured=['channels_last', 'valid_apart'])
     assert math.isinf(Measuring().until)
+
+
+@pytest.mark.parametrize('known', [(1.5, None), (None, 1.5), (1.5, .9), (math.nan, 1.5)])
+def test_each_kept_part_of_a_layout_counts_without_time(known, card, monkeypatch):
+    run, names = create_run(**quick), dict(layout_gain='channels_last', apart_gain='valid_apart')
+    def gain(value):
+        if value is None: raise Enough('no time')
+        return value
+    for f, value in zip(names, known): monkeypatch.setattr(module, f, lambda run, n, value=value: gain(value))
+    first = stack_layout(run, 4)
+    missing = [k for k, v in zip(names.values(), known) if v is None or math.isnan(v)]
+    assert first == {k: v == 1.5 for k, v in zip(names.values(), known)} | (dict(not_measured=missing) if missing else {})
+    monkeypatch.setenv('IMGSTUDY_DEADLINE', str(time.time() - 5))
+    for f in names: monkeypatch.setattr(module, f, fails(Enough('no time')))
+    assert stack_layout(run, 4) == first
+
+
+def test_a_record_says_what_was_not_measured_also_after_a_pause(tmp_path, monkeypatch):
+    from kills import Kill, Killed
+    from imgstudy.training.checkpoint import Checkpoint
+    runs = [create_run(**quick | dict(seed=s, subset=100)) for s in range(2)]
+    plain = dict(channels_last=False, valid_apart=False)
+    monkeypatch.setattr(module, 'stack_layout', lambda run, n: plain | dict(not_measured=['channels_last', 'valid_apart']))
+    with monkeypatch.context() as m:
+        m.setattr(Checkpoint, 'every', 0)
+        m.setattr(module, 'event_cbs', lambda *args, **kwargs: [Kill(1)])
+        with pytest.raises(Killed): module.train_stacked(runs, root=tmp_path)
+    monkeypatch.setattr(module, 'stack_layout', lambda run, n: plain)
+    for r in module.train_stacked(runs, root=tmp_path):
+        assert r.info['cost']['resumed'] == [1] and r.info['model']['not_measured'] == ['channels_last', 'valid_apart']
+
+
+@pytest.mark.parametrize('left', [2, 1])
+def test_a_stack_that_was_interrupted_goes_on_without_a_measurement(left, tmp_path, monkeypatch):
+    from kills import Kill, Killed
+    from imgstudy.sweep import sweep
+    from imgstudy.training.checkpoint import Checkpoint
+    runs = [create_run(**quick | dict(seed=s, subset=100)) for s in range(2)]
+    with monkeypatch.context() as m:
+        m.setattr(Checkpoint, 'every', 0)
+        m.setattr(module, 'event_cbs', lambda *args, **kwargs: [Kill(1)])
+        with pytest.raises(Killed): module.train_stacked(runs, root=tmp_path)
+    for name in ('best_stack', 'choose_stack'): monkeypatch.setattr(sweep, name, fails(AssertionError('measured')), raising=False)
+    assert sweep.work_stacked(runs[-left:], tmp_path, 'auto') == ('done', '')
+    for r in runs[-left:]: assert read_record(tmp_path/run_id(r)).info['cost']['resumed'] == [1]
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    "The number of steps done, of epochs that are not left to fastai's loop."
+    done, step = [0], Step.__call__
+    monkeypatch.setenv('IMGSTUDY_CAPTURE', 'call')
+    def call(self):
+        done[0] += 1
+        return step(self)
+    monkeypatch.setattr(Step, '__call__', call)
+    return done
+
+def short_epochs(n, epochs=30): return create_run(**quick | dict(bs=10, subset=10*n, epochs=epochs))
+
+
+@pytest.mark.parametrize('n', [1, 3, 10, 15, 16, 100])
+def test_a_measurement_ends_after_a_few_steps_whatever_an_epoch_has(steps, n):
+    for k, gain in enumerate((lambda run: stacking_gain(run, 2), lambda run: module.layout_gain(run, 2))):
+        steps[0] = 0
+        assert gain(short_epochs(n)) > 0 and 2*16 <= steps[0] <= 2*21, steps
+
+
+@pytest.mark.parametrize('n, epochs', [(1, 15), (3, 5), (5, 3), (15, 1)])
+def test_a_training_of_too_few_steps_is_not_done_to_measure_it(steps, n, epochs):
+    run = short_epochs(n, epochs)
+    assert math.isnan(module.alone_seconds(run)) and math.isnan(stacking_gain(run, 2)) and math.isnan(module.layout_gain(run, 2))
+    assert steps == [0]
+
+
+@pytest.fixture(params=['call', '0'])
+def made_up_clock(request, monkeypatch):
+    "A step takes a second, whether an engine or fastai's loop does it, and an image of the validation a thousand."
+    monkeypatch.setenv('IMGSTUDY_CAPTURE', request.param)
+    now, real = [0.], module.create_learner
+    def tick(m, x): now[0] += 1. if m.training else 1000.*len(x[0])
+    tick.__module__ = 'imgstudy.test' # another hook would keep the engine from its work
+    def learner(*args):
+        (learn := real(*args)).model.register_forward_pre_hook(tick)
+        return learn
+    monkeypatch.setattr(module, 'create_learner', learner)
+    monkeypatch.setattr(module, 'time', SimpleNamespace(time=time.time, perf_counter=lambda: now[0]))
+    return now
+
+
+@pytest.mark.parametrize('n', [1, 3, 10, 15, 16])
+def test_only_the_time_of_steps_is_counted_and_nothing_is_validated(n, made_up_clock):
+    assert module.alone_seconds(short_epochs(n)) == 1. and made_up_clock[0] <= 21
+
+
+@pytest.mark.parametrize('n', [1, 3, 7, 8, 17])
+def test_streams_are_measured_over_as_many_epochs_as_it_takes(n, made_up_clock):
+    "A step is ten images and a second, beside another training as alone."
+    assert [streams_rate(short_epochs(n), k) for k in (1, 2)] == [10., 10.]
+    assert made_up_clock[0] <= 3*8*(n//8 or n) # and no image was validated
+
+
+@pytest.mark.parametrize('n, epochs', [(1, 6), (3, 6), (7, 6)])
+def test_streams_are_not_measured_by_trainings_of_too_few_steps(n, epochs, steps):
+    assert math.isnan(streams_rate(short_epochs(n, epochs))) and steps == [0]
+    assert not math.isnan(streams_rate(short_epochs(n, epochs + 1)))
+
+
+@pytest.mark.parametrize('how', ['call', '0'])
+def test_the_limit_is_looked_at_in_epochs_of_fewer_steps_than_a_portion(how, monkeypatch):
+    "A training of 100 epochs of 2 steps, in the first of which the time ends."
+    monkeypatch.setenv('IMGSTUDY_CAPTURE', how)
+    seen = []
+    class Ends(Callback):
+        order = 95
+        def after_train(self): seen.append(self.train_iter)
+        def after_epoch(self): shared.until = 0.
+    with measuring() as shared:
+        recipe, learner = module._to_time(short_epochs(2, 100))
+        with pytest.raises(Enough): module._seconds_a_step(lambda cbs: module.fit(learner(0), recipe, lines=1, cbs=[*cbs, Ends()]))
+    assert max(seen) <= 4
+
+
+def test_the_limit_is_looked_at_between_forward_passes():
+    "As of the validation, of which two kinds are compared."
+    with measuring() as shared:
+        passes = []
+        def slow(x):
+            passes.append(x)
+            shared.until = 0.
+        with pytest.raises(Enough): module._forward_seconds(slow, torch.zeros(1))
+    assert len(passes) == 1

@@ -134,13 +134,14 @@ def test_members_see_the_augmentation_of_their_level_and_validate_without():
         for m, a in zip(fit_stacked(stack, lines=1), alone): assert abs(m.rows[-1]['valid_loss'] - a['valid_loss']) < .35, level
 
 
-def test_folds_with_another_number_of_steps_are_trained_apart(tmp_path):
-    "Folds whose training images differ by one, with a batch size between them."
+@pytest.mark.parametrize('more', [0, 1, 500])
+def test_folds_whose_batches_differ_in_number_or_size_are_trained_apart(more, tmp_path):
+    "With batches of as many images as the largest fold has, or more, which a loader cuts to the images that there are."
     sized = lambda k: [len(load_data(r).of('train')) for r in fold_runs(create_run(**quick, folds=k))]
     folds, sizes = next((k, s) for k in range(3, 12) if len(set(s := sized(k))) > 1)
-    runs = fold_runs(create_run(**{**quick, 'epochs': 1, 'bs': max(sizes)}, folds=folds))
+    runs = fold_runs(create_run(**{**quick, 'epochs': 1, 'bs': max(sizes) + more}, folds=folds))
     records = train_stacked(runs, tmp_path)
-    assert [r.run.fold for r in records] == list(range(folds))
+    assert [r.run.fold for r in records] == list(range(folds)) and all(r.outcome == 'finished' for r in records)
     assert [r.info['model']['stacked'] for r in records] == [sizes.count(n) for n in sizes]
 
 
@@ -197,8 +198,8 @@ def test_too_little_memory_for_all_is_enough_for_two(tmp_path, monkeypatch):
 
 def test_where_it_does_not_pay_or_cannot_be_runs_are_trained_alone(tmp_path, monkeypatch):
     runs = seed_runs(create_run(**{**quick, 'epochs': 1}), 2)
-    monkeypatch.setattr(imgstudy.sweep.sweep, 'best_stack', lambda run, most: 1)
-    assert work_stacked(runs, tmp_path, 'auto') == ('alone', 'as one they would not be faster')
+    monkeypatch.setattr(imgstudy.sweep.sweep, 'choose_stack', lambda run, most: (1, 'a reason'))
+    assert work_stacked(runs, tmp_path, 'auto') == ('alone', 'a reason')
     monkeypatch.setattr(imgstudy.sweep.sweep, 'train_stacked', lambda *a: 1/0)
     assert work_stacked(runs, tmp_path, 'always')[0] == 'alone'
     plan = _make_plan(tmp_path, run_plain, None, 60)

@@ -2,6 +2,7 @@
 import errno, json, multiprocessing, os, signal, sys, threading, time
 from collections import Counter
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 import numpy as np, nbformat, psutil, pytest, torch
 from fastai.basics import Learner
@@ -168,13 +169,19 @@ def test_another_models_record_says_nothing(tmp_path):
 
 def test_what_only_asks_trains_nothing(tmp_path, monkeypatch, capsys):
     def never(*args, **kwargs): raise AssertionError('this trains')
-    monkeypatch.setattr(Learner, 'fit', never)
-    monkeypatch.setattr(torch.Tensor, 'backward', never)
-    monkeypatch.setattr(workers.Workers, 'pool', never)
+    for of, name in ((Learner, '__init__'), (Learner, 'fit'), (torch.Tensor, 'backward'), (workers.Workers, 'pool')):
+        monkeypatch.setattr(of, name, never)
     cli.run('cifar10_cnn_batch_lr', scale='full', time_limit='80s', dry_run=True, root=str(tmp_path/'runs'))
     cli.status('cifar10_cnn_batch_lr', root=str(tmp_path/'runs'))
     cli.compare('digits', 'lenet5', dry_run=True, root=str(tmp_path/'runs'))
-    assert 'a rough guess' in capsys.readouterr().out and not (tmp_path/'runs').exists()
+    assert 'a rough guess' in capsys.readouterr().out
+    as_one = dict(auto=torch.cuda.is_available(), always=True, never=False)
+    for study, stack in product(('cifar10_cnn_batch_lr', 'cats_dogs_optimizers'), as_one):
+        cli.plan(study, scale='full', stack=stack, json=True, root=str(tmp_path/'runs'))
+        units = json.loads(capsys.readouterr().out)
+        assert all(u['seconds'] > 0 and u['state'] in ('left', 'blocked') and not u['measured'] for u in units)
+        assert any(len(u['runs']) > 1 for u in units) is as_one[stack], (study, stack)
+    assert not (tmp_path/'runs').exists()
 
 
 def sleeps(run, root):

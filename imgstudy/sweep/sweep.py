@@ -21,7 +21,7 @@ from ..runs import run_id
 from ..records.find import record_at
 from ..training.checkpoint import has_checkpoint
 from ..training.stacked import stack_key
-from ..training.train_stacked import best_stack, kept_stacks, stack_id, train_stacked
+from ..training.train_stacked import choose_stack, kept_stacks, stack_id, train_stacked
 from ..study.estimate import Speed
 from .claims import *
 from .needs import *
@@ -186,19 +186,23 @@ def _in_parts(runs, parts, root):
     "Train `runs` in `parts` stacks of about the same size."
     for part in np.array_split(np.array(runs, dtype=object), parts): train_stacked(list(part), root)
 
+def _goes_on(runs, root): # are they what is left of an interrupted stack?
+    return any({run_id(r) for r in runs} <= {run_id(r) for r in stack} for stack in kept_stacks(root))
+
 def work_stacked(
     runs,     # a group, as returned by `stacks`
     root,     # the folder of all records
-    when:str, # 'always', or 'auto': if it is faster
+    when:str, # 'always', or 'auto': if it is faster, or was begun
 ) -> tuple: # as returned by `work`; or 'alone', and why the runs have to be trained alone
     "Train `runs` together, if that is faster, and return how it ended."
     log = Path(root)/'.running'/f'{stack_id(runs)}.log'
     try:
         log.parent.mkdir(parents=True, exist_ok=True)
         with open(log, 'w', buffering=1) as f, redirect_stdout(f), redirect_stderr(f), on_gpu():
-            n = best_stack(runs[0], len(runs)) if when == 'auto' else len(runs)
-            if n > 1: _in_parts(runs, math.ceil(len(runs)/n), root)
-        return ('done', '') if n > 1 else ('alone', 'as one they would not be faster')
+            begun = _goes_on(runs, root)
+            n, why = (len(runs), '') if begun or when == 'always' else choose_stack(runs[0], len(runs))
+            if n > 1 or begun: _in_parts(runs, math.ceil(len(runs)/n), root)
+        return ('done', '') if n > 1 or begun else ('alone', why)
     except Exception as e: ended = how_it_ended(e)
     finally:
         with suppress(OSError): log.unlink()

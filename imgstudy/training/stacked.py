@@ -125,7 +125,7 @@ class StackedDL:
         self.dls, self.rng, self.device, self.bs, self.cached = dls, Generators(dls), dls[0].device, dls[0].bs, None
         self.drop_last = dls[0].drop_last
         if len({(len(dl), dl.bs) for dl in dls}) > 1 and self.drop_last:
-            raise StudyError('These trainings differ in their number of batches and cannot be stacked.')
+            raise StudyError('These trainings differ in number or size of their batches and cannot be stacked.')
         self.alike = [[k for k, own in enumerate(tfm_keys) if own == key] for key in dict.fromkeys(tfm_keys)]
     def __len__(self): return max(map(len, self.dls))
     def to(self, device): self.device = device
@@ -358,6 +358,7 @@ def stack_learners(
     recipes,  # one per learner
     channels_last=False, # do the weights of convolutions have their channels last?
     valid_apart=False,   # are the members validated one by one?
+    not_measured=(),     # names of those of the two that could not be measured
 ) -> Learner: # with a list of `Member` in `members`
     "One Learner that trains `learners` together."
     members = [Member(l, r) for l, r in zip(learners, recipes)]
@@ -375,6 +376,7 @@ def stack_learners(
     learn = StudyLearner(dls, stack, loss_func=loss, opt_func=_optimiser(members), train_bn=False)
     learn.recorder.loss, learn.recorder.smooth_loss = learners[0].recorder.loss, learners[0].recorder.smooth_loss
     own = dict(stacked=len(members), channels_last=channels_last) | (dict(valid_apart=True) if valid_apart else {})
+    if not_measured: own['not_measured'] = list(not_measured)
     learn.members, learn.layout = members, learners[0].layout | own
     return learn
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['stack_id', 'kept_stacks', 'train_stacked', 'Enough', 'Measuring', 'measuring', 'Clock', 'alone_seconds',
-           'stacking_gain', 'kept_gain', 'best_stack', 'layout_gain', 'apart_gain', 'stack_layout', 'Portions',
-           'streams_rate', 'streams_gain', 'kept_streams_gain', 'best_streams']
+           'stacking_gain', 'kept_gain', 'choose_stack', 'best_stack', 'layout_gain', 'apart_gain', 'stack_layout',
+           'Portions', 'streams_rate', 'streams_gain', 'kept_streams_gain', 'best_streams']
 
 # %% ../../nbs/49_train_stacked.ipynb #16bc29d1
 import dataclasses, hashlib, json, math, time
@@ -15,10 +15,11 @@ from functools import partial
 from types import SimpleNamespace
 import torch
 from fastai.basics import Callback, CancelFitException, DataLoaders
+from filelock import FileLock
 from pathlib import Path
 from ..core import (StudyError, atomic_file, cache_root, device_name, environment, runs_root, seed_everything,
                            writable)
-from ..runs import Run, run_from_dict, run_id, run_to_dict
+from ..runs import Run, run_from_dict, run_id, run_to_dict, total_epochs
 from ..data.split import load_data, part_of
 from ..data.loaders import create_dls
 from ..records.record import Record, write_record
@@ -54,7 +55,7 @@ def _stacked(runs, data, root, start):
 def _layout_of(file): # the arguments of `stack_learners` with which the stack in the checkpoint `file` began
     if not has_checkpoint(file.name[1:-11], file.parent): return None
     setting = torch.load(file, map_location='cpu', weights_only=True, mmap=True)['setting']
-    return {k: setting[k] for k in ('channels_last', 'valid_apart') if k in setting}
+    return {k: setting[k] for k in ('channels_last', 'valid_apart', 'not_measured') if k in setting}
 
 def stack_id(runs) -> str:
     "The name of the checkpoint that `runs` share, from their ids."
@@ -106,8 +107,8 @@ def train_stacked(
     whole = stacks[0] if stacks else runs # the others of an interrupted stack have ended: their records stay
     data = {part: load_data(run) for part, run in {part_of(r): r for r in whole}.items()}
     for run in whole: check_data(run, data[part_of(run)], root)
-    steps = {run_id(r): len(data[part_of(r)].of('train'))//r.recipe.bs for r in runs} # folds may differ by an image
-    if len(set(steps.values())) > 1: return _by_steps(runs, steps, root)
+    batches = {run_id(r): _batches(len(data[part_of(r)].of('train')), r.recipe.bs) for r in runs}
+    if len(set(batches.values())) > 1: return _by_batches(runs, batches, root) # folds may differ by an image
     try: members, keep = _stacked(whole, data, root, start)
     except RuntimeError as e:
         if not is_out_of_memory(e): raise
@@ -119,9 +120,13 @@ def train_stacked(
     return [records[run_id(r)] for r in runs]
 
 # %% ../../nbs/49_train_stacked.ipynb #313db944
-def _by_steps(runs, steps, root):
-    "Train those of `runs` together whose epochs have equally many steps; their records."
-    parts = [[r for r in runs if steps[run_id(r)] == n] for n in sorted(set(steps.values()))]
+def _batches(n, bs): # number and size of the batches that a loader makes of `n` images
+    bs = min(bs, n)
+    return n//bs, bs
+
+def _by_batches(runs, batches, root):
+    "Train those of `runs` together whose epochs have equally many batches of the same size; their records."
+    parts = [[r for r in runs if batches[run_id(r)] == b] for b in sorted(set(batches.values()))]
     records = {r.id: r for part in parts for r in train_stacked(part, root)}
     return [records[run_id(r)] for r in runs]
 
@@ -160,22 +165,35 @@ def measuring(share=.05): # our choice
     try: yield _measuring.get()
     finally: _measuring.reset(before)
 
+def _check(): # is it too late for the measurement that is being made, if any?
+    if now := _measuring.get(): now.check()
+
+def _now(): # seconds, when the device has done all that it was told
+    if torch.cuda.is_available(): torch.cuda.synchronize()
+    return time.perf_counter()
+
 class Clock(Callback):
-    "Time `steps` steps after `warm` steps, then end the training."
-    order, error = 89, None
+    "Time `steps` training steps, or a few more, after `warm` steps, in as many epochs as it takes; then end the fit."
+    order, error, begun_at = 89, None, None
     def __init__(self, warm=4, steps=12): self.warm, self.steps = warm, steps
+    def before_fit(self):
+        if self.n_epoch*len(self.dls.train) < self.warm + self.steps: self.end(_Timed('too few steps'))
     def before_train(self):
         if engine := self.learn.engine: engine.portion = self.warm # a replayed epoch is looked at as often
+        self.since = _now()
+    def after_train(self):
+        if self.begun_at: self.spent += _now() - self.since
     def after_batch(self):
         if self.training: self.look(self.train_iter)
     def after_portion(self): self.look(self.train_iter + self.iter + 1)
-    def replayed(self, done): pass
+    def replayed(self, done): self.look(self.train_iter) # an epoch may have fewer steps than a portion, or some more
+    def before_validate(self): self.learn.dl = () # only training steps are timed
     def look(self, done):
-        if (all := _measuring.get()) and time.time() > all.until: self.end(Enough('There is no time left to measure.'))
-        if done not in (self.warm, self.warm + self.steps): return
-        if torch.cuda.is_available(): torch.cuda.synchronize()
-        if done == self.warm: self.begun = time.perf_counter(); return
-        self.seconds = (time.perf_counter() - self.begun)/self.steps
+        try: _check()
+        except Enough as e: self.end(e)
+        if self.begun_at is None and done >= self.warm: self.begun_at, self.spent, self.since = done, 0., _now()
+        if self.begun_at is None or done - self.begun_at < self.steps: return
+        self.seconds = (self.spent + _now() - self.since)/(done - self.begun_at)
         self.end(_Timed('timed'))
     def end(self, error):
         self.error = error
@@ -217,7 +235,7 @@ def stacking_gain(
     n:int=8, # runs trained together
 ) -> float: # above 1: together is faster; NaN: a training has too few steps to measure
     "How many times as fast `n` runs like `run` train together as one after another."
-    alone = _kept(alone_seconds, 'alone.json', run, 1)
+    if math.isnan(alone := _kept(alone_seconds, 'alone_steps.json', run, 1)): return alone
     recipe, learner = _to_time(run)
     stack = stack_learners([learner(k) for k in range(n)], [recipe]*n)
     gain = n*alone/_seconds_a_step(lambda cbs: fit_stacked(stack, lines=1, cbs=cbs))
@@ -226,43 +244,59 @@ def stacking_gain(
     return gain
 
 # %% ../../nbs/49_train_stacked.ipynb #f550a577
+def _known(file): # name -> gain; none if there is no such file, or it is damaged
+    try: return dict(json.loads(file.read_text()))
+    except (OSError, ValueError): return {}
+
 def _kept(measure, file, run, n): # what `measure` returns, from `file` in the cache if measured before
     here, file = environment(), writable(cache_root(), 'IMGSTUDY_CACHE')/file
     key = (device_name(here), here['threads'], torch.__version__, run.model, run.size, run.recipe.bs, run.precision, n)
     name = ' '.join(map(str, key))
-    known = json.loads(file.read_text()) if file.exists() else {}
-    if name in known: return known[name]
+    if name in (known := _known(file)): return known[name]
     gain = measure(run, n)
     if math.isnan(gain): return gain # another data set may have enough steps
-    with atomic_file(file) as part: part.write_text(json.dumps(known | {name: gain}, indent=1))
-    return gain
+    with FileLock(file.with_suffix('.lock')), atomic_file(file) as part:
+        known = {name: gain} | _known(file) # other jobs may have measured meanwhile: the first choice counts
+        part.write_text(json.dumps(known, indent=1))
+    return known[name]
 
 def kept_gain(run:Run, n:int=8) -> float:
     "`stacking_gain`, from the cache if measured before."
     return _kept(stacking_gain, 'stacking.json', run, n)
 
 # %% ../../nbs/49_train_stacked.ipynb #012aaf75
-def best_stack(
+def _tried(gain, run, n): # NaN: it cannot be measured
+    "The gain of `n` like `run`, and why it is too small, if it is."
+    try: now = gain(run, n)
+    except RuntimeError as e:
+        if not is_out_of_memory(e): raise
+        free_memory()
+        return math.nan, f'memory does not suffice for {n} as one'
+    if math.isnan(now): return now, 'they have too few steps to measure whether they are faster as one'
+    return now, f'as one they would be only {now:.2f} times as fast'
+
+def choose_stack(
     run:Run,     # complete; it stands for all runs with its `stack_key`
     most:int,    # how many there are
     gain=kept_gain, # a function of a run and a number of members, such as `kept_gain`
     first:int=8,    # members at least, unless there are fewer
-    usual:int=8,    # if there was no time to measure
-) -> int: # 1: each alone
-    "How many of `most` runs to train together."
-    n, best = 1, 1.
+    usual:int=1,    # if there was no time to measure
+) -> tuple: # how many; if it is 1, why each is trained alone
+    "How many of `most` runs to train together, and why no more than one."
+    n, best, why = 1, 1., 'there is no other'
     with measuring():
         while n < most:
             more = min(max(2*n, first), most)
-            try: now = gain(run, more)
-            except Enough: return n if n > 1 else min(usual, most)
-            except RuntimeError as e:
-                if not is_out_of_memory(e): raise
-                free_memory()
-                break
-            if not now > 1.1*best: break # NaN: it cannot be measured
+            try: now, why = _tried(gain, run, more)
+            except Enough: # what is known so far counts
+                return max(n, min(usual, most)), 'there was no time to measure whether they are faster as one'
+            if not now > 1.1*best: break # also NaN
             n, best = more, now
-    return n
+    return n, why
+
+def best_stack(run, most, gain=kept_gain) -> int: # 1: each alone
+    "As `choose_stack`, without the reason."
+    return choose_stack(run, most, gain)[0]
 
 # %% ../../nbs/49_train_stacked.ipynb #0e563ac5
 def _some_stack(run, n, **layout): # a Learner of `n` members like `run`, and their recipe
@@ -286,10 +320,13 @@ def layout_gain(
 def _forward_seconds(model, x, repeats=4):
     "Seconds of a forward pass."
     wait = torch.cuda.synchronize if x.is_cuda else (lambda: None)
-    model(x)
+    def forward():
+        model(x)
+        _check()
+    forward()
     wait()
     start = time.perf_counter()
-    for _ in range(repeats): model(x)
+    for _ in range(repeats): forward()
     wait()
     return (time.perf_counter() - start)/repeats
 
@@ -312,36 +349,43 @@ def stack_layout(
     "How a stack is laid out on this device, as measured here or before."
     if not torch.cuda.is_available(): return {}
     choices = dict(channels_last=(layout_gain, 'stack_layout.json'), valid_apart=(apart_gain, 'stack_valid.json'))
-    gains = {}
-    with measuring(), suppress(Enough):
-        for k, (gain, file) in choices.items(): gains[k] = _kept(gain, file, run, n)
-    return {k: gains.get(k, 0.) > 1.1 for k in choices}
+    gains = dict.fromkeys(choices, math.nan)
+    with measuring():
+        for k, (gain, file) in choices.items():
+            with suppress(Enough): gains[k] = _kept(gain, file, run, n)
+    unknown = [k for k, g in gains.items() if math.isnan(g)]
+    return {k: g > 1.1 for k, g in gains.items()} | (dict(not_measured=unknown) if unknown else {})
 
 # %% ../../nbs/49_train_stacked.ipynb #eba2f172
 class Portions(Callback):
-    "Let a training in turns pause after every `n` steps."
+    "Let a training in turns pause after every `n` steps, and not validate; `done` counts the steps before a pause."
+    order, done = 89, 0
     def __init__(self, n): self.n = n
     def before_train(self): self.learn.engine.portion = self.n
+    def after_batch(self): self.done = self.train_iter
+    def after_portion(self): self.done = self.train_iter + self.iter + 1
+    def replayed(self, done): self.done = self.train_iter
+    def before_validate(self): self.learn.dl = ()
 
-def _go_on(lanes, turns=1):
-    "Let each of `lanes` do `turns` turns, and wait for the device."
-    for _ in range(turns):
-        for lane in lanes.values():
-            if all := _measuring.get(): all.check()
-            if lane.event: lane.event.synchronize()
-            lane.turn()
-            if lane.error: raise lane.error
+def _go_on(lanes, portions, steps):
+    "Let each of `lanes` go on until its one of `portions` has seen `steps` steps, and wait for the device."
+    while late := [i for i, p in enumerate(portions) if p.done < steps]:
+        for i in late:
+            _check()
+            if lanes[i].event: lanes[i].event.synchronize()
+            lanes[i].turn()
+            if lanes[i].error: raise lanes[i].error
     if torch.cuda.is_available(): torch.cuda.synchronize()
 
 # %% ../../nbs/49_train_stacked.ipynb #f0f65e8c
-def _seconds_in_turns(begins, turns):
-    "Seconds of `turns` turns of each of the trainings `begins`, after the first, in which the step is recorded."
+def _seconds_in_turns(begins, portions, turns):
+    "Seconds of `turns` portions of each of the trainings `begins`, after the first, in which the step is recorded."
     lanes, stream = Lanes(), torch.cuda.Stream if torch.cuda.is_available() else (lambda: None)
     for i, begin in enumerate(begins): lanes[i] = Lane(begin, lanes, stream())
     try:
-        _go_on(lanes)
+        _go_on(lanes, portions, portions[0].n)
         start = time.perf_counter()
-        _go_on(lanes, turns)
+        _go_on(lanes, portions, portions[0].n*(turns + 1))
         return time.perf_counter() - start
     finally:
         for lane in lanes.values(): lane.close()
@@ -353,12 +397,14 @@ def streams_rate(
 ) -> float: # images/s, of all together; NaN: a training has too few steps to measure
     "How fast `n` trainings like `run` are side by side."
     recipe, learner = _to_time(run)
-    if (steps := len(learner(0, apart=True).dls.train)) <= turns: return math.nan # images are on the device now
-    portion = max(1, min(64, steps//(turns + 1)))
-    begin = lambda lane, k: fit_turns(learner(k, apart=True), recipe, lines=1, cbs=[Portions(portion)])
-    seconds = _seconds_in_turns([partial(begin, k=k) for k in range(n)], turns)
+    dl = learner(0, apart=True).dls.train # images are on the device now
+    portion = min(64, len(dl)//(turns + 2)) or len(dl) # whole epochs, if they are short
+    if total_epochs(recipe)*len(dl) < (turns + 1)*portion: return math.nan
+    portions = [Portions(portion) for _ in range(n)]
+    begin = lambda lane, k: fit_turns(learner(k, apart=True), recipe, lines=1, cbs=[portions[k]])
+    seconds = _seconds_in_turns([partial(begin, k=k) for k in range(n)], portions, turns)
     free_memory()
-    return n*turns*portion*run.recipe.bs/seconds
+    return n*turns*portion*dl.bs/seconds
 
 # %% ../../nbs/49_train_stacked.ipynb #bc35f96e
 def streams_gain(
@@ -366,7 +412,8 @@ def streams_gain(
     n:int=2, # trainings side by side
 ) -> float: # above 1: side by side is faster; NaN: as `streams_rate`
     "How many times as fast `n` trainings like `run` are side by side as one after another."
-    return streams_rate(run, n)/_kept(streams_rate, 'streams_alone.json', run, 1)
+    if math.isnan(alone := _kept(streams_rate, 'streams_alone.json', run, 1)): return alone
+    return streams_rate(run, n)/alone
 
 def kept_streams_gain(run:Run, n:int=2) -> float:
     "`streams_gain`, from the cache if measured before."
@@ -376,7 +423,8 @@ def best_streams(
     run:Run,     # complete
     most:int=16, # at once
     gain=kept_streams_gain, # a function of a run and a number of trainings
+    usual:int=4,  # if there was no time to measure: the results are the same with any number
 ) -> int: # 1: it takes the whole device
     "How many trainings like `run` the device carries at once."
     if run.recipe.tune == 'probe': return 1 # fitted in one go
-    return best_stack(run, most, gain, first=2, usual=4)
+    return choose_stack(run, most, gain, first=2, usual=usual)[0]
