@@ -89,7 +89,7 @@ class History(Callback):
                    valid_loss=measured('valid_loss'), valid_accuracy=measured('accuracy'),
                    lr=self.opt.hypers[-1]['lr'], seconds=time.perf_counter() - self.start)
         self.rows.append(row)
-        self.validated = bool(seen)
+        self.validated = seen.get('valid_loss') is not None
         every = math.ceil(self.n_epoch/self.lines)
         if row['epoch'] % every == 0 or row['epoch'] == self.n_epoch: self.say(epoch_line(row))
 
