@@ -103,6 +103,19 @@ def test_members_of_another_optimiser(opt):
         assert_same(m.learn.model.state_dict(), learn.model.state_dict(), 1e-3)
 
 
+@pytest.mark.parametrize('opt', ['adamw', 'adam', 'sgd'])
+def test_weights_that_the_network_does_not_use_are_left_alone(opt):
+    runs = [create_run(**quick, opt=opt, lr=lr, wd=.5, seed=s) for s, lr in enumerate([1e-3, 1e-2])]
+    learners = [learner(run) for run in runs]
+    for l in learners:
+        l.model[0].register_parameter('extra', torch.nn.Parameter(torch.ones(3, 3)))
+        next(g for g in l.groups if g.decays).params.append(l.model[0].extra)
+    used = [{k: p.clone() for k, p in l.model.named_parameters() if 'extra' not in k} for l in learners]
+    for m, start in zip(fit_stacked(stack_learners(learners, [r.recipe for r in runs]), lines=1), used):
+        assert (m.learn.model[0].extra == 1).all()
+        assert not any(torch.equal(v, start[k]) for k, v in m.learn.model.named_parameters() if k in start)
+
+
 def test_each_member_has_its_own_dropout_and_augmentation():
     "What draws at random cannot agree number by number: losses of eight members and of eight trainings alone agree within their spread."
     base = create_run(**{**quick, 'model': 'lenet_modern', 'size': 16, 'augment': 'affine', 'epochs': 2, 'subset': 500})

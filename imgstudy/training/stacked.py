@@ -336,14 +336,21 @@ def stack_key(run:Run) -> tuple|None: # equal for runs that can be trained as on
     return tuple(sorted(common + [(k, str(v)) for k, v in recipe.items() if k not in _differ_too]))
 
 # %% ../../nbs/47_stacked.ipynb #7a7bd9b5
-def _decays(learn, recipe): # float32, [parameters]
-    "The weight decay of each parameter of `learn`, in the order of `Stack.flat`."
+def _idle(learn): # without a gradient they do not decay alone either
+    "The names of the parameters of `learn` that its network does not use."
+    idle = {id(p) for p in without_gradient(learn) or []}
+    return {k for k, p in learn.model.named_parameters() if id(p) in idle}
+
+def _decays(learn, recipe, idle): # float32, [parameters]
+    "The weight decay of each parameter of `learn` but `idle`, in the order of `Stack.flat`."
     decays = {id(p) for g in learn.groups if g.decays for p in g.params}
-    return torch.cat([torch.full((p.numel(),), recipe.wd*(id(p) in decays)) for p in learn.model.parameters()])
+    own = [(p.numel(), id(p) in decays and k not in idle) for k, p in learn.model.named_parameters()]
+    return torch.cat([torch.full((n,), recipe.wd*yes) for n, yes in own])
 
 def _optimiser(members):
     "The optimiser of all `members`, as the `opt_func` of a fastai Learner."
-    wd = torch.stack([_decays(m.learn, m.recipe) for m in members])
+    idle = _idle(members[0].learn)
+    wd = torch.stack([_decays(m.learn, m.recipe, idle) for m in members])
     clip = torch.tensor([[m.recipe.clip or math.inf] for m in members])
     def make(params, **kwargs):
         device = params[0].device

@@ -385,7 +385,7 @@ def without_gradient(
 ) -> list|None: # None: the network draws random numbers on the CPU, so steps may differ in this
     "The parameters, but for frozen ones, that get no gradient from a batch; nothing is changed."
     dl, params, before = learn.dls.train, [p for p in learn.model.parameters() if p.requires_grad], host_random()
-    x = torch.zeros(dl.bs, 3, *dl.on_device()[0].images.shape[1:3], device=dl.device)
+    x = torch.zeros(dl.bs, 3, *dl.pixels.array().shape[1:3], device=dl.device)
     with _undisturbed(learn.model):
         loss = learn.loss_func(learn.model(x), torch.zeros(dl.bs, dtype=torch.int64, device=dl.device))
         grads = torch.autograd.grad(loss, params, allow_unused=True)
