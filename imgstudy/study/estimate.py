@@ -92,19 +92,19 @@ def _picks(tune) -> tuple: # functions for the seconds of an epoch, and those be
     "Which of two times counts; features are computed in the only epoch of a probe, or before the epochs after it."
     return max if tune == 'probe' else min, max if tune in ('probe', 'probe_then_all') else min
 
-def _device(env, threads): # env: as returned by `environment`
+def _device(env, threads): # env: as returned by `environment`; a tuple, and the version of torch
     "What the time of an epoch depends on besides `epoch_key`."
     own = (env['gpu'],) if env['gpu'] else (env['cores'], threads)
-    return env['cpu'], env['versions']['torch'], *own
+    return (env['cpu'], *own), env['versions']['torch']
 
 # %% ../../nbs/65_estimate.ipynb #66787b68
 class Speed:
-    "How long trainings take on this device: measured by finished records, or guessed."
+    "How long trainings take on this device: measured by finished records, or guessed, best by those of another torch."
     def __init__(self,
         records=(),   # of any device; those that do not help are left out
         threads=None, # of the process that trains, without a GPU; None: of this process
     ):
-        self.threads, self.known = threads, {} # epoch_key -> seconds per epoch, seconds beside the epochs
+        self.threads, self.known, self.near = threads, {}, {} # epoch_key -> seconds per epoch, and beside the epochs
         for r in records: self.add(r)
     @cached_property
     def here(self):
@@ -114,12 +114,14 @@ class Speed:
         "Learn from `record`, if it is of a finished training on this device."
         cost, env = record.info.get('cost') or {}, record.info.get('environment')
         if record.outcome != 'finished' or 'fit_seconds' not in cost or not len(record.history): return
-        if _device(env, env.get('threads')) != self.here: return
+        (own, torch), (here, now) = _device(env, env.get('threads')), self.here
+        if own != here: return
+        times = self.known if torch == now else self.near
         n = record.info['model'].get('stacked') or 1 # a member has its part of the seconds
         took = n*record.history.seconds.median(), n*(cost['seconds'] - cost['fit_seconds'])
         key = epoch_key(record.run, n)
-        before = self.known.get(key, took)
-        self.known[key] = tuple(pick(*pair) for pick, pair in zip(_picks(record.run.recipe.tune), zip(took, before)))
+        before = times.get(key, took)
+        times[key] = tuple(pick(*pair) for pick, pair in zip(_picks(record.run.recipe.tune), zip(took, before)))
     def epoch(self,
         run:Run,
         members:int=1, # runs that are trained together as one
@@ -132,7 +134,7 @@ class Speed:
     ) -> float: # seconds
         "Duration of the epochs left of `run`, without early stopping, and of its test; a guess if it is not measured."
         epochs = total_epochs(run.recipe) - done
-        epoch, extra = self.known.get(epoch_key(run), (None, None))
+        epoch, extra = {**self.near, **self.known}.get(epoch_key(run), (None, None))
         return guess_seconds(run, epochs) if epoch is None else extra + epochs*epoch
 
 # %% ../../nbs/65_estimate.ipynb #a550d9e0
