@@ -310,8 +310,8 @@ def _selection(records) -> str:
     blind = sum(r.run.valid == 0 for r in records)
     return (f'Selection: {chosen} of {every} accuracies and losses published in the five studies were chosen on the '
             f'images that they are of. No test accuracy of ours was: of {n:,} trainings validation images chose the '
-            f'epoch (or, of a probe, the regularisation) of {stopped:,}; the other {n - stopped:,} kept the last epoch, {blind:,} of '
-            'them without validation images.')
+            f'epoch (or, of a probe, the regularisation) of {stopped:,}; the other {n - stopped:,} kept the last '
+            f'epoch, {blind:,} of them without validation images.')
 
 def _repeats(records) -> tuple: # two lists of sentences
     "Ways to train with a single training; ways whose seeds differ in precision, if there are any."
