@@ -5,11 +5,11 @@ import numpy as np, pandas as pd, pytest
 from imgstudy.records.find import committed_records, find_records, records_in
 from imgstudy.html import typeset, typeset_html
 from imgstudy.records.record import read_records
-from imgstudy.report.findings import Aim, change_groups, target_sentence, transfer_verdict
+from imgstudy.report.findings import Aim, change_groups, single_changes, target_sentence, transfer_verdict
 from imgstudy.report.front import plot_dumbbells, plot_folds, plot_network_marks, plot_published
 from imgstudy.report.names import model_title, named, plain_names
 from imgstudy.report.overview import study_groups
-from imgstudy.report.page import as_list, given
+from imgstudy.report.page import as_list, count, given
 from imgstudy.report.sections import missing_line, published_and_ours, rates_figure, results_table, study_section, worth_showing
 from imgstudy.report.wording import points_span
 from imgstudy.stats.configs import transfer_pairs
@@ -193,6 +193,15 @@ def test_fine_tuning_follows_from_its_records():
     most = max([k for k in groups if k not in ('as published', 'linear probe')], key=rise) # a probe is changed alone
     assert f'{most} brings most' in re.sub(r'\s+', ' ', before) and 'linear probe brings most' in re.sub(r'\s+', ' ', after)
     assert run_cell(start, change_groups=lambda: {}).strip() == ''
+
+
+def test_what_is_too_short_to_tell_brings_neither_most_nor_least():
+    changes = change_groups()['ResNet-18 of CNTK on CIFAR-10']
+    gains = {k: paired_gain(changes['as published'], changes[k]) for k in single_changes(changes)}
+    text = re.sub(r'\s+', ' ', run_cell("show([*words, *ahead['cifar10_scratch_vs_resnet18']])"))
+    told = [k for k in gains if gains[k].told]
+    assert (f'({count(len(gains) - len(told))} too short to tell)' in text) == (len(told) < len(gains))
+    for pick, said in ((max, 'brings most'), (min, 'least')): assert f'{pick(told, key=lambda k: gains[k].difference)} {said}' in text
 
 
 @pytest.mark.parametrize('shift, said', [(0., 'no difference detected'), (.05, 'a difference')])
