@@ -231,6 +231,8 @@ def verify_records(a): # root
 def show_coverage(a): # the options of `imgstudy coverage`
     "Show how many published items are answered at full scale, by something smaller, not at all; or each of them."
     with records_in(_root(a.root)): table = coverage(find_study(a.study) if a.study else None)
+    if not len(table): raise StudyError(f'No published table, figure or result is listed for the study {a.study!r}: '
+                                        'name one that repeats a report, such as cifar10_mlp.')
     if a.items: return show_table(table, a.json, only=['id', 'state', 'shown', 'reason'])
     show_table(coverage_tally(table), a.json)
 

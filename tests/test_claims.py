@@ -3,8 +3,9 @@ import html, re
 from pathlib import Path
 import pytest
 from imgstudy.records.find import find_records, records_in
+from imgstudy.report.tested import claims_table
 from imgstudy.stats.pairs import paired_gain, with_partners
-from imgstudy.study.studies import study_runs
+from imgstudy.study.studies import studies, study_runs
 
 top = Path(__file__).parent.parent
 rows = {'AdamW is more accurate than SGD': ('cats_dogs_optimizers', 'SGD, momentum 0.9', 'cats_dogs_optimizers', 'AdamW'),
@@ -39,6 +40,15 @@ def test_verdicts_are_those_of_the_records(said, claim):
     agree = gain.difference*(second - first) > 0
     assert verdict.split(',')[0] == ('no difference detected' if not gain.sign else 'holds' if agree else 'does not hold')
     assert verdict.endswith('one training each') == (gain.n_pairs == 1)
+
+
+def test_accuracies_and_difference_are_of_the_same_trainings():
+    "A seed that one side alone has counts on neither."
+    with records_in(top/'report/records'): table = claims_table(*studies.values())
+    assert sum(table.difference != '') >= 6
+    for r in table[table.difference != ''].itertuples():
+        first, second = (float(x) for x in re.findall(r'([\d.]+) %', r.ours))
+        assert abs(second - first - float(r.difference.split()[0])) < .11, r
 
 
 def test_what_was_not_trained_is_not_judged(said):

@@ -86,6 +86,41 @@ def test_a_transfer_from_what_learnt_nothing_wins_nothing(a, b, said, monkeypatc
     assert ('one too short to tell' in transfer_verdict({'x': sides})) == ('short' in said)
 
 
+@pytest.mark.parametrize('seeds, said', [(1, 'points, trained only once.'), (3, 'points. Each')])
+def test_a_transfer_that_won_once_says_so(seeds, said):
+    from imgstudy.report.evidence import transfer_tally
+    pairs = {'x': (trained(.6, seeds), trained(.8, seeds))}
+    assert said in transfer_verdict(pairs)
+    assert (transfer_tally(pairs)['won'], transfer_tally(pairs)['once']) == (1, int(seeds == 1))
+    two = transfer_verdict({**pairs, 'y': (trained(.6), trained(.8))})
+    assert ('one of them trained only once' in two) == (seeds == 1)
+
+
+@pytest.mark.parametrize('a, b', [(rising, trained(.9)), (trained(.5), trained(.9))])
+def test_what_is_too_short_to_tell_is_not_counted_as_won(a, b):
+    from imgstudy.report.evidence import transfer_tally
+    tally = transfer_tally({'x': (a, b)})
+    assert (tally['n'], tally['won'], tally['lost'], tally['tied'], tally['short']) == (1, 0, 0, 0, 1)
+
+
+@pytest.mark.parametrize('seeds, said', [(1, ' Each was trained once, so other seeds are open.'), (3, ' 3 trainings each.')])
+def test_intervals_over_different_things_are_named_one_by_one(seeds, said, monkeypatch):
+    monkeypatch.setattr(findings, 'training_scale', lambda r: 'images')
+    gains = iter(['seeds', 'seeds and images'])
+    class Told(type(paired_gain(rising, rising))):
+        over = property(lambda self: self.repeats)
+    def gain(a, b): return Told(**{**vars(paired_gain(a, b)), 'repeats': next(gains)})
+    monkeypatch.setattr(findings, 'published_gain', gain)
+    line, = changes_in_short({'LeNet-5': {'as published': trained(.6, seeds), 'a': trained(.8, seeds), 'b': trained(.8, seeds)}})
+    assert line.endswith(said) and 'Intervals' not in line and 'over seeds and images' in line
+
+
+@pytest.mark.parametrize('x, low, high, said', [(-1e-5, -.02, 1e-5, '+0.0 points (-2.0 to +0.0)'), (.1, -1e-6, .2, '+10.0 points (+0.0 to +20.0)')])
+def test_what_rounds_to_zero_is_plus_zero(x, low, high, said):
+    from imgstudy.report.wording import points_span
+    assert points_span(x, low, high) == said
+
+
 @pytest.mark.parametrize('epochs', [8, 20])
 def test_how_briefly_they_trained_follows_from_the_records(epochs):
     a, b = trained(.6), trained(.8)

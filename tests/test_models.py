@@ -140,3 +140,12 @@ def test_freezing_and_rates_by_layer_for(name, size):
     groups = param_groups(net, run.recipe)
     scales = rate_scales(groups, run.recipe)
     assert sum(len(g.params) for g in groups) == len([*net.parameters()]) and scales[0] < scales[-1] == 1
+
+
+@pytest.mark.parametrize('model, layers', [('cnn3', 'a six-layer CNN'), ('cnn_custom', 'a five-layer CNN'), ('lenet5', 'LeNet-5'), ('resnet9', 'ResNet-9'),
+                                           ('perceptron2', 'a perceptron of two layers'), ('perceptron3', 'a perceptron of three layers')])
+def test_a_title_counts_the_layers_that_hold_weights(model, layers):
+    from imgstudy.report.names import model_title
+    assert model_title(model) == layers
+    n = sum(isinstance(m, (torch.nn.Conv2d, torch.nn.Linear)) for m in create_model(model, 10).modules())
+    assert {2: 'two', 3: 'three', 5: 'five', 6: 'six'}.get(n, '-') in layers or f'-{n}' in layers

@@ -5,11 +5,11 @@ import numpy as np, pandas as pd, pytest
 from imgstudy.records.find import committed_records, find_records, records_in
 from imgstudy.html import typeset, typeset_html
 from imgstudy.records.record import read_records
-from imgstudy.report.findings import Aim, change_groups, target_sentence, transfer_verdict
+from imgstudy.report.findings import Aim, change_groups, single_changes, target_sentence, transfer_verdict
 from imgstudy.report.front import plot_dumbbells, plot_folds, plot_network_marks, plot_published
-from imgstudy.report.names import named, plain_names
+from imgstudy.report.names import model_title, named, plain_names
 from imgstudy.report.overview import study_groups
-from imgstudy.report.page import as_list, given
+from imgstudy.report.page import as_list, count, given
 from imgstudy.report.sections import missing_line, published_and_ours, rates_figure, results_table, study_section, worth_showing
 from imgstudy.report.wording import points_span
 from imgstudy.stats.configs import transfer_pairs
@@ -59,7 +59,7 @@ def test_no_code_names_where_a_reader_looks(name):
 
 @pytest.mark.parametrize('text, wanted', [
     ('mobilenetv2_keras on stanford_dogs20, from ImageNet', 'MobileNetV2 on 20 dog breeds, from ImageNet'),
-    ('CIFAR-10 cnn_custom, 100 epochs', 'CIFAR-10 six-layer CNN, 100 epochs'),
+    ('CIFAR-10 cnn_custom, 100 epochs', 'CIFAR-10 five-layer CNN, 100 epochs'),
     ('cifar10-lenet5-s0-0cf698a5', 'cifar10-lenet5-s0-0cf698a5'), ('imgstudy run cifar10_mlp --jobs 2', 'imgstudy run cifar10_mlp --jobs 2')])
 def test_names(text, wanted):
     assert plain_names(text) == wanted
@@ -195,6 +195,15 @@ def test_fine_tuning_follows_from_its_records():
     assert run_cell(start, change_groups=lambda: {}).strip() == ''
 
 
+def test_what_is_too_short_to_tell_brings_neither_most_nor_least():
+    changes = change_groups()['ResNet-18 of CNTK on CIFAR-10']
+    gains = {k: paired_gain(changes['as published'], changes[k]) for k in single_changes(changes)}
+    text = re.sub(r'\s+', ' ', run_cell("show([*words, *ahead['cifar10_scratch_vs_resnet18']])"))
+    told = [k for k in gains if gains[k].told]
+    assert (f'({count(len(gains) - len(told))} too short to tell)' in text) == (len(told) < len(gains))
+    for pick, said in ((max, 'brings most'), (min, 'least')): assert f'{pick(told, key=lambda k: gains[k].difference)} {said}' in text
+
+
 @pytest.mark.parametrize('shift, said', [(0., 'no difference detected'), (.05, 'a difference')])
 def test_published_folds_follow_from_the_figures(shift, said):
     "By hand: t interval of five differences, widened for the training images that folds share."
@@ -286,4 +295,4 @@ def test_links_of_the_page_open_in_a_browser():
 def test_the_small_cnn_is_named():
     "The heading is that of the report; the first sentence says which network it means."
     section = (top/'report/index.html').read_text(encoding='utf-8').split('>A small CNN against ResNet-18</h2>')[1]
-    assert 'six-layer' in section.split('.')[0]
+    assert model_title('cnn_custom').removeprefix('a ') in section.split('.')[0]

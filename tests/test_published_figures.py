@@ -214,3 +214,16 @@ def test_the_names_of_two_figures_of_the_same_images_do_not_name_the_images(of_o
     assert all(n.endswith('ResNet-18 (one of 2 published)') for n in names)
     names = of_ours([('3.02', 'MLP (S)', 'validation', .4, .41), ('3.20a', 'MLP (S)', 'kaggle', .42, .41)])[1]
     assert names[0].endswith('(validation images)') and names[1].endswith("(Kaggle's images)")
+
+
+def test_what_a_report_quotes_of_others_is_none_of_its_results():
+    from imgstudy.report.general import chosen_on_test
+    from imgstudy.report.tables import figure_verdicts
+    for i in published_items().itertuples():
+        assert i.kind != 'quoted' or all(ref[id].quoted for id in i.references.split()), i.id
+    assert ref['1.41a'].quoted and not ref['1.41b'].quoted # the loss of the public best, and that of the report
+    with records_in(committed_records()): found = figure_verdicts()
+    assert not {id for id in found.index if ref.obj.quoted.get(id)} and {'1.40', '1.41b'} <= {*found.index}
+    t = references()
+    own = t[~t.quoted & t.study.isin([*studies]) & (t.split != 'train')]
+    assert chosen_on_test()[1] == own.metric.isin(['accuracy', 'zero_one_loss', 'test_loss', 'val_loss']).sum()

@@ -43,7 +43,7 @@ def best(study, row):
     ("a modern LeNet's {:.1f} % on cats and dogs in five folds", 'cats_dogs_optimizers', 'AdamW'),
     ("LeNet-5's {:.1f} % on CIFAR-100", 'tuned', 'CIFAR-100 LeNet-5, Nesterov'),
     ('MobileNetV2 reaches {:.1f} %, not 80 %', 'dog_breeds', 'MobileNetV2'),
-    ('three-layer CNN reaches {:.1f} %', 'tuned', 'CIFAR-10 cnn3, Nesterov'),
+    ('six-layer CNN reaches {:.1f} %', 'tuned', 'CIFAR-10 cnn3, Nesterov'),
     ('tuned, {:.1f} % untuned', 'cifar100_baseline', 'LeNet-5'),
     ('LeNet-5: {:.1f} % tuned', 'tuned', 'CIFAR-100 LeNet-5, Nesterov'),
     ('Open: {:.1f} % from scratch', 'cifar10_scratch_vs_resnet18', 'CNN from scratch')])

@@ -48,10 +48,19 @@ def test_still_learning(curve, schedule, why):
     assert verdict(.6, records) == ('too short to tell' if why else 'above')
 
 
-def test_without_validation_images_nothing_is_known_of_the_last_quarter():
+@pytest.mark.parametrize('trained, schedule, why', [((.1, .2, .3, .4), 'flat', 'still learning fast when it stopped'), ((.1, .2, .3, .4), 'one_cycle', ''),
+                                                    ((.3, .4, .4, .41), 'flat', ''), (None, 'flat', '')])
+def test_without_validation_images_training_images_tell_of_the_last_quarter(trained, schedule, why):
+    r = synth_record(0, .7, schedule=schedule)
+    r.history = pd.DataFrame(dict(epoch=range(1, 5), valid_accuracy=np.nan))
+    if trained: r.history['train_accuracy'] = trained
+    assert np.isnan(late_gain(r)) == (trained is None) and too_short([r]) == why
+
+
+def test_validation_images_tell_before_training_images():
     r = synth_record(0, .7, schedule='flat')
-    r.history['valid_accuracy'] = np.nan
-    assert np.isnan(late_gain(r)) and too_short([r]) == ''
+    r.history = pd.DataFrame(dict(epoch=range(1, 5), valid_accuracy=(.3, .4, .4, .4), train_accuracy=(.1, .2, .3, .4)))
+    assert late_gain(r) == 0 and too_short([r]) == ''
 
 
 @pytest.mark.parametrize('value, words', [(.83, '0.83 is taken as 0.825 to 0.835'), (.1493, '0.1493 is taken as 0.14925 to 0.14935'),

@@ -50,12 +50,13 @@ def named_pairs(
 
 def transfer_tally(
     pairs:dict, # name -> (records from scratch, records transferred)
-) -> dict: # n, won, lost, tied; low and high: smallest and largest gain of those won, as shares of 1
-    "How the comparisons of `pairs` end, each over its own interval."
+) -> dict: # n, won, lost, tied, short, once; low and high: smallest and largest gain of those won, as shares of 1
+    "How the comparisons of `pairs` end, each over its own interval; `once`: of how many those won are of one training."
     gains = [paired_gain(a, b) for a, b in pairs.values()]
-    signs, won = [g.sign for g in gains], [g.difference for g in gains if g.sign > 0]
-    return dict(n=len(gains), won=len(won), lost=signs.count(-1), tied=signs.count(0),
-                low=min(won, default=0.), high=max(won, default=0.))
+    of = lambda sign: [g for g in gains if g.told and g.sign == sign]
+    won = [g.difference for g in of(1)]
+    return dict(n=len(gains), won=len(won), lost=len(of(-1)), tied=len(of(0)), short=sum(not g.told for g in gains),
+                once=sum(g.n_pairs == 1 for g in of(1)), low=min(won, default=0.), high=max(won, default=0.))
 
 # %% ../../nbs/55_evidence.ipynb #d3ee6df9
 def best_of_networks(

@@ -86,12 +86,12 @@ def _same_recipe(a, b) -> bool:
     return rest(a) == rest(b)
 
 def _rival(scratch, best) -> str:
-    "The best network trained from scratch on the same data set, if it is another one and better by more than 0.005."
+    "The network from scratch that validation images choose on the same data set, if another and better by 0.005."
     rival = best.get((scratch[0].run.dataset, 'scratch'))
     mean = lambda rs: np.mean([r.metrics['accuracy'] for r in rs])
     if not rival or mean(rival) <= mean(scratch) + .005: return ''
     name, scale = model_title(rival[0].run.model), training_scale(rival[0])
-    return f' From scratch {name} reaches {percent(mean(rival))} ({scale}).'
+    return f' Of what was trained from scratch validation images choose {name}: {percent(mean(rival))} ({scale}).'
 
 # %% ../../nbs/90_findings.ipynb #6f2f4bad
 def transfer_sentences(
@@ -111,9 +111,11 @@ def transfer_verdict(
     rows = [paired_gain(a, b) for a, b in pairs.values()]
     of = lambda sign: sorted(abs(r.difference) for r in rows if r.told and r.sign == sign)
     won, lost, tied, short = of(1), of(-1), of(0), sum(not r.told for r in rows)
+    once = sum(r.n_pairs == 1 for r in rows if r.told and r.sign > 0)
     span = lambda v: f'{100*v[0]:.0f} to {100*v[-1]:.0f}' if len(v) > 1 else f'{100*v[0]:.0f}'
     by = lambda v: f', by {span(v)} points' if v else ''
-    parts = [f'won {count(len(won)) if won else "none"} of {count(len(rows), "comparison")}{by(won)}',
+    parts = [f'won {count(len(won)) if won else "none"} of {count(len(rows), "comparison")}{by(won)}'
+             + f', {f"{count(once)} of them "*(len(won) > 1)}trained only once'*bool(once),
              f'{count(len(lost))} lost{by(lost)}' if lost else '',
              f'{count(len(tied))} could not be told apart' if tied else '',
              f'{count(short)} too short to tell' if short else '']
@@ -243,10 +245,11 @@ def _changes_line(what, groups) -> str:
     words = _changed_words if first.n_pairs > 2 else _single_words
     sides = _by_side({text(k, g): g for k, g in gains.items()}, words)
     n = 'each trained once, so other seeds are open' if first.n_pairs == 1 else f'{first.n_pairs} trainings each'
+    alone = n.replace('each trained', 'Each was trained') # a sentence of its own
     whole = any(published[0].run in runs for runs in study_runs('tuned', 'full').values())
     scale = ('' if whole else 'cut to ') + training_scale(published[0])
     return (f'{what}: {percent(first.base)} with the settings published, {scale}. '
-            f'With one change, {sides}. Intervals ' + (f'over {min(overs)}, ' if len(overs) == 1 else '') + f'{n}.')
+            f'With one change, {sides}. ' + (f'Intervals over {min(overs)}, {n}.' if len(overs) == 1 else f'{alone}.'))
 
 # %% ../../nbs/90_findings.ipynb #9f67a2ea
 def _mean(records): return np.mean([r.metrics['accuracy'] for r in records])
@@ -402,7 +405,7 @@ def tuned_sentence(
     lengths = {k: (len(a[0].history), len(b[0].history)) for k, (_, a, _, b) in pairs.items()}
     longer = {k: '' if a == b else f'; {a} epochs against {b}' for k, (a, b) in lengths.items()}
     text = lambda k, g: (f'{plain_names(k)} from {percent(g.base)} to {percent(g.other)} '
-                         f'({100*g.low:+.1f} to {100*g.high:+.1f} {over_words(g)}{longer[k]})')
+                         f'({signed(100*g.low, 1)} to {signed(100*g.high, 1)} {over_words(g)}{longer[k]})')
     part = sum(a[0].run.subset is not None for _, a, _, _ in pairs.values())
     words = 'higher', 'lower', 'no difference detected'
     sides = _by_side({text(k, g): g for k, g in gains.items()}, words, 'ours was')

@@ -19,6 +19,7 @@ from ..stats.seeds import tested_interval
 from .cards import best_configs, published_best
 from .names import *
 from .page import *
+from .wording import points_span
 from .evidence import *
 
 # %% ../../nbs/57_front.ipynb #48dbbe1c
@@ -114,9 +115,7 @@ def keep_apart(
 # %% ../../nbs/57_front.ipynb #2658e695
 def _gain_text(gain):
     "The gain in points with its interval."
-    low, high = gain.both
-    span = f' ({100*low:+.1f} to {100*high:+.1f})' if low == low else ''
-    return f'{100*gain.difference:+.1f} points{span}' + ', no difference detected'*(not gain.sign)
+    return points_span(gain.difference, gain.low, gain.high) + ', no difference detected'*(not gain.sign)
 
 def plot_dumbbells(
     pairs:dict,        # title -> (records from scratch, records transferred)

@@ -13,8 +13,8 @@ from ..data.datasets import datasets, get_dataset
 
 # %% ../../nbs/79a_names.ipynb #7401cf1a
 _model_titles = dict(
-    lenet_modern='a modern LeNet', lenet5='LeNet-5', lenet5_bn='LeNet-5 with batch norm', cnn3='a three-layer CNN',
-    cnn_custom='a six-layer CNN', resnet9='ResNet-9', vit='a small ViT', convnext='a small ConvNeXt',
+    lenet_modern='a modern LeNet', lenet5='LeNet-5', lenet5_bn='LeNet-5 with batch norm', cnn3='a six-layer CNN',
+    cnn_custom='a five-layer CNN', resnet9='ResNet-9', vit='a small ViT', convnext='a small ConvNeXt',
     mobilenetv2_keras='MobileNetV2', mobilenetv2='MobileNetV2', efficientnet_lite0='EfficientNet-Lite0',
     lenet5_relu='LeNet-5 with ReLU', convnext_tiny='ConvNeXt-Tiny', convnext_t_1k='ConvNeXt-Tiny',
     convnext_b_22k_1k='ConvNeXt-Base', convnext_small='ConvNeXt-Small', mobilenetv3_s='MobileNetV3-Small',

@@ -46,7 +46,7 @@ def claims_table(
             rows = [(study.name, x) if isinstance(x, str) else x for x in (c.first, c.second)]
             theirs = [_published(*x, beside) for x in rows]
             ours, gain = [find_records(study_runs(s, scale)[row]) for s, row in rows], None
-            if all(ours) and all(shared := with_partners(*ours)): gain = paired_gain(*shared)
+            if all(ours) and all(shared := with_partners(*ours)): ours, gain = shared, paired_gain(*shared)
             lines.append({
                 'claim': c.said, 'published': ' → '.join(map(given, theirs)),
                 'ours': ' → '.join(percent(tested_interval(rs)[0]) if rs else 'not trained' for rs in ours),

@@ -25,7 +25,8 @@ def _side(ends, better, worse): return {1: better, -1: worse, 0: 'within noise'}
 
 def points_span(x, low, high) -> str:
     "A difference of shares in points, with its interval."
-    return f'{100*x:+.1f} points' + (f' ({100*low:+.1f} to {100*high:+.1f})' if low == low else '')
+    x, low, high = (signed(100*v, 1) for v in (x, low, high))
+    return f'{x} points' + f' ({low} to {high})'*('nan' not in low)
 
 def over_words(gain) -> str: # a `Gain`
     "What the interval of a difference is over, and from how many trainings."

@@ -220,11 +220,14 @@ def has_learnt(records) -> bool:
     return bool(wilson_interval(round(right), counts.sum())[0] > counts.max()/counts.sum())
 
 def late_gain(record) -> float:
-    "Validation accuracy that the last quarter of the epochs brought, in [0, 1]; nan without validation images."
-    best = record.history.valid_accuracy.cummax().to_numpy()
+    "Accuracy that the last quarter of the epochs brought, in [0, 1]: on validation images, else on training images."
+    h = record.history
+    known = [c for c in ('valid_accuracy', 'train_accuracy') if c in h and h[c].notna().any()]
+    if not known: return np.nan
+    best = h[known[0]].cummax().to_numpy()
     return float(best[-1] - best[max(0, int(.75*len(best)) - 1)])
 
-_fast = .02 # validation accuracy of the last quarter
+_fast = .02 # accuracy of the last quarter
 
 def too_short(
     records, # finished ones that differ in seed, fold or split only

@@ -67,6 +67,8 @@ _tuned = (
     Row('CIFAR-10 resnet9, 15 epochs', dict(_resnet9, epochs=15), small=dict(epochs=4), small_seeds=1),
     Row('CIFAR-10 ViT', dict(_vit, epochs=100), target=.80),
     Row('CIFAR-10 ViT, 25 epochs', dict(_vit, epochs=25), small=dict(epochs=4)),
+    Row('CIFAR-10 ViT, averaged weights', dict(_vit, lr=8e-3, bs=256, augment='shift', ema=.999, epochs=200),
+        small=dict(epochs=4), small_seeds=1, target=.75),
     Row('CIFAR-10 ResNet-18, fine-tuned',
         dict(_ten, model='resnet18', init='imagenet', lr=1e-3, epochs=10, layer_decay=.5), small_seeds=1),
     Row('CIFAR-100 perceptron', dict(_today, dataset='cifar100', model='perceptron2', lr=1e-3, epochs=50, bs=128)),

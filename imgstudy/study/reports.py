@@ -136,7 +136,7 @@ _regular = dict(_bs_lr, wd=(0., .01), dropout=(0., .5))
 _best_row = 'batch 128, rate 0.001, L2 0, dropout 0.5'
 _cnn = dict(source=_four, protocol=_procedure, small=dict(small_without_stop, subset=2000))
 
-studies.add(Study('cifar10_cnn_batch_lr', 'Which batch size and learning rate does a three-layer CNN want?',
+studies.add(Study('cifar10_cnn_batch_lr', 'Which batch size and learning rate does a six-layer CNN want?',
     rows=_cnn_rows(_figure_4, **_bs_lr), expected=(.09, .72), **_cnn,
     shown={'figure 3': 'training and validation loss by batch size and rate', 'figure 4': 'validation accuracy'},
     more=('rates',)))

@@ -104,7 +104,7 @@ def row_references(
     study, # a `Study` or its name
     row:Row,
 ) -> pd.DataFrame: # rows of `references`; empty if nothing was published
-    "The published figures that `row` is compared with."
+    "The published figures that `row` is compared with; what a source quotes of others is none."
     if row.published is None: return pd.DataFrame(columns=['metric', 'split', 'value'])
     table, study = references(), get_study(study)
     for column, text in {'study': study.name, **row.published}.items():
@@ -112,7 +112,7 @@ def row_references(
         table = table[table[column] == text if column in _exact else table[column].str.contains(text)]
     if not len(table): raise StudyError(
         f'The row {row.name!r} of {study.name} names figures that are not in references.csv: {row.published}.')
-    return table.reset_index(drop=True)
+    return table[~table.quoted].reset_index(drop=True)
 
 # %% ../../nbs/64_studies.ipynb #c288239d
 def compare_study(
