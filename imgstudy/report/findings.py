@@ -33,7 +33,7 @@ def training_scale(record) -> str:
     "Number of training images, image size in pixels and epochs of a training, in words."
     counts = record.info['data']['counts']
     long = 'a probe' if is_probe(record.run) else _epochs([record])
-    return f"{counts['train']:,} images, {record.run.size} pixels, {long}"
+    return f"{counts['train']:,} images, {pixels_words(record.run.size, enlarged_from(record))}, {long}"
 
 # %% ../../nbs/90_findings.ipynb #4bb4652f
 contamination = ('Contamination: weights from ImageNet have seen images of cats and dogs of many breeds, '
