@@ -25,7 +25,7 @@ from .records.card import tune_words
 from .records.record import is_finished, mean_confusion, read_record, read_records
 from .training.checkpoint import deadline
 from .training.trackers import tracking
-from .training.train import check_data, say_data, train_once
+from .training.train import check_data, each_once, say_data, train_once
 from .stats.seeds import is_probe, records_table, tested_interval
 from .study.create import create_run
 from .study.estimate import Speed
@@ -141,7 +141,7 @@ def train_model(a): # the options of `imgstudy train`
     "Train one model on a data set, and print the result."
     runs, root = planned_runs(a), Path(a.root).expanduser().resolve() if a.root else runs_root()
     check_blocked(runs[0], root, vars(a))
-    data = load_data(runs[0])
+    data, runs = load_data(runs[0]), each_once(runs)
     seconds = say_plan(runs, data, root)
     if a.dry_run: return
     confirm_long(seconds, a.yes)
