@@ -118,6 +118,8 @@ def _check_last(network, body, x):
     "Raise `StudyError` unless the head, on the features of `x`, gives the logits of `network`."
     whole = _bare(network).cpu()
     ours, logits = whole.get_submodule(head_name(whole))(body(x)), whole(x)
+    if not logits.isfinite().all(): raise StudyError(
+        f'{type(network).__name__} gives NaN or infinite values with these weights: use others.')
     if not (ours - logits).abs().max() <= 1e-3*logits.abs().max() + 1e-4: raise StudyError(
         f"What {type(network).__name__} returns is not what its last linear layer gives: choose another model, or "
         "tune='all'.")
