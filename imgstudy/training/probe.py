@@ -162,8 +162,8 @@ def probe_of(
         items = data.of(split)
         x = np.asarray(features.array())[features.rows(items.path.tolist())]
         if n := (~np.isfinite(x).all(1)).sum(): raise StudyError(
-            f"The features of {n:,} of {len(x):,} images are NaN or infinite, computed in {features.cost['precision']}: "
-            "use other weights, or precision='fp32'.")
+            f"The features of {n:,} of {len(x):,} images are NaN or infinite, computed in "
+            f"{features.cost['precision']}: use other weights, or precision='fp32'.")
         return x, items.label.map(number).to_numpy()
     return fit_probe(*part('train'), *part('valid'), bias, class_weights)
 
