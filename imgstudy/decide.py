@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from .core import StudyError, parse_duration, runs_root, say_duration
 from .runs import is_content, run_id
-from .data.split import load_data
+from .data.split import draws_split
 from .records.record import finished, n_classes, read_record
 from .records.find import get_record, record_at, record_folders
 from .training.checkpoint import Paused, deadline, has_checkpoint
@@ -86,10 +86,7 @@ def is_drawn(run) -> bool:
     return (_is_drawn if is_content(run.dataset) else _is_drawn.__wrapped__)(run) # another folder may hold others now
 
 @lru_cache(maxsize=8)
-def _is_drawn(run):
-    parts = [load_data(nth_run(run, k, 'splits')).items[['path', 'split']] for k in (0, 1)]
-    first, second = (p.sort_values('path', ignore_index=True) for p in parts)
-    return not first.equals(second)
+def _is_drawn(run): return draws_split(run)
 
 def check_drawn(
     a, # a `Record`, paired over splits

@@ -22,10 +22,10 @@ from .own_weights import name_weights
 from .models.register import count_params
 from .models.zoo import create_light
 from .records.card import tune_words
-from .records.record import is_finished, read_record, read_records
+from .records.record import is_finished, mean_confusion, read_record, read_records
 from .training.checkpoint import deadline
 from .training.trackers import tracking
-from .training.train import check_data, say_data, train_once
+from .training.train import check_data, each_once, say_data, train_once
 from .stats.seeds import is_probe, records_table, tested_interval
 from .study.create import create_run
 from .study.estimate import Speed
@@ -130,7 +130,8 @@ def say_result(
     table = records_table(records).assign(record=[r.id for r in records])
     show_table(table[['record', 'n', 'accuracy', 'accuracy_low', 'accuracy_high', 'seconds']])
     mean, low, high, over = tested_interval(records)
-    basis = f'{records[0].metrics["n"]} test images' if over == 'images' else f'{len(records)} {over}'
+    n = round(mean_confusion(records).sum()) # splits test images of their own
+    basis = f'{n:,} test images' if over == 'images' else f'{len(records)} {over}'
     print(f'Accuracy on images it has not seen: {mean:.1%}, 95 % interval {low:.1%} to {high:.1%} over {basis}.\n'
           f'The records are in {root}. Next: imgstudy predict {records[0].id} photo.jpg'
           + ('' if root == runs_root() else f' --root {root}'))
@@ -140,7 +141,7 @@ def train_model(a): # the options of `imgstudy train`
     "Train one model on a data set, and print the result."
     runs, root = planned_runs(a), Path(a.root).expanduser().resolve() if a.root else runs_root()
     check_blocked(runs[0], root, vars(a))
-    data = load_data(runs[0])
+    data, runs = load_data(runs[0]), each_once(runs)
     seconds = say_plan(runs, data, root)
     if a.dry_run: return
     confirm_long(seconds, a.yes)

@@ -63,6 +63,18 @@ def _same_network(folder, record):
     theirs = timm.create_model(f'local-dir:{folder}', pretrained=True).eval()
     with torch.no_grad(): return torch.allclose(theirs(x), load_model(record).eval()(x), atol=1e-4)
 
+def _weights_terms(record) -> dict: # name, source, licence; empty if the training started from none of ImageNet
+    return record.info.get('init', {}).get('weights') or {}
+
+_of_timms_weights = 'tag', 'license', 'origin_url', 'paper_ids', 'paper_name', 'test_input_size', 'test_crop_pct'
+
+def _with_own_terms(config, record):
+    "The `config` that timm wrote, with what it says of its own weights replaced by what is known of those of `record`."
+    weights = _weights_terms(record)
+    kept = {k: v for k, v in config['pretrained_cfg'].items() if k not in _of_timms_weights}
+    if weights: kept['license'] = weights['licence']
+    return config | dict(pretrained_cfg=kept, **(dict(started_from=weights) if weights else {}))
+
 def write_model(
     record, # with weights
     folder, # which exists
@@ -74,10 +86,13 @@ def write_model(
         net.load_state_dict(load_model(record).state_dict())
         timm.models.save_for_hf(net, folder, safe_serialization=True, model_config=dict(
             label_names=list(classes), pretrained_cfg=_preparation(record)))
+        file = folder/'config.json'
+        file.write_text(json.dumps(_with_own_terms(json.loads(file.read_text()), record), indent=2) + '\n')
         if _same_network(folder, record): return name
     shutil.copyfile(record.path/'weights.safetensors', folder/'model.safetensors')
     config = dict(library='imgstudy', model=record.run.model, num_classes=len(classes), label_names=list(classes),
                   size=record.run.size, dropout=record.run.recipe.dropout, preprocessing=_preparation(record))
+    if weights := _weights_terms(record): config['started_from'] = weights
     (folder/'config.json').write_text(json.dumps(config, indent=2) + '\n', encoding='utf-8')
 
 # %% ../nbs/95d_share.ipynb #65e31148

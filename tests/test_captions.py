@@ -1,9 +1,10 @@
 "Captions of the full report: how large the trainings are that a figure or table shows, and which weights were tested."
-import dataclasses, html, re
+import dataclasses, html, json, os, re
 import matplotlib.pyplot as plt, pytest
 from IPython.display import HTML
 from imgstudy.records.find import committed_records, records_in
 from imgstudy.report import general, overview, sections
+from imgstudy.report.findings import training_scale
 from imgstudy.report.overview import curve_columns, even_groups, kept_words, study_groups, training_size
 from imgstudy.report.sections import curves_figure, our_protocol, study_section
 from imgstudy.stats.seeds import synth_probes, synth_record
@@ -105,3 +106,37 @@ def test_a_source_other_than_the_one_shown_is_named():
 def test_nothing_is_said_of_a_source_that_is_shown(monkeypatch, scale):
     monkeypatch.setattr(overview, 'scale_runs', lambda study, *args: study_runs(study, scale))
     with records_in(committed_records()): assert overview.other_sources('stl5_transfer') == []
+
+
+sides = {'cats_vs_dogs': 96, 'stanford_dogs20': 160, 'cifar10': 32}
+
+
+@pytest.mark.parametrize('study', ['transfer', 'label_efficiency'])
+def test_an_enlargement_says_from_what(study):
+    "Images of 224 pixels that were 160 are not what a camera takes: each caption says so, with the size of the copies."
+    with records_in(committed_records()):
+        for name, records in study_groups(study).items():
+            r = records[0]
+            larger = r.run.size > sides[r.run.dataset]
+            words = f'{r.run.size} pixels enlarged from {sides[r.run.dataset]}, ' if larger else f'{r.run.size} pixels, '
+            assert words in training_size({name: records}) and words in training_scale(r), name
+
+
+def test_an_enlargement_of_several_rows(tmp_path):
+    with records_in(committed_records()):
+        said = {s: training_size(study_groups(s)) for s in ('transfer', 'tuned')}
+    assert 'pixels enlarged from 32 to 160, up to 2 epochs' in said['transfer']
+    assert ' pixels, some enlarged from 32, ' in said['tuned']
+    with records_in(tmp_path): assert 'enlarged' not in training_size({'a': [synth_record(0, .8, size=999)]})  # no exhibit there
+
+
+def test_images_other_than_those_that_were_measured(tmp_path):
+    "Another copy of the data set, and images of several sizes: nothing is said of what is not known."
+    r, file = synth_record(0, .8, size=64), tmp_path/'data/digits.json'
+    size = lambda least, most: dict.fromkeys(('width', 'height'), dict(least=least, most=most))
+    file.parent.mkdir()
+    for k, (images, sizes, said) in enumerate([(r.info['data'].get('fingerprint'), size(8, 8), True), ('other', size(8, 8), False),
+                                               (r.info['data'].get('fingerprint'), size(8, 9), False)]):
+        file.write_text(json.dumps(dict(fingerprint=images, sizes=sizes)))
+        os.utime(file, (k, k))
+        with records_in(tmp_path): assert ('64 pixels enlarged from 8, ' in training_size({'a': [r]})) == said

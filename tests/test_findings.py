@@ -9,7 +9,8 @@ from imgstudy.report.findings import (Aim, aims, brief_gain, change_groups, chan
 from imgstudy.stats.pairs import paired_gain
 from imgstudy.stats.published import Verdict
 from imgstudy.stats.seeds import synth_record, too_short
-from imgstudy.study.studies import Row, Study
+from imgstudy.runs import run_to_dict
+from imgstudy.study.studies import Row, Study, get_study, study_runs
 
 
 @pytest.fixture(autouse=True)
@@ -292,3 +293,22 @@ def test_one_change_is_told_alike_in_both_places(whole, monkeypatch):
     monkeypatch.setattr(findings, 'training_scale', lambda r: 'images')
     sentence, line = findings.change_sentences(groups)[0], changes_in_short(groups)[0]
     assert ('too short to tell' in sentence) == ('too short to tell' in line) == (not whole)
+
+
+def test_a_change_of_several_settings_is_no_single_change():
+    "All layers from a probe come with a rate, an optimiser and a schedule of their own: what brings the gain, one row cannot tell."
+    flat = lambda run: {**(d := run_to_dict(run)), **d['recipe'], 'recipe': None}
+    for scale in ('small', 'full'):
+        runs, published = study_runs('tuned', scale), {}
+        for row in get_study('tuned').rows:
+            if row.group is None or row.name not in runs: continue
+            own = flat(runs[row.name][0])
+            before = published.setdefault(row.group, own)
+            differ = {k for k in own if own[k] != before[k]}
+            if own['tune'] == 'probe': differ -= {'epochs', 'wd', 'opt', 'schedule', 'patience', 'min_epochs'}  # of no use to a regression
+            if own['momentum'] is None: differ -= {'momentum'}  # the optimiser's own
+            assert row.changes > 1 or len(differ) <= 1, (row.name, differ)
+    both = ['a tenth of the learning rate', 'all layers from the probe', 'linear probe']
+    assert findings.single_changes(['as published', *both]) == [both[0], both[2]]
+    said = next(s for s in changes_in_short(change_groups()) if s.startswith('ResNet-18 of CNTK'))
+    assert 'all layers from the probe (several settings at once) +11.0 points' in said and 'a tenth of the learning rate +10.9' in said

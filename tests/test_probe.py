@@ -239,3 +239,18 @@ def test_against_torch_at_weak_strengths(strength, cifar):
     _, x, y, xt = cifar
     (w, b), (wt, bt) = fit_logistic(x, y, strength), minimum(x, y, strength)
     assert ((xt @ w.T + b).argmax(1) != (xt @ wt.T + bt).argmax(1)).mean() <= 2e-4
+
+
+@pytest.mark.parametrize('tune', ['probe', 'probe_then_all'])
+def test_weights_whose_features_are_infinite_are_named(tune, runs_dir, cache, tmp_path, monkeypatch):
+    "Not 'What Sequential returns is not what its last linear layer gives', and no error of scikit-learn."
+    run = a_probe(tmp_path, 'cnn3', subset=60)
+    net = load_file(weights_place(run.init[5:]))
+    save_file({k: v*1e20 if v.ndim == 4 else v for k, v in net.items()}, tmp_path/'huge.safetensors')
+    params = dict(dataset='digits', model='cnn3', size=32, subset=60, tune=tune)
+    with pytest.raises(StudyError, match='Sequential gives NaN or infinite values with these weights: use others'):
+        train(create_run(**params, init=f"file:{tmp_path/'huge.safetensors'}"))
+    whole = Extractor.__call__
+    monkeypatch.setattr(Extractor, '__call__', lambda self, images: np.where(images.mean((1, 2, 3))[:, None] > 60, np.inf, whole(self, images)))
+    with pytest.raises(StudyError, match='The features of [0-9]+ of 60 images are NaN or infinite, computed in fp32: use other weights'):
+        train(create_run(**params, init=run.init))

@@ -1,9 +1,10 @@
 "A shared folder is read back by those it is for: timm, the Hub's cards, pandas and mlcroissant; it says nothing of its owner."
-import builtins
+import builtins, json
 import numpy as np, pytest
 from PIL import Image
 from imgstudy import cli
 from imgstudy.core import StudyError
+from imgstudy.share import write_model
 from imgstudy.study.create import create_run
 from imgstudy.training.train import train
 
@@ -80,3 +81,23 @@ def test_bad_calls_leave_nothing(shared, monkeypatch, tmp_path):
     monkeypatch.setattr(builtins, '__import__', missing)
     with pytest.raises(StudyError, match=r'imgstudy\[share\]'): cli.answer(['share', record.id, str(tmp_path/'o')])
     assert not (tmp_path/'o').exists()
+
+
+@pytest.mark.parametrize('name, init, licence', [('resnet18_cntk_cut', 'mit', 'mit'), ('resnet18', None, None), ('resnet18_cntk', 'mit', 'mit')])
+def test_the_terms_are_those_of_the_weights_not_of_timm_s(name, init, licence, tmp_path):
+    "A network with weights of Microsoft's, or with its own, is not licensed by timm, whose configuration said so."
+    from imgstudy.models.register import create_model
+    from imgstudy.records.record import write_record
+    from imgstudy.stats.seeds import synth_record
+    record, whose = synth_record(0, .8), dict(weights=dict(name='resnet18_2223.imagenet', source='Microsoft', licence=init)) if init else {}
+    record.run = create_run(dataset='digits', model=name, size=32, init='imagenet' if init else 'scratch', epochs=1)
+    record.info['data'] |= dict(classes=['a', 'b'], mean=[.5]*3, std=[.5]*3)
+    record.info['init'] = whose
+    write_record(record, create_model(name, 2, size=32).state_dict(), tmp_path)
+    out = tmp_path/'out'
+    out.mkdir()
+    write_model(record, out)
+    text = (out/'config.json').read_text()
+    config = json.loads(text)
+    assert config.get('started_from', {}).get('licence') == licence and 'apache' not in text and 'a1_in1k' not in text and '2110.00476' not in text
+    if 'pretrained_cfg' in config: assert config['pretrained_cfg'].get('license') == licence and 'test_input_size' not in config['pretrained_cfg']

@@ -7,6 +7,7 @@ from pathlib import Path
 from PIL import Image
 from safetensors.torch import save_file
 from imgstudy import best as search
+from imgstudy.cli import answer
 from imgstudy.core import StudyError
 from imgstudy.data.split import load_data, part_of
 from imgstudy.models.register import create_model
@@ -179,3 +180,37 @@ def test_the_search_for_the_best_model_reads_the_images_as_told(given, photos, m
     execute('best_model', dict(dataset=f'csv:{photos}/pics/t.csv') | given, 'found = best(')
     assert asked == given
     with pytest.raises(StudyError, match="There is no parameter 'subset'"): execute('best_model', given | dict(subset=100), 'found = best(')
+
+
+@pytest.fixture
+def given(photos):
+    "The same images in folders that say what trains, validates and tests."
+    for c in ('cat', 'dog'):
+        for i, file in enumerate(sorted((photos/'pics'/c).glob('*.png'))):
+            to = photos/'given'/('train', 'train', 'valid', 'test')[i % 4]/c
+            to.mkdir(parents=True, exist_ok=True)
+            (to/file.name).write_bytes(file.read_bytes())
+    return photos
+
+
+once = 'The split of these images is given, and a probe draws nothing else: it is fitted once.'
+
+
+def test_a_probe_on_a_given_split_is_fitted_once(given, runs_dir, capsys):
+    "Three seeds number three splits, which are one here: the same probe three times is not n=3."
+    params = dict(dataset=f'folder:{given}/given', model='lenet5', size=32, init=f'file:{given}/w.safetensors', tune='probe')
+    names, said = execute('run_study', params, 'train.train_all(runs, data)')
+    assert once in said and len(names['results']) == 1
+    train_ = ['train', params['dataset'], '--model', 'lenet5', '--size', '32', '--init', params['init'], '--tune', 'probe', '--seeds', '3']
+    answer(train_)
+    said = capsys.readouterr().out
+    assert once in said and '1 training of lenet5' in said and len([*runs_dir.glob('*/record.json')]) == 1
+    answer([*train_, '--subset', '12'])  # of which each split draws others
+    said = capsys.readouterr().out
+    assert once not in said and '3 trainings of lenet5' in said and len([*runs_dir.glob('*/record.json')]) == 4
+
+
+def test_pairs_with_a_probe_on_a_given_split_are_refused(given):
+    params = dict(dataset=f'folder:{given}/given', init=f'file:{given}/w.safetensors', model='lenet5', size=32, epochs=1, tune='probe')
+    with pytest.raises(StudyError, match='all its pairs would have the same probe: take one pair'): execute('transfer_study', params)
+    assert len(execute('transfer_study', params | dict(seeds=1), 'zip(scratch, transfer)')[0]['pairs']) == 1

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['drop_unreadable', 'group_folds', 'draw_groups', 'split_items', 'deal_folds', 'take_subset', 'StudyData',
            'channel_stats', 'reading_of', 'part_of', 'states_before', 'without_twins', 'say_reading', 'fingerprint_of',
-           'load_data', 'name_content']
+           'load_data', 'draws_split', 'name_content']
 
 # %% ../../nbs/13_split.ipynb #97857f80
 import numpy as np, pandas as pd, warnings
@@ -403,6 +403,12 @@ def load_data(
     classes, files = sorted(items.label.unique()), pd.Index(sorted(items.path.tolist()))
     return StudyData(spec, part_of(run), found.root, split, files, skipped, fingerprint_of(items, run.dataset), classes,
                      mean, std, image_range=image_range, said=said)
+
+def draws_split(run) -> bool:
+    "Whether another `split_seed` gives `run` other images, or splits them differently."
+    parts = [load_data(replace(run, split_seed=k)).items[['path', 'split']] for k in (0, 1)]
+    first, second = (p.sort_values('path', ignore_index=True) for p in parts)
+    return not first.equals(second)
 
 # %% ../../nbs/13_split.ipynb #0194cde8
 def name_content(

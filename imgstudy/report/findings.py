@@ -33,7 +33,7 @@ def training_scale(record) -> str:
     "Number of training images, image size in pixels and epochs of a training, in words."
     counts = record.info['data']['counts']
     long = 'a probe' if is_probe(record.run) else _epochs([record])
-    return f"{counts['train']:,} images, {record.run.size} pixels, {long}"
+    return f"{counts['train']:,} images, {pixels_words(record.run.size, enlarged_from(record))}, {long}"
 
 # %% ../../nbs/90_findings.ipynb #4bb4652f
 contamination = ('Contamination: weights from ImageNet have seen images of cats and dogs of many breeds, '
@@ -171,9 +171,10 @@ def tuning_sentence(
 
 # %% ../../nbs/90_findings.ipynb #42353802
 def single_changes(groups) -> list: # of names
-    "Names of the groups that change a single setting, without those that change two at once."
-    several = {row.change for row in get_study('tuned').rows if row.changes > 1}
-    return [k for k in groups if k not in {'as published', *several}]
+    "Names of the groups that change a single setting, without those that change several at once."
+    return [k for k in groups if k != 'as published' and _n_changed(k) == 1]
+
+def _n_changed(change): return max((r.changes for r in get_study('tuned').rows if r.change == change), default=1)
 
 def change_groups(
     study='tuned', # with rows that have a `group`
@@ -240,7 +241,7 @@ def _changes_line(what, groups) -> str:
     overs = {g.over for g in gains.values()} # printed once if it is the same for all intervals
     first = next(iter(gains.values()))
     def text(k, g):
-        change = k + ' (two at once)'*(k not in single_changes(groups))
+        change = k + {1: '', 2: ' (two at once)'}.get(_n_changed(k), ' (several settings at once)')
         return f'{change} {points_span(g.difference, g.low, g.high)}' + f' over {g.over}'*(len(overs) > 1)
     words = _changed_words if first.n_pairs > 2 else _single_words
     sides = _by_side({text(k, g): g for k, g in gains.items()}, words)

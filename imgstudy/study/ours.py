@@ -91,7 +91,8 @@ _cntk = dict(_resnet, model='resnet18_cntk_cut', subset=5000)
 # a probe has none of these
 _no_training = dict.fromkeys('epochs min_epochs patience opt schedule lr wd augment'.split())
 _probe = dict(_no_training, tune='probe', small=_no_training)
-_then_all = dict(_no_training, tune='probe_then_all', epochs=5, augment='none', small=dict(epochs=5))
+_then_all = dict(_no_training, tune='probe_then_all', epochs=5, augment='none', small=dict(epochs=5),
+                 changes=7) # its rate, decay, optimiser, schedule, frozen norms and lower rates are its own
 _regularised = dict(stopping_row, model='cnn3', bs=128, lr=1e-3, dropout=.5, wd=.01, **l2_everywhere)
 
 _slower = {'a tenth of the learning rate': dict(lr=1e-4)}

@@ -16,6 +16,7 @@ from scipy.special import log_softmax
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from torch import nn
+from ..core import StudyError
 from ..runs import Run
 from ..data.augment import augment_levels
 from ..data.loaders import RowDL
@@ -159,7 +160,11 @@ def probe_of(
     number = {c: i for i, c in enumerate(data.classes)}
     def part(split):
         items = data.of(split)
-        return np.asarray(features.array())[features.rows(items.path.tolist())], items.label.map(number).to_numpy()
+        x = np.asarray(features.array())[features.rows(items.path.tolist())]
+        if n := (~np.isfinite(x).all(1)).sum(): raise StudyError(
+            f"The features of {n:,} of {len(x):,} images are NaN or infinite, computed in "
+            f"{features.cost['precision']}: use other weights, or precision='fp32'.")
+        return x, items.label.map(number).to_numpy()
     return fit_probe(*part('train'), *part('valid'), bias, class_weights)
 
 @torch.no_grad()

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['predict_test', 'describe_data', 'describe_cost', 'describe_model', 'check_data', 'say_uneven', 'say_leaked',
-           'say_data', 'test_share', 'OutOfMemory', 'Crowded', 'at_once', 'free_memory', 'in_time', 'make_record',
-           'train_turns', 'train', 'train_once', 'train_all']
+           'say_data', 'each_once', 'test_share', 'OutOfMemory', 'Crowded', 'at_once', 'free_memory', 'in_time',
+           'make_record', 'train_turns', 'train', 'train_once', 'train_all']
 
 # %% ../../nbs/48_train.ipynb #9f365d98
 import gc, math, time
@@ -17,7 +17,7 @@ from ..runs import Run, run_id
 from ..data.images import tell_once
 from ..data.twins import near_leaks
 from ..data.datasets import is_own
-from ..data.split import StudyData, load_data, part_of
+from ..data.split import StudyData, draws_split, load_data, part_of
 from ..data.loaders import create_dls, create_test_dl
 from ..models.register import count_flops, count_params
 from ..models.weights import describe_init
@@ -144,6 +144,14 @@ def _watchers(run, data, root, learn, start):
     keep = Checkpoint(file, setting, load_checkpoint(file, setting), _label(data, run), learn.dls.device)
     keep.start = start # loading the images counts
     return [keep, Deadline(deadline(), test_share([run], [data])), *event_cbs(run_id(run)), *tracker_cbs([run])]
+
+def each_once(
+    runs, # that differ in seed, fold or split only
+) -> list: # of Run
+    "`runs`; of probes whose splits would all be the same only the first, which is said."
+    if runs[0].recipe.tune != 'probe' or len({r.split_seed for r in runs}) < 2 or draws_split(runs[0]): return runs
+    print('The split of these images is given, and a probe draws nothing else: it is fitted once.')
+    return runs[:1]
 
 def test_share(runs, datas) -> float:
     "Test images times views, per validation image of `runs`; per training image if there is no validation."
