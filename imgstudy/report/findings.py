@@ -91,7 +91,7 @@ def _rival(scratch, best) -> str:
     mean = lambda rs: np.mean([r.metrics['accuracy'] for r in rs])
     if not rival or mean(rival) <= mean(scratch) + .005: return ''
     name, scale = model_title(rival[0].run.model), training_scale(rival[0])
-    return f' Of what was trained from scratch validation images choose {name}: {percent(mean(rival))} ({scale}).'
+    return f' Of the networks from scratch, validation images choose {name}: {percent(mean(rival))} ({scale}).'
 
 # %% ../../nbs/90_findings.ipynb #6f2f4bad
 def transfer_sentences(
