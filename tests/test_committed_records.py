@@ -2,6 +2,7 @@
 import json, re
 from pathlib import Path
 import numpy as np, pandas as pd, pytest
+from imgstudy.report.wording import signed
 from imgstudy.stats.pairs import paired_gain, with_partners
 from imgstudy.records.record import read_record, verify_record
 from imgstudy.runs import run_id
@@ -54,7 +55,8 @@ def test_docs_say_what_probes_reach():
         if tune == 'probe': continue
         probes = max(found[key, 'probe', model].values(), key=len)
         gain = paired_gain(*with_partners(probes, values))  # of the split that both have
-        change = f'{100*gain.difference:+.1f} ({100*gain.low:+.1f} to {100*gain.high:+.1f})'.replace('-', '\u2212')
+        d, low, high = (signed(100*v, 1).replace('-', '\u2212') for v in (gain.difference, gain.low, gain.high))
+        change = f'{d} ({low} to {high})'
         assert f'{mean}, {change}' in said and gain.n_pairs == 3
     larger = {r.run.model: r for r in map(read_record, folders) if (r.run.dataset, r.run.size, r.run.split_seed) == ('cifar10', 224, 0)}
     values = [f"{100*larger[k].metrics['accuracy']:.1f}" for k in ('resnet18_cntk', 'resnet18_cntk_cut')]
