@@ -338,6 +338,7 @@ def stack_key(run:Run) -> tuple|None: # equal for runs that can be trained as on
 # %% ../../nbs/47_stacked.ipynb #7a7bd9b5
 def _idle(learn): # without a gradient they do not decay alone either
     "The names of the parameters of `learn` that its network does not use."
+    learn.model.to(learn.dls.device) # fastai does so only when a training begins
     idle = {id(p) for p in without_gradient(learn) or []}
     return {k for k, p in learn.model.named_parameters() if id(p) in idle}
 
