@@ -145,7 +145,7 @@ def test_compare_own_images(command, tmp_path):
 @pytest.mark.parametrize('scale', ('smoke', 'small', 'full'))
 def test_old_ids_are_still_made(scale):
     """`study_ids.json` holds the ids of version 0.1.0; records carry them in their names. At the scale full without the rows that
-    train on all images since (valid=0), and without label efficiency, which has other rows since. A changed id means that a field's default, or what a row says, has changed."""
+    train on all images since (valid=0), and without label efficiency and the ResNet-18 beside the CNN, which have other rows since. A changed id means that a field's default, or what a row says, has changed."""
     old = json.loads((Path(__file__).parent/'study_ids.json').read_text())[scale]
     made = {run_id(r) for s in studies for rs in study_runs(s, scale).values() for r in rs}
     assert not set(old) - made
