@@ -145,3 +145,13 @@ def test_an_unknown_study_is_named():
 def test_a_study_that_repeats_no_report_has_nothing_to_count(study, listed):
     from imgstudy import cli
     with pytest.raises(StudyError, match=f'listed for the study {study!r}.*such as cifar10_mlp'): cli.coverage(study=study, items=listed)
+
+
+@pytest.mark.parametrize('study, id, words', [
+    ('cats_dogs_optimizers', '1.04', 'image size and epochs'), ('cifar10_scratch_vs_resnet18', '5.03', 'epochs'),
+    ('cifar10_scratch_vs_resnet18', '5.02', 'image size and epochs'), ('cifar100_baseline', '4.01', None), ('cifar10_mlp', '3.02', None)])
+def test_full_scale_says_what_the_report_does_not_state(made, study, id, words):
+    made[:] = [lambda r: r in {r for rs in study_runs(study, 'full').values() for r in rs}]
+    found = coverage(study).set_index('id').loc[id]
+    assert found.state == 'full' and ('own choice' in found.reason) == bool(words)
+    if words: assert f'; {words} not said there, our own choice' in found.reason

@@ -15,7 +15,7 @@ from ..data.datasets import get_dataset
 from ..models.zoo import model_cost
 from ..records.find import find_records, record_folders
 from ..stats.published import Verdict, compare_count, compare_gain, network_seconds, run_differences
-from ..study.studies import get_study, row_params, study_runs
+from ..study.studies import get_study, stated_params, study_runs
 from ..study.estimate import guess_seconds
 from .names import *
 from .wording import *
@@ -75,10 +75,22 @@ def _trained_words(rows) -> str: # rows: list of the records of each
     return f'{span(seeds)} seed' + 's'*(max(seeds) > 1) + f", {span(images, ',')} images, {span(epochs)} epochs"
 
 # %% ../../nbs/58_coverage.ipynb #1d052f74
+def _row_named(study, name): return next(r for r in get_study(study).rows if r.name == name)
+
+def _unstated(study, row) -> list: # of 'image size' and 'epochs'
+    "Which of the two the source of a row does not state, where ours is a choice."
+    stated, run = stated_params(study, row), study_runs(study, 'full', 1)[row.name][0]
+    as_stored = get_dataset(run.dataset).native.startswith(f'{run.size}x{run.size}') and 'size' not in row.assumed
+    return ['image size']*('size' not in stated and not as_stored) + ['epochs']*('epochs' not in stated)
+
+def _choice_words(study, rows) -> str:
+    "What is our own choice in trainings at full scale, in words; '' if all is stated."
+    found = dict.fromkeys(what for row in rows for what in _unstated(study, _row_named(study, row)))
+    return f"{' and '.join(found)} not said there, our own choice" if found else ''
+
 def _row_differs(study, row, records) -> list: # of `Reason`
     "Where the trainings of a row differ from the one at full scale; if that makes them smaller, only what does."
-    full = study_runs(study, 'full', 1)[row][0]
-    stated = [*row_params(study, next(r for r in get_study(study).rows if r.name == row), 'full')]
+    full, stated = study_runs(study, 'full', 1)[row][0], stated_params(study, _row_named(study, row))
     reasons = dict.fromkeys(d for r in records for d in run_differences(r.run, full, stated))
     return [d for d in reasons if d.smaller] or [*reasons]
 
@@ -110,7 +122,8 @@ def _of_trainings(item) -> tuple: # state, reason
     part = lambda rows: f'{len(rows)} of {len(found)} rows: '*(len(rows) < len(found))
     lacks = [f'{part(unheld)}trained, but the records hold no {_unheld(item, unheld)}']*bool(unheld)
     lacks += [part(none) + _lacking_words(item, none)]*bool(none)
-    if len(full) == len(found): return 'full', _trained_words([rs for _, rs in found.values()])
+    trained = lambda: _trained_words([rs for _, rs in found.values()])
+    if len(full) == len(found): return 'full', '; '.join(filter(None, [trained(), _choice_words(item.study, full)]))
     if not full and not small: return 'cannot' if none and item.needs else 'none', '; '.join(lacks)
     smaller = [_smaller_words(item.study, row, found[row][1]) for row in small]
     at_full = [f'{len(full)} of {len(found)} rows at full scale']*bool(full)

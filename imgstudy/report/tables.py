@@ -18,7 +18,7 @@ from ..stats.seeds import is_probe, tested_interval, valid_accuracy
 from ..stats.pairs import compare_all, holm, with_partners, with_winner
 from ..stats.grid import best_cell, factor_effects, factor_value
 from ..stats.published import Verdict, compare_reference, kept_value, rounding, run_differences
-from ..study.studies import get_study, row_params, row_references, studies, study_runs
+from ..study.studies import get_study, row_references, stated_params, studies, study_runs
 
 # %% ../../nbs/81_tables.ipynb #fe15b612
 def scale_runs(
@@ -116,7 +116,7 @@ def _row_lines(study, row, runs, full) -> list: # of dicts
     absent = line | dict(verdict=Verdict.missing)
     figures = [dict(id=r.id, metric=r.metric, published=r.value) for r in refs.itertuples()]
     if not found: return [absent | figure for figure in figures] or [absent]
-    lines = _against(refs, found, full, [*row_params(study, row, 'full')]) if len(refs) else _alone(found)
+    lines = _against(refs, found, full, stated_params(study, row)) if len(refs) else _alone(found)
     note = lambda of: '; '.join(filter(None, [of.get('note', ''), _surprise(study, found, full)]))
     return [line | of | dict(note=note(of)) for of in lines]
 

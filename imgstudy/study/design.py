@@ -20,6 +20,7 @@ class Row:
     small_seeds: int|None = None # trainings at scale small; None: the study's `small_seeds`
     start: str|None = None     # name of the row whose weights it starts from
     full: dict = field(default_factory=dict) # what scale full changes in this row, applied after the study's `full`
+    assumed: tuple = ()        # parameters in `run` that the source does not state: our own choice
     target: float|None = None  # test accuracy at full scale that we predicted before training
     group: str|None = None     # the training whose changes are compared, one row each, with the row as published
     change: str|None = None    # what this row of a group changes; None: nothing, it is as published
