@@ -79,10 +79,10 @@ def _span(numbers): return ' to '.join(f'{n:,}' for n in sorted({min(numbers), m
 def pixels_words(
     size,     # of images, in pixels: a number, or a range in words
     side=0,   # as returned by `enlarged_from`, or a range in words
-    all=True, # were all of them enlarged?
+    every=True, # were all of them enlarged?
 ) -> str:
     "The size of images in words, with that of the copies that were enlarged."
-    return f'{size} pixels' + (f'{"" if all else ", some"} enlarged from {side}' if side else '')
+    return f'{size} pixels' + (f'{"" if every else ", some"} enlarged from {side}' if side else '')
 
 def _size(record): # images, pixels, epochs (a probe has none), pixels before they were enlarged
     run = record.run

@@ -160,7 +160,7 @@ studies.add(Study('cifar10_vit', 'Does a small Vision Transformer of our own do 
     shown={'figure 9': 'training and validation loss by batch size and rate', 'figure 10': 'validation accuracy'},
     more=('rates',),
     claims=(Claim('A small ViT is less accurate than the CNN', ('cifar10_cnn_augmentation', f'{_best_row}, none'),
-                  'batch 64, rate 0.001'),)))
+                  'batch 128, rate 0.001'),))) # the batch size and rate of both
 
 _pretrained = dict(stopping_row, init='imagenet', wd=0.)
 
@@ -273,5 +273,5 @@ studies.add(Study('cifar10_scratch_vs_resnet18', 'Is training from scratch still
          'on which images is not stated. Nor are the epochs, nor the size at which it saw the images: ours are five, '
          'at 32 pixels, as the images are. The rows of CNTK are ours, with weights that Microsoft trained: the first, '
          'of one block more, stands in for the published network, whose weights are not at hand.',
-    claims=(Claim('ResNet-18, fine-tuned, is more accurate than the CNN', 'CNN from scratch',
-                  'ResNet-18, fine-tuned'),)));
+    claims=(Claim('ResNet-18, fine-tuned (here with weights of CNTK), is more accurate than the CNN',
+                  'CNN from scratch', 'ResNet-18 of CNTK, fine-tuned'),)));
