@@ -62,3 +62,9 @@ def test_what_was_not_trained_is_not_judged(said):
     ('<tr><th>a</th><td>1 % → 2 %</td></tr>', {})])
 def test_claims_are_found(row, wanted):
     assert claimed(row) == wanted
+
+
+def test_of_several_published_accuracies_a_claim_names_the_best():
+    "The report gives ResNet-18 83 % and 86 %; the CNN has 83 %."
+    with records_in(top/'report/records'): table = claims_table('cifar10_scratch_vs_resnet18')
+    assert table.published.tolist() == ['83 % → 86 %']

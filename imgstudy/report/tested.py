@@ -21,9 +21,9 @@ def _published(
     row:str,   # name of one of its rows
     beside:pd.DataFrame, # as returned by `published_beside_ours`
 ) -> float: # a share; NaN where no accuracy was published
-    "The accuracy that ours stands beside, or else the best that the source prints of test or validation images."
+    "The best accuracy that ours stands beside, or else that the source prints of test or validation images."
     known = beside[(beside.study == study) & (beside.row == row) & (beside.images != 'kaggle')].published
-    if len(known): return known.iloc[0]
+    if len(known): return known.max()
     t = row_references(study, next(r for r in get_study(study).rows if r.name == row))
     return t.value[(t.metric == 'accuracy') & (t.split != 'train')].max()
 
