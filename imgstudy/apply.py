@@ -123,7 +123,7 @@ def plot_explained(
     if len(images) > 48: raise StudyError(f'{len(images)} images are too many for one picture: name at most 48.')
     pixels = [*ImageItems(images, predictor.size, predictor.interpolation, image_range=predictor.image_range)]
     if bad := next((x for x in pixels if isinstance(x, str)), None): raise StudyError(bad)
-    xb = torch.stack(pixels).float().div(255)
+    xb = torch.stack(pixels).to(predictor.model.mean.device).float().div(255) # `predict` may have moved it to a card
     with torch.no_grad(): probs = predictor.model(xb).softmax(1)
     heats, rows, cols = grad_cam(predictor.model, xb).cpu(), -(-len(images)//cols), min(cols, len(images))
     axs = panels(2*rows, cols, ax, figsize=(2*cols, 4.4*rows), dpi=100)

@@ -360,3 +360,26 @@ def test_a_sweep_without_notebooks_trains_side_by_side(tmp_path):
     runs = [_run(**kind, seed=s) for s, kind in enumerate(kinds[:3])]
     states = sweep(runs, tmp_path, notebook=False)
     assert set(states.state) == {'done'}
+
+
+@pytest.mark.cuda
+def test_losses_kept_on_a_gpu_can_be_drawn_and_a_rate_found():
+    from imgstudy.core import seed_everything
+    from imgstudy.data.split import load_data
+    from imgstudy.training.fit import find_lr
+    from imgstudy.training.learner import create_learner
+    from imgstudy.data.loaders import create_dls
+    run = create_run(dataset='digits', model='cnn3', epochs=1, augment='basic')
+    seed_everything(0)
+    learn = create_learner(run, create_dls(run, load_data(run)))
+    assert 0 < find_lr(learn) < 1
+    learn.fit(1)
+    learn.recorder.plot_loss()
+
+
+@pytest.mark.cuda
+def test_a_stack_with_batch_norm_trains_on_a_gpu(tmp_path):
+    from imgstudy.runs import seed_runs
+    from imgstudy.sweep.sweep import work_stacked
+    runs = seed_runs(create_run(dataset='digits', model='resnet9', epochs=1, subset=120, bs=16, augment='basic'), 2)
+    assert work_stacked(runs, tmp_path, 'always') == ('done', '')

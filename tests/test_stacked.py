@@ -279,3 +279,14 @@ def test_on_a_gpu_a_stack_ends_as_each_alone_and_waits_for_nothing():
         learn = learner(run)
         fit(learn, run.recipe, lines=1)
         assert_same({k: v.cpu() for k, v in m.learn.model.state_dict().items()}, {k: v.cpu() for k, v in learn.model.state_dict().items()}, 2e-2)
+
+
+def test_a_batch_norm_off_the_cpu_keeps_the_type_of_its_statistics():
+    "On the meta device, as on a card: half precision comes in and goes out, float32 is normalised."
+    from imgstudy.training.stacked import _in_kept_type
+    seen = []
+    class Seen(torch.nn.BatchNorm2d):
+        def forward(self, x): seen.append(x.dtype); return super().forward(x)
+    norm = Seen(3, device='meta')
+    assert _in_kept_type(norm, torch.zeros(2, 3, 4, 4, dtype=torch.bfloat16, device='meta')).dtype == torch.bfloat16
+    assert seen == [torch.float32]

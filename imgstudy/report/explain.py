@@ -160,7 +160,8 @@ def _prepared(predictor, photos):
     "`photos` as the network of `predictor` takes them: float32 [n, 3, size, size]."
     xs = [*ImageItems(photos, predictor.size, predictor.interpolation, image_range=predictor.image_range)]
     if bad := next((x for x in xs if isinstance(x, str)), None): raise StudyError(bad)
-    return (torch.stack(xs)/255. - predictor.model.mean)/predictor.model.std
+    mean, std = predictor.model.mean, predictor.model.std # `predict` may have moved them to a card
+    return (torch.stack(xs).to(mean.device)/255. - mean)/std
 
 # %% ../../nbs/83_explain.ipynb #56c998e6
 def _explained(model, batch, n):

@@ -166,6 +166,11 @@ def hears_all(cb) -> bool:
     "Whether the callback `cb` gets every event, by a method of its own for all of them."
     return any(getattr(type(cb), k) is not getattr(Callback, k) for k in ('__call__', '__getattr__'))
 
+def _on_host(losses:list):
+    "Replace those of `losses` that are tensors by numbers, in place; the device is waited for once."
+    left = [k for k, x in enumerate(losses) if isinstance(x, torch.Tensor)]
+    for k, x in zip(left, torch.stack([losses[k] for k in left]).tolist() if left else ()): losses[k] = x
+
 class StudyLearner(Learner):
     "A fastai Learner that, at an event, calls only the callbacks with a method for it."
     asked, by_event, engine = None, None, None
@@ -186,6 +191,9 @@ class StudyLearner(Learner):
         "Do the batches of an epoch: by fastai's loop, or by an `Engine` where it can (`43_capture`)."
         engine = self.engine if self.training and self.dl is self.dls.train else None
         engine.epoch() if engine and engine.ready() else super().all_batches()
+    def _end_cleanup(self): # after a whole `fit`: fastai's `plot_loss` and `lr_find` give the losses to NumPy
+        super()._end_cleanup()
+        if hasattr(self, 'recorder'): _on_host(self.recorder.losses)
 
 # %% ../../nbs/40_learner.ipynb #f54c1df6
 def _dispatcher(*implementations):

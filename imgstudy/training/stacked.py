@@ -29,6 +29,11 @@ from .step import *
 from .capture import *
 
 # %% ../../nbs/47_stacked.ipynb #efc47f61
+def _in_kept_type(norm, x):
+    "A batch norm in the type of its statistics: on a card, vmap's rule takes no half precision beside float32."
+    if x.device.type == 'cpu' or norm.running_mean is None: return type(norm).forward(norm, x)
+    return type(norm).forward(norm, x.to(norm.running_mean.dtype)).to(x.dtype)
+
 class Stack(nn.Module):
     "Networks of the same shape as one: images [members, n, 3, size, size] -> logits [members, n, n_out]."
     apart = False # in evaluation, is each member computed by itself?
@@ -41,6 +46,7 @@ class Stack(nn.Module):
         self.one = (_rated(models[0], apart),) # in a tuple, so that its own parameters are not registered
         for m in self.one[0].modules():
             if isinstance(m, Attention): m.attend = plain_attention # vmap has no rule for PyTorch's fused one
+            if isinstance(m, nn.modules.batchnorm._BatchNorm): m.forward = partial(_in_kept_type, m)
         self.shapes = {k: p.shape[1:] for k, p in params.items()}
         flat = [(p.movedim(2, -1) if self._turned(p[0]) else p).detach().flatten(1) for p in params.values()]
         self.flat = nn.Parameter(torch.cat(flat, 1)) # [members, parameters]
