@@ -56,7 +56,7 @@ def _png(fig) -> bytes:
     return out.getvalue()
 
 def _webp(fig) -> bytes:
-    _pixels(fig).save(out := io.BytesIO(), 'WebP', quality=82, method=6)
+    _pixels(fig).save(out := io.BytesIO(), 'WebP', quality=80, method=6)
     return out.getvalue()
 
 def _svg(fig) -> bytes:
