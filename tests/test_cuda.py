@@ -383,3 +383,10 @@ def test_a_stack_with_batch_norm_trains_on_a_gpu(tmp_path):
     from imgstudy.sweep.sweep import work_stacked
     runs = seed_runs(create_run(dataset='digits', model='resnet9', epochs=1, subset=120, bs=16, augment='basic'), 2)
     assert work_stacked(runs, tmp_path, 'always') == ('done', '')
+
+
+@pytest.mark.cuda
+def test_a_head_on_features_is_described_on_a_gpu(tmp_path):
+    "Its body stays where the features were computed."
+    run = create_run(dataset='digits', model='cnn3', tune='head', epochs=1, subset=100, augment='none')
+    assert train(run, root=tmp_path).info['model']['flops'] > 0

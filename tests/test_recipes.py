@@ -138,7 +138,7 @@ def test_images_are_normalised_as_said(normalize, interpolation, data):
     dls = create_dls(run, data)
     mean, std = (torch.tensor(s)[:, None, None] for s in norm_stats(normalize, data))
     for dl in (dls.train, dls.valid, create_test_dl(dls, data)):
-        x = dl.one_batch()[0]*std + mean
+        x = dl.one_batch()[0].cpu()*std + mean
         assert x.min() > -1e-5 and x.max() < 1 + 1e-5 and torch.allclose((x*255).round(), x*255, atol=1e-3), 'levels of 8 bits again'
     if normalize == 'dataset': assert abs(dls.train.new(shuffle=False, drop_last=False, bs=100).one_batch()[0].mean()) < 0.2
 
@@ -182,9 +182,9 @@ def test_recorded_weights_give_the_recorded_predictions(name, data, once):
     "In evaluation mode, without augmentation, with the normalisation of the training images."
     record = once(**options[name])
     x, y = zip(*create_test_dl(create_dls(record.run, data), data))
-    with torch.no_grad(): log_probs = load_model(record)(torch.cat(x).as_subclass(torch.Tensor)).log_softmax(1).numpy()
+    with torch.no_grad(): log_probs = load_model(record)(torch.cat(x).as_subclass(torch.Tensor).cpu()).log_softmax(1).numpy()
     assert np.allclose(log_probs, record.predictions['log_probs'].astype(np.float32), atol=2e-2, rtol=1e-3)
-    assert (torch.cat(y).numpy() == record.predictions['target']).all()
+    assert (torch.cat(y).cpu().numpy() == record.predictions['target']).all()
     assert list(record.predictions['path']) == list(data.of('test').path)
 
 
@@ -199,7 +199,7 @@ def test_the_average_is_that_of_its_definition(data):
     for n, state in enumerate(states[1:], 1):
         d = min(0.7, 1 - (1 + n)**(-2/3))
         average = {k: d*average[k] + (1 - d)*state[k] for k in state}
-    assert all(torch.allclose(v, average[k], atol=1e-5) for k, v in learn.model.state_dict().items())
+    assert all(torch.allclose(v.cpu(), average[k].cpu(), atol=1e-5) for k, v in learn.model.state_dict().items())
 
 
 # layers
@@ -215,7 +215,7 @@ def test_frozen_layers_do_not_move(model, extra, data):
     before = {k: v.clone() for k, v in learn.model.state_dict().items()}
     fitting.fit(learn, run.recipe)
     head = set(layer_groups(learn.model)[-1])
-    moved = {k for k, v in learn.model.state_dict().items() if not torch.equal(v, before[k])}
+    moved = {k for k, v in learn.model.state_dict().items() if not torch.equal(v.cpu(), before[k].cpu())}
     assert moved == head
 
 

@@ -6,7 +6,7 @@
 __all__ = ['Lanes', 'Lane', 'side_by_side', 'Shared']
 
 # %% ../../nbs/47b_streams.ipynb #851ac78b
-import random, time, traceback
+import gc, random, time, traceback
 import numpy as np, torch
 from collections import deque
 from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
@@ -114,6 +114,7 @@ def close(self:Lane):
         if self.stream: self.stream.synchronize() # before its memory is used by others
     self.turns = None
     if self.out: self.out.close()
+    if self.stream: gc.collect() # a Learner and its callbacks refer to each other, and hold memory of the card
 
 # %% ../../nbs/47b_streams.ipynb #98d3e4b2
 def _turn_each(lanes): # the numbers of those that are over then

@@ -79,6 +79,7 @@ def describe_model(
 ) -> dict:
     "Parameters and operations of the model, how many parameters were trained, precision and memory layout."
     last, network = first_trained(run.recipe, epoch - 1, learn.groups[-1].top), network_of(learn)
+    network.to(next(network.parameters()).device) # a head that trained on features alone may be on a card, its body not
     trained = sum(p.numel() for g in learn.groups for p in g.params if g.depth >= last)
     return dict(parameters=count_params(network), trained=trained, flops=count_flops(network, run.size),
                 **learn.layout)
