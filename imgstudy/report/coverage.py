@@ -122,8 +122,9 @@ def _of_trainings(item) -> tuple: # state, reason
     part = lambda rows: f'{len(rows)} of {len(found)} rows: '*(len(rows) < len(found))
     lacks = [f'{part(unheld)}trained, but the records hold no {_unheld(item, unheld)}']*bool(unheld)
     lacks += [part(none) + _lacking_words(item, none)]*bool(none)
-    trained = lambda: _trained_words([rs for _, rs in found.values()])
-    if len(full) == len(found): return 'full', '; '.join(filter(None, [trained(), _choice_words(item.study, full)]))
+    if len(full) == len(found):
+        words = _trained_words([rs for _, rs in found.values()]), _choice_words(item.study, full)
+        return 'full', '; '.join(filter(None, words))
     if not full and not small: return 'cannot' if none and item.needs else 'none', '; '.join(lacks)
     smaller = [_smaller_words(item.study, row, found[row][1]) for row in small]
     at_full = [f'{len(full)} of {len(found)} rows at full scale']*bool(full)
