@@ -271,7 +271,7 @@ studies.add(Study('cifar10_scratch_vs_resnet18', 'Is training from scratch still
     expected=(.75, .97), small=dict(subset=4900, epochs=8), full=all_images,
     note='The document gives 83 % and 86 % for ResNet-18. Its learning rate was chosen by hand; '
          'on which images is not stated. Nor are the epochs, nor the size at which it saw the images: both are our '
-         'choice, 32 pixels since the images are stored so. The rows of CNTK are ours, with weights that Microsoft trained: the first, '
-         'of one block more, stands in for the published network, whose weights are not at hand.',
+         'choice, 32 pixels since the images are stored so. The rows of CNTK are ours, with weights that Microsoft '
+         'trained: the first, of one block more, stands in for the published network, whose weights are not at hand.',
     claims=(Claim('ResNet-18, fine-tuned (here with weights of CNTK), is more accurate than the CNN',
                   'CNN from scratch', 'ResNet-18 of CNTK, fine-tuned'),)));
