@@ -230,6 +230,8 @@ def seed_everything(
     if torch.cuda.is_available():
         os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8') # else cuBLAS is not deterministic
         torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cuda.enable_cudnn_sdp(False)         # the gradients of these two
+        torch.backends.cuda.enable_mem_efficient_sdp(False) # are not deterministic where `warn_only` is set
         torch.utils.deterministic.fill_uninitialized_memory = False # else each `torch.empty` launches a fill
 
 # %% ../nbs/00_core.ipynb #51cc2180

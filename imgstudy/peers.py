@@ -190,6 +190,8 @@ def _plain_kernels():
     "PyTorch's own settings, which a user of a peer would have, in place of ours."
     torch.use_deterministic_algorithms(False)
     torch.backends.cudnn.deterministic = False
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    torch.backends.cuda.enable_mem_efficient_sdp(True)
     torch.backends.cudnn.allow_tf32 = True
 
 def peer_rate(

@@ -46,6 +46,8 @@ def on_gpu(monkeypatch):
     before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
     torch.utils.deterministic.fill_uninitialized_memory = True
     yield
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    torch.backends.cuda.enable_mem_efficient_sdp(True)
     torch.use_deterministic_algorithms(before[0])
     torch.utils.deterministic.fill_uninitialized_memory = before[1]
 
@@ -55,6 +57,14 @@ def test_deterministic_kernels_fill_no_memory(on_gpu):
     seed_everything(0)
     assert torch.are_deterministic_algorithms_enabled() and not torch.utils.deterministic.fill_uninitialized_memory
     assert not torch.empty(100_000).isnan().all()
+
+
+def test_only_attention_with_a_deterministic_gradient_is_left(on_gpu):
+    "Of up to 256 tokens, that of FlashAttention is; with `warn_only`, the other two are not whatever the number."
+    on = torch.backends.cuda
+    seed_everything(0)
+    assert on.flash_sdp_enabled() and on.math_sdp_enabled()
+    assert not on.cudnn_sdp_enabled() and not on.mem_efficient_sdp_enabled()
 
 
 class Watch(TorchDispatchMode):
@@ -145,6 +155,35 @@ def test_an_error_in_a_recording_leaves_the_process_as_it_was(error, cuda, monke
     with pytest.raises(type(error), match=str(error)): step.record(cuda.stream)
     assert cuda.generator.state == dict(offset=8, recording=False)
     assert not cuda.memory.open and not cuda.memory.used
+
+
+def test_the_error_of_the_step_is_the_one_that_is_raised(cuda, monkeypatch):
+    "Also if it came of another error, or the recording ends without one of its own."
+    step = step_of(learner_of(create_run(**base)))
+    def bad(self):
+        try: {}['a key']
+        except KeyError: raise ValueError('mine')
+    monkeypatch.setattr(Step, 'batch', bad)
+    with pytest.raises(ValueError, match='mine'): step.record(cuda.stream)
+    exit = torch.cuda.graph.__exit__
+    monkeypatch.setattr(torch.cuda.graph, '__exit__', lambda self, kind, *_: exit(self, None))
+    with pytest.raises(ValueError, match='mine'): step.record(cuda.stream)
+
+
+@pytest.mark.parametrize('before', [True, False])
+def test_no_garbage_is_collected_in_a_recording(before, cuda, monkeypatch):
+    "A tensor, stream or recording that is freed in it may call the device, which ends it."
+    import gc
+    step, batch, seen = step_of(learner_of(create_run(**base))), Step.batch, []
+    monkeypatch.setattr(Step, 'batch', lambda self: (seen.append(gc.isenabled()), batch(self))[1])
+    (gc.enable if before else gc.disable)()
+    try:
+        with step.gradients(): step.record(cuda.stream)
+        assert seen == [False] and gc.isenabled() is before
+        monkeypatch.setattr(Step, 'batch', lambda self: 1/0)
+        with pytest.raises(ZeroDivisionError): step.record(cuda.stream)
+        assert gc.isenabled() is before
+    finally: gc.enable()
 
 
 def test_after_a_failed_recording_a_lane_goes_on_with_the_generator_that_replaced_its_own(cuda, monkeypatch):

@@ -78,7 +78,7 @@ def test_a_captured_training_that_was_killed_ends_with_the_same_bits(tmp_path, m
 
 
 @pytest.mark.cuda
-@pytest.mark.parametrize('model', ['lenet5', 'cnn3', 'vit'])
+@pytest.mark.parametrize('model', ['lenet5', 'cnn3', 'vit', 'resnet9'])
 def test_a_stack_is_captured(model, tmp_path, monkeypatch):
     from imgstudy.training.train_stacked import train_stacked
     runs, ends = [_run(model=model, seed=s, augment=a) for s, a in enumerate(('none', 'basic', 'standard'))], {}
@@ -211,6 +211,20 @@ def test_deterministic_kernels_fill_no_memory():
     from imgstudy.core import seed_everything
     seed_everything(0)
     assert torch.are_deterministic_algorithms_enabled() and not torch.utils.deterministic.fill_uninitialized_memory
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize('tokens', [65, 197, 256])
+def test_attention_has_the_same_gradient_again(tokens, dtype):
+    "Of as many tokens as images of 224 pixels make, with the width of a head of ViT-S."
+    from imgstudy.core import seed_everything
+    if dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported(including_emulation=False): pytest.skip('no bfloat16')
+    seed_everything(0)
+    qkv = [torch.randn(16, 6, tokens, 64, device='cuda', dtype=dtype, requires_grad=True) for _ in range(3)]
+    up = torch.randn(16, 6, tokens, 64, device='cuda', dtype=dtype)
+    first, *more = [torch.autograd.grad(torch.nn.functional.scaled_dot_product_attention(*qkv), qkv, up) for _ in range(20)]
+    assert all(torch.equal(a, b) for grads in more for a, b in zip(first, grads))
 
 
 @pytest.mark.cuda

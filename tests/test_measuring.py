@@ -166,7 +166,7 @@ def test_all_kinds_of_a_sweep_share_the_time(monkeypatch):
 @pytest.fixture
 def card(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
-    monkeypatch.setattr(module, 'environment', lambda: dict(threads=1))
+    monkeypatch.setattr(module, 'environment', lambda: dict(threads=1, device='cuda'))
     monkeypatch.setattr(module, 'device_name', lambda here: 'a card')
 
 
@@ -189,6 +189,52 @@ def test_each_kept_part_of_a_layout_counts_without_time(known, card, monkeypatch
     monkeypatch.setenv('IMGSTUDY_DEADLINE', str(time.time() - 5))
     for f in names: monkeypatch.setattr(module, f, fails(Enough('no time')))
     assert stack_layout(run, 4) == first
+
+
+@pytest.mark.parametrize('last', [False, True])
+def test_without_memory_for_a_layout_the_plain_one_is_taken(last, card, monkeypatch):
+    "The training itself is done in halves if it does not fit either."
+    monkeypatch.setattr(module, 'apart_gain', lambda run, n: 1.)
+    def stack(run, n, channels_last):
+        if channels_last == last: raise torch.OutOfMemoryError('CUDA out of memory')
+    monkeypatch.setattr(module, '_some_stack', stack)
+    monkeypatch.setattr(module, '_seconds_a_step', lambda fit: 1.)
+    assert stack_layout(create_run(**quick), 4) == dict(channels_last=False, valid_apart=False, not_measured=['channels_last'])
+
+
+def test_members_that_are_not_validated_together_for_lack_of_memory_are_one_by_one(card, monkeypatch):
+    seconds = module._forward_seconds
+    def full(model, x):
+        if not getattr(model, 'apart', False): raise torch.OutOfMemoryError('CUDA out of memory')
+        return seconds(model, x)
+    monkeypatch.setattr(module, '_forward_seconds', full)
+    monkeypatch.setattr(module, 'layout_gain', lambda run, n: 1.)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    gain = module.apart_gain(create_run(**quick), 2)
+    monkeypatch.setattr(module, 'apart_gain', lambda run, n: gain)
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    assert math.isinf(gain)
+    assert stack_layout(create_run(**quick), 2) == dict(channels_last=False, valid_apart=True)
+    monkeypatch.setattr(module, 'apart_gain', lambda run, n: 1.) # with more room it is measured again
+    assert stack_layout(create_run(**quick), 2) == dict(channels_last=False, valid_apart=False)
+
+
+@pytest.mark.parametrize('other, again', [(dict(lr=.002), 0), (dict(seed=3), 0), (dict(wd=.1), 0), (dict(augment='standard'), 1), (dict(opt='sgd'), 1),
+                                          (dict(mixup=.2), 1), (dict(ema=.99), 1), (dict(clip=1.), 1), (dict(bs=16), 1)], ids=str)
+def test_a_gain_is_measured_anew_for_what_changes_a_step(other, again, card, monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, 'stacking_gain', lambda run, n: (asked.append(run), 2.)[1])
+    for options in (dict(), other): kept_gain(create_run(**quick | options), 4)
+    assert len(asked) == 1 + again
+
+
+def test_a_gain_of_captured_steps_is_not_that_of_called_ones(card, monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, 'stacking_gain', lambda run, n: (asked.append(run), 2.)[1])
+    for how in ('', 'call', 'off', 'on', '0'):
+        monkeypatch.setenv('IMGSTUDY_CAPTURE', how)
+        kept_gain(create_run(**quick), 4)
+    assert len(asked) == 2
 
 
 def test_a_record_says_what_was_not_measured_also_after_a_pause(tmp_path, monkeypatch):

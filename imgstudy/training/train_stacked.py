@@ -24,6 +24,7 @@ from ..data.split import load_data, part_of
 from ..data.loaders import create_dls
 from ..records.record import Record, write_record
 from .learner import *
+from .capture import captures
 from .checkpoint import *
 from .fit import *
 from .stacked import *
@@ -248,13 +249,18 @@ def _known(file): # name -> gain; none if there is no such file, or it is damage
     try: return dict(json.loads(file.read_text()))
     except (OSError, ValueError): return {}
 
+def _timed_as(run, n) -> str: # the same for trainings whose steps take equally long
+    here, r = environment(), run.recipe
+    how = 'captured' if captures(torch.device(here['device'])) else 'called'
+    device = device_name(here), here['threads'], torch.__version__, how
+    also = [k for k in ('mixup', 'cutmix', 'ema', 'clip') if getattr(r, k)]
+    return ' '.join(map(str, (*device, run.model, run.size, run.augment, r.bs, r.opt, r.tune, *also, run.precision, n)))
+
 def _kept(measure, file, run, n): # what `measure` returns, from `file` in the cache if measured before
-    here, file = environment(), writable(cache_root(), 'IMGSTUDY_CACHE')/file
-    key = (device_name(here), here['threads'], torch.__version__, run.model, run.size, run.recipe.bs, run.precision, n)
-    name = ' '.join(map(str, key))
+    name, file = _timed_as(run, n), writable(cache_root(), 'IMGSTUDY_CACHE')/file
     if name in (known := _known(file)): return known[name]
     gain = measure(run, n)
-    if math.isnan(gain): return gain # another data set may have enough steps
+    if not math.isfinite(gain): return gain # another data set may have enough steps, or the device more room
     with FileLock(file.with_suffix('.lock')), atomic_file(file) as part:
         known = {name: gain} | _known(file) # other jobs may have measured meanwhile: the first choice counts
         part.write_text(json.dumps(known, indent=1))
@@ -265,13 +271,17 @@ def kept_gain(run:Run, n:int=8) -> float:
     return _kept(stacking_gain, 'stacking.json', run, n)
 
 # %% ../../nbs/49_train_stacked.ipynb #012aaf75
-def _tried(gain, run, n): # NaN: it cannot be measured
-    "The gain of `n` like `run`, and why it is too small, if it is."
-    try: now = gain(run, n)
+def _unless_full(measure): # a function without arguments
+    "What `measure` returns; None: memory does not suffice."
+    try: return measure()
     except RuntimeError as e:
         if not is_out_of_memory(e): raise
-        free_memory()
-        return math.nan, f'memory does not suffice for {n} as one'
+    free_memory() # outside the except clause, whose error keeps what was in use
+
+def _tried(gain, run, n): # NaN: it cannot be measured
+    "The gain of `n` like `run`, and why it is too small, if it is."
+    now = _unless_full(lambda: gain(run, n))
+    if now is None: return math.nan, f'memory does not suffice for {n} as one'
     if math.isnan(now): return now, 'they have too few steps to measure whether they are faster as one'
     return now, f'as one they would be only {now:.2f} times as fast'
 
@@ -306,14 +316,14 @@ def _some_stack(run, n, **layout): # a Learner of `n` members like `run`, and th
 def layout_gain(
     run:Run,
     n:int=8, # members
-) -> float: # above 1: channels last is faster; NaN: too few steps to measure
+) -> float: # above 1: channels last is faster; NaN: too few steps to measure, or too little memory
     "How many times as fast a stack of `n` runs like `run` trains with channels last."
     def seconds(last):
         learn = _some_stack(run, n, channels_last=last)
         return _seconds_a_step(lambda cbs: fit_stacked(learn, lines=1, cbs=cbs))
-    gain = seconds(False)/seconds(True)
+    gain = _unless_full(lambda: seconds(False)/seconds(True))
     free_memory()
-    return gain
+    return math.nan if gain is None else gain
 
 # %% ../../nbs/49_train_stacked.ipynb #7453d5d2
 @torch.no_grad()
@@ -333,13 +343,13 @@ def _forward_seconds(model, x, repeats=4):
 def apart_gain(
     run:Run,
     n:int=8, # members
-) -> float: # above 1: one by one is faster; NaN: there are no validation images
+) -> float: # above 1: one by one is faster; infinite: together do not fit into memory; NaN: no validation images
     "How many times as fast `n` members like `run` are validated one by one as together."
     learn = _some_stack(run, n)
     if not len(learn.dls.valid): return math.nan
     x, model = next(iter(learn.dls.valid))[0], learn.model.eval()
-    together, model.apart = _forward_seconds(model, x), True
-    return together/_forward_seconds(model, x)
+    together, model.apart = _unless_full(lambda: _forward_seconds(model, x)), True
+    return math.inf if together is None else together/_forward_seconds(model, x)
 
 # %% ../../nbs/49_train_stacked.ipynb #c074acca
 def stack_layout(
