@@ -220,7 +220,7 @@ def test_members_that_are_not_validated_together_for_lack_of_memory_are_one_by_o
 
 
 @pytest.mark.parametrize('other, again', [(dict(lr=.002), 0), (dict(seed=3), 0), (dict(wd=.1), 0), (dict(augment='standard'), 1), (dict(opt='sgd'), 1),
-                                          (dict(mixup=.2), 1), (dict(ema=.99), 1), (dict(clip=1.), 1), (dict(bs=16), 1)], ids=str)
+                                          (dict(mixup=.2), 1), (dict(ema=.99), 1), (dict(clip=1.), 1), (dict(bs=16), 1), (dict(torch_compile=True), 1)], ids=str)
 def test_a_gain_is_measured_anew_for_what_changes_a_step(other, again, card, monkeypatch):
     asked = []
     monkeypatch.setattr(module, 'stacking_gain', lambda run, n: (asked.append(run), 2.)[1])

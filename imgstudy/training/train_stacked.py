@@ -253,7 +253,7 @@ def _timed_as(run, n) -> str: # the same for trainings whose steps take equally 
     here, r = environment(), run.recipe
     how = 'captured' if captures(torch.device(here['device'])) else 'called'
     device = device_name(here), here['threads'], torch.__version__, how
-    also = [k for k in ('mixup', 'cutmix', 'ema', 'clip') if getattr(r, k)]
+    also = [k for k in ('mixup', 'cutmix', 'ema', 'clip') if getattr(r, k)] + ['compiled']*bool(run.torch_compile)
     return ' '.join(map(str, (*device, run.model, run.size, run.augment, r.bs, r.opt, r.tune, *also, run.precision, n)))
 
 def _kept(measure, file, run, n): # what `measure` returns, from `file` in the cache if measured before
