@@ -22,6 +22,13 @@ def test_record_holds(folder):
     assert not re.search(r'"(/|[A-Z]:\\|~)', (folder/'record.json').read_text())
 
 
+def test_records_are_kept_small():
+    "What `imgstudy collect` copies: predictions in brief, pictures, no weights, so that a clone is fetched quickly."
+    for folder in folders:
+        assert 'log_probs' not in read_record(folder).predictions, folder.name
+        assert {p.suffix for p in folder.iterdir()} <= {'.json', '.csv', '.npz', '.webp'}, folder.name
+
+
 benchmarks = Path(__file__).parent.parent/'report/records/benchmarks'
 measured = sorted(benchmarks.glob('*.json'))
 
