@@ -56,6 +56,7 @@ _tuned = (
     Row('CIFAR-10 cnn_custom', _custom, target=.88),
     Row('CIFAR-10 cnn_custom, 100 epochs, 8 views', dict(_custom, epochs=100, tta=8)),
     Row('CIFAR-10 LeNet-5, Nesterov', dict(_lenet_sgd, model='lenet5'), full=all_images, target=.725),
+    Row('CIFAR-10 LeNet-5, Nesterov, 200 epochs', dict(_lenet_sgd, model='lenet5', bs=64, epochs=200), full=all_images),
     Row('CIFAR-10 LeNet-5 with ReLU, Nesterov', dict(_lenet_sgd, model='lenet5_relu'), full=all_images),
     Row('CIFAR-10 cnn3, Nesterov', dict(_nesterov, model='cnn3', dropout=0., lr=.1, epochs=60), full=all_images,
         target=.88),
