@@ -41,6 +41,18 @@ def test_a_pipe_gets_lines():
     assert done.stdout.count('epoch ') == 2 and '\r' not in done.stdout + done.stderr
 
 
+def test_a_sweep_leaves_nothing_behind(tmp_path):
+    "Its workers are ended at once, and what they share with their parent would be called leaked as that ends."
+    code = f"""
+from imgstudy.sweep.sweep import sweep
+from imgstudy.study.create import create_run
+sweep([create_run(dataset='digits', model='lenet5', epochs=1, subset=100)], root={str(tmp_path)!r}, notebook=False, jobs=1)
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert done.returncode == 0 and 'leaked' not in done.stderr, done.stderr
+    assert len(list(tmp_path.glob('*/record.json'))) == 1
+
+
 @pytest.mark.parametrize('said, shown', [('bar', True), ('lines', False), ('off', False)])
 def test_the_variable_decides(said, shown, monkeypatch):
     from imgstudy.core import plain_progress, shows_bars

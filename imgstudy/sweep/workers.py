@@ -21,6 +21,7 @@ from joblib import Parallel, cpu_count, delayed
 from joblib.externals.loky import process_executor
 from joblib.externals.loky.process_executor import ProcessPoolExecutor, ShutdownExecutorError
 from pathlib import Path
+from tqdm import tqdm
 from ..core import Registry, StudyError, checkout_file, environment, plain_progress
 from ..runs import Run, run_id, run_to_dict
 from ..data.split import load_data, part_of
@@ -186,6 +187,7 @@ def _serve(growth): # growth: bytes by which the process may grow after its firs
     "Let this process be a worker: it ignores Ctrl-C, which its parent handles, and ends when its parent does."
     global _worker
     _worker, process_executor._MAX_MEMORY_LEAK_SIZE = True, growth
+    tqdm.set_lock(threading.RLock()) # its own lock is a semaphore that a worker which is ended would leave behind
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = os.getppid()
     def watch():
