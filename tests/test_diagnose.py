@@ -39,7 +39,7 @@ def test_leaked_test_images(trained, root, copies, severity):
     for i in range(copies): (folder/f'train/a/copy{i}.png').write_bytes((folder/f'test/a/{i:03}.png').read_bytes())
     record = trained(dataset=f'folder:{folder}', epochs=1, **images)
     assert record.info['data']['leaked'] == copies
-    assert dg.diagnose(record).set_index('check').severity.get('test images had a say') == severity
+    assert dg.diagnose(record).set_index('check').severity.get('copies of test images') == severity
 
 
 def test_a_choice_by_test_images(trained):

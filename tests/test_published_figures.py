@@ -114,7 +114,7 @@ def test_what_a_text_repeats_of_a_table_is_one(of_ours, text, table, value):
 
 
 def test_the_repeats_are_of_the_same_network():
-    from imgstudy.report.evidence import _repeats
+    from imgstudy.report.tables import said_again as _repeats
     for text, table in _repeats.items():
         a, b = ref[text], ref[table]
         assert (a.study, a.model, a.metric, a.split) == (b.study, b.model, b.metric, b.split) and a['where'].startswith('text') and abs(a.value - b.value) < .01
@@ -128,7 +128,8 @@ def test_that_the_nearest_of_several_is_shown_is_said(of_ours):
 
 
 def test_the_committed_accuracies_of_ours_are_those_of_the_table():
-    from imgstudy.report.evidence import _repeats, published_beside_ours, published_names
+    from imgstudy.report.tables import said_again as _repeats
+    from imgstudy.report.evidence import published_beside_ours, published_names
     with records_in(committed_records()): table = published_beside_ours()
     assert table.id.is_unique and not {*_repeats} & {*table.id}
     assert all(r.images == 'fold' or ref[r.id].value == r.published for r in table.itertuples())

@@ -21,7 +21,7 @@ from ..data.split import StudyData
 from ..data.pixels import OpenImage
 from ..records.card import placeholders, settings_words
 from ..records.metrics import confusion, t_interval
-from ..records.record import confidence, finished
+from ..records.record import confidence, finished, tested_flops
 from ..records.find import get_record
 from ..stats.seeds import has_learnt, is_probe, tested_interval, training_seconds, valid_accuracy, with_intervals
 from ..stats.pairs import compare_all, holm, right_gains
@@ -243,7 +243,7 @@ def _costs(record) -> dict:
     "Numbers of the network, then of the time taken, then of the training."
     model, cost, probe = record.info.get('model', {}), record.info.get('cost', {}), is_probe(record.run)
     return {'parameters': model.get('parameters'), 'trained parameters': model.get('trained'),
-            'FLOPs an image': model.get('flops'), 'seconds': cost.get('seconds'),
+            'FLOPs an image': tested_flops(record), 'seconds': cost.get('seconds'),
             'seconds of training': cost.get('fit_seconds'), 'images a second': cost.get('images_per_second'),
             'epochs': None if probe else len(record.history),
             'epoch kept': None if probe else record.info.get('best_epoch')}
@@ -326,7 +326,7 @@ def networks_table(
         of = lambda k: rs[0].info.get('model', {}).get(k) or np.nan
         seconds = training_seconds(rs) if 'seconds' in rs[0].history else np.nan
         return dict(n=len(rs), valid=np.mean([valid_accuracy(r) for r in rs]), accuracy=mean, low=low, high=high,
-                    over=over, seconds=seconds, parameters=of('parameters'), flops=of('flops'))
+                    over=over, seconds=seconds, parameters=of('parameters'), flops=tested_flops(rs[0]))
     table = pd.DataFrame({name: row(rs) for name, rs in groups.items()}).T.rename_axis('network').infer_objects()
     by = table.valid.fillna(table.accuracy)
     return table.loc[by.sort_values(ascending=False, kind='stable').index]

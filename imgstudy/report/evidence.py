@@ -105,7 +105,6 @@ def published_accuracies(
 # %% ../../nbs/55_evidence.ipynb #db4b3e95
 _fields = ('id', 'dataset', 'model', 'start', 'row', 'images', 'published', 'value', 'low', 'high', 'over', 'n',
            'verdict', 'differs', 'training')
-_repeats = {'1.24c': '1.31', '2.16a': '2.07', '2.16b': '2.13', '3.20b': '3.20a', '4.05b': '4.05a'} # text -> table
 
 def _differs(reasons) -> str:
     "Why the two are not comparable: ours is smaller, or else the field of the first `Reason`."
@@ -133,7 +132,7 @@ def published_beside_ours(
         rows += [dict(study=s.name, source=s.source, **_beside(r, groups[r.row])) for r in t.itertuples()
                  if r.verdict not in (Verdict.not_comparable, Verdict.too_short) or has_learnt(groups[r.row])]
     t = pd.DataFrame(rows, columns=['study', 'source', *_fields])
-    return _nearest(t[~t.id.map(_repeats).isin(t.id)])
+    return _nearest(t[~t.id.map(said_again).isin(t.id)])
 
 _images_of = dict(kaggle="Kaggle's images", validation='validation images', test='test images')
 def _cell(row) -> str:

@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt, numpy as np, pandas as pd
 from textwrap import fill
 from matplotlib.ticker import PercentFormatter
 from ..core import atomic_file
+from ..records.record import tested_flops
 from ..stats.configs import is_demonstration
 from ..stats.pairs import paired_gain
 from ..stats.published import Verdict
@@ -328,13 +329,13 @@ def plot_cost(
     named:dict, # name -> records
     ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
-    "Test accuracy against operations per image; the line joins the networks that nothing cheaper beats."
+    "Test accuracy against operations per test image, over all views; the line joins the networks that nothing cheaper beats."
     ax, best, line = ax or _axes(3.2), -1, []
     ax.spines[['top', 'right']].set_visible(False); ax.grid(alpha=.25)
-    order = sorted(named, key=lambda n: (named[n][0].info['model']['flops'], -tested_interval(named[n])[0]))
+    order = sorted(named, key=lambda n: (tested_flops(named[n][0]), -tested_interval(named[n])[0]))
     for name in order:
         rs, (mean, low, high) = named[name], tested_interval(named[name])[:3]
-        x = rs[0].info['model']['flops']/1e6
+        x = tested_flops(rs[0])/1e6
         ax.errorbar(x, mean, [[max(0, mean - low)], [max(0, high - mean)]], **_mark(start_of(rs[0].run)))
         below = dict(xytext=(6, -12)) # the line
         narrow = {order[0]: dict(xytext=(-12, -14)), order[-1]: dict(xytext=(-8, -2), ha='right')}
@@ -342,7 +343,7 @@ def plot_cost(
         ax.annotate(f'{as_label(name)}, {percent(mean)}', (x, mean), textcoords='offset points', fontsize=8, **below)
         if mean > best: best = mean; line.append((x, mean))
     ax.step(*zip(*line), where='post', color='.7', zorder=1)
-    ax.set(xscale='log', xlabel='million operations per image'); ax.xaxis.set_major_formatter(lambda v, _: f'{v:g}')
+    ax.set(xscale='log', xlabel='million operations per test image'); ax.xaxis.set_major_formatter(lambda v, _: f'{v:g}')
     _in_percent(ax, 'y'); ax.margins(x=.15, y=.1)
     return ax
 

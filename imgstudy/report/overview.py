@@ -19,7 +19,7 @@ from ..runs import run_id
 from ..models.register import models
 from ..models.zoo import model_cost, name_points
 from ..records.metrics import calibration_table
-from ..records.record import brief_predictions, finished
+from ..records.record import brief_predictions, finished, tested_flops
 from ..records.find import find_records, record_folders
 from ..stats.seeds import has_learnt, is_probe, tested_interval, training_seconds, valid_accuracy
 from ..stats.overlap import fold_coverage
@@ -270,7 +270,7 @@ def groups_table(
         r, acc = records[0], [r.metrics['accuracy'] for r in records]
         rows[name] = dict(model=r.run.model, dataset=r.run.dataset, init=r.run.init.split(':')[0], n=len(records),
                           accuracy=np.mean(acc), low=min(acc), high=max(acc),
-                          parameters=r.info['model']['parameters'], flops=r.info['model']['flops'],
+                          parameters=r.info['model']['parameters'], flops=tested_flops(r),
                           seconds=training_seconds(records),
                           epochs=float(np.mean([len(r.history) for r in records])),
                           device=device_name(r.info['environment']))

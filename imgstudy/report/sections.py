@@ -227,9 +227,9 @@ def _with_words(t, called): # called: one dict per comparison, name of a group -
     return t.assign(finding=[winner_words(r, names) for r, names in rows], words=[words(r, names) for r, names in rows])
 
 def _plainly(t):
-    "Comparisons with the names of the rows, or 'the first' and 'the second' if a name is longer than 28 characters."
+    "Comparisons with the names of the rows, or 'the former' and 'the latter' if a name is longer than 28 characters."
     long = max(map(len, [*t['first'], *t['second']])) > 28
-    names = lambda a, b: {b: 'the second', a: 'the first'} if long else {b: b, a: a}
+    names = lambda a, b: {b: 'the former', a: 'the latter'} if long else {b: b, a: a} # printed as b over a
     return _with_words(t, [names(a, b) for a, b in zip(t['first'], t['second'])])
 
 def _briefly(t, chosen) -> tuple: # table, caption

@@ -6,7 +6,7 @@
 __all__ = ['claims_table']
 
 # %% ../../nbs/55a_tested.ipynb #71a81a73
-import pandas as pd
+import numpy as np, pandas as pd
 from ..records.find import find_records
 from ..stats.pairs import paired_gain, with_partners
 from ..stats.seeds import tested_interval
@@ -16,21 +16,33 @@ from .page import given, percent
 from .wording import points_span
 
 # %% ../../nbs/55a_tested.ipynb #24a52720
-def _published(
-    study:str, # name of a study
-    row:str,   # name of one of its rows
-    beside:pd.DataFrame, # as returned by `published_beside_ours`
-) -> float: # a share; NaN where no accuracy was published
-    "The best accuracy that ours stands beside, or else that the source prints of test or validation images."
-    known = beside[(beside.study == study) & (beside.row == row) & (beside.images != 'kaggle')].published
-    if len(known): return known.max()
-    t = row_references(study, next(r for r in get_study(study).rows if r.name == row))
-    return t.value[(t.metric == 'accuracy') & (t.split != 'train')].max()
+_images = 'test', 'fold', 'validation', 'kaggle' # of which an accuracy is published
 
-def _verdict(gain, published) -> str: # published: the second minus the first
+def _figures(study, row, beside) -> dict: # images -> share
+    "The best published accuracies of a row: those that ours stand beside, or else what the source prints."
+    known = beside[(beside.study == study) & (beside.row == row)]
+    t = row_references(study, next(r for r in get_study(study).rows if r.name == row))
+    t = t[(t.metric == 'accuracy') & t.split.isin(_images)]
+    return {**t.groupby('split').value.max(), **known.groupby('images').published.max()}
+
+def _published(
+    rows, # two pairs of a study's name and that of one of its rows
+    beside:pd.DataFrame, # as returned by `published_beside_ours`
+) -> list: # two shares; NaN where no accuracy was published
+    "Published accuracies of the same images, or else the best ones."
+    both = [_figures(*x, beside) for x in rows]
+    shared = [k for k in _images if all(k in figures for figures in both)]
+    return [figures[shared[0]] if shared else max(figures.values(), default=np.nan) for figures in both]
+
+def _has_stand_in(rows, beside) -> bool:
+    "Whether one of `rows` was trained with other weights than those published, or as another network."
+    return any(((beside.study == s) & (beside.row == row) & beside.differs.isin(['network', 'weights'])).any()
+               for s, row in rows)
+
+def _verdict(gain, published, stand_in) -> str: # published: the second minus the first
     "What `gain`, a `Gain` or None, says of a claim."
     if gain is None: return 'not tested'
-    alone = ', one training each'*(gain.n_pairs == 1)
+    alone = ' with other weights'*stand_in + ', one training each'*(gain.n_pairs == 1)
     if not gain.told: return 'too short to tell' + alone
     if not gain.sign: return 'no difference detected' + alone
     return ('holds' if gain.difference*published > 0 else 'does not hold') + alone
@@ -44,12 +56,12 @@ def claims_table(
     for study in map(get_study, names):
         for c in study.claims:
             rows = [(study.name, x) if isinstance(x, str) else x for x in (c.first, c.second)]
-            theirs = [_published(*x, beside) for x in rows]
+            theirs = _published(rows, beside)
             ours, gain = [find_records(study_runs(s, scale)[row]) for s, row in rows], None
             if all(ours) and all(shared := with_partners(*ours)): ours, gain = shared, paired_gain(*shared)
             lines.append({
                 'claim': c.said, 'published': ' → '.join(map(given, theirs)),
                 'ours': ' → '.join(percent(tested_interval(rs)[0]) if rs else 'not trained' for rs in ours),
                 'difference': f'{points_span(gain.difference, gain.low, gain.high)} over {gain.over}' if gain else '',
-                'verdict': _verdict(gain, theirs[1] - theirs[0])})
+                'verdict': _verdict(gain, theirs[1] - theirs[0], _has_stand_in(rows, beside))})
     return pd.DataFrame(lines, columns=['claim', 'published', 'ours', 'difference', 'verdict'])

@@ -45,7 +45,8 @@ class Reason:
 _not_protocol = {'seed', 'fold', 'split_seed', 'precision'} # random draws and arithmetic
 _open = {'size', 'augment', 'normalize', 'interpolation'}   # None: not stated; but `subset=None` means all images
 _scale = ('size', 'epochs', 'subset')
-_protocol = ('epochs', 'size', 'bs', 'lr', 'schedule', 'augment') # what readers ask for first
+_protocol = dict(epochs='epochs', size='pixels', bs='batch size', lr='learning rate', schedule='schedule',
+                 augment='augmentation') # what readers ask for first
 
 def _flat(run) -> dict:
     "Fields of run and recipe; `init` is reduced to its kind, and `epochs` includes the frozen ones."
@@ -231,7 +232,7 @@ _decided = Verdict.within, Verdict.above, Verdict.below
 
 def _note(ref, run, n, over, published_run, stated, short, verdict) -> str:
     "The limitations of a verdict."
-    unstated = [k for k in _protocol if k not in (stated or _protocol)]
+    unstated = [words for k, words in _protocol.items() if k not in (stated or _protocol)]
     augmented = (ref.metric, ref.split) == ('accuracy', 'train') and run.augment not in (None, 'none')
     return '; '.join(filter(None, [
         short if verdict == Verdict.too_short else '', f'n={n}: over images only'*(over == 'images'),

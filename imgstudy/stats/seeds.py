@@ -8,6 +8,7 @@ __all__ = ['synth_record', 'synth_folds', 'synth_probes', 'is_probe', 'trained_o
            'late_gain', 'too_short', 'epoch_seconds', 'training_seconds']
 
 # %% ../../nbs/50_seeds.ipynb #f359795e
+import math
 from dataclasses import dataclass
 import numpy as np, pandas as pd
 from ..core import StudyError
@@ -192,15 +193,23 @@ def valid_accuracy(record) -> float:
     h, best = record.history, record.info.get('best_epoch')
     return float(h.valid_accuracy[h.epoch == best].iloc[0] if best else h.valid_accuracy.max())
 
-def validation_interval(records, metric) -> tuple: # mean, low, high, 'seeds', 'folds', 'splits' or 'images'
-    "Mean validation accuracy or zero-one loss; interval over three or more seeds, folds or splits, else over images."
+def validation_interval(
+    records, # finished ones that differ in seed, fold or split only
+    metric,  # 'accuracy' or 'zero_one_loss'
+) -> tuple: # mean, low, high, 'seeds and images', 'folds', 'splits' or 'images'
+    "Mean validation accuracy or zero-one loss, for comparison with one of other validation images."
     value = valid_accuracy if metric == 'accuracy' else lambda r: 1 - valid_accuracy(r)
     repeats, n = repeats_of(records), records[0].info['data']['counts']['valid']
     # what is left out here, of folds too, are the validation images
     mean, low, high = t_interval(repeats.values(value), repeats.ratio and n/trained_on(records[0]))
-    if repeats.n > 2 and low == low: return mean, low, high, repeats.over
+    repeated = repeats.n > 2 and low == low
+    if repeated and repeats.over != 'seeds': return mean, low, high, repeats.over # each has images of its own
     if not n: return np.nan, np.nan, np.nan, ''
-    return mean, *wilson_interval(round(mean*n), n), 'images'
+    least, most = wilson_interval(round(mean*n), n)
+    if not repeated: return mean, least, most, 'images'
+    # seeds share their images, so that the two errors are independent and add up in squares
+    down, up = math.hypot(mean - low, mean - least), math.hypot(high - mean, most - mean)
+    return mean, mean - down, mean + up, 'seeds and images'
 
 def tested_interval(
     records, # finished ones that differ in seed, fold or split only
