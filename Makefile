@@ -57,7 +57,7 @@ bench: $(READY)
 
 # with .venv if there is one, else with what $(PYTHON) has
 gpu:
-	@PYTHONPATH=. $(PYTHON) -c 'from imgstudy.cli import main; main()' gpu $(ARGS)
+	@PYTHONPATH=.$${PYTHONPATH:+:$$PYTHONPATH} $(PYTHON) -c 'from imgstudy.cli import main; main()' gpu $(ARGS)
 
 report: $(READY)
 	imgstudy report $(ARGS)

@@ -80,11 +80,12 @@ def test_a_captured_training_that_was_killed_ends_with_the_same_bits(tmp_path, m
 @pytest.mark.cuda
 @pytest.mark.parametrize('model', ['lenet5', 'cnn3', 'vit', 'resnet9'])
 def test_a_stack_is_captured(model, tmp_path, monkeypatch):
-    from imgstudy.training.train_stacked import train_stacked
+    from imgstudy.training import train_stacked as module
+    monkeypatch.setattr(module, 'stack_layout', lambda run, n: dict(channels_last=False, valid_apart=False)) # it is measured for each mode
     runs, ends = [_run(model=model, seed=s, augment=a) for s, a in enumerate(('none', 'basic', 'standard'))], {}
     for how in ('call', ''):
         monkeypatch.setenv('IMGSTUDY_CAPTURE', how)
-        ends[how] = train_stacked(runs, root=tmp_path/(how or 'captured'))
+        ends[how] = module.train_stacked(runs, root=tmp_path/(how or 'captured'))
     for a, b in zip(*ends.values()):
         assert b.outcome == 'finished' and b.info['model']['captured'] is True
         assert all(torch.equal(p, q) for p, q in zip(_weights(a).values(), _weights(b).values()))
@@ -372,7 +373,7 @@ def test_a_stack_in_float16_is_captured(tmp_path):
 def test_a_sweep_without_notebooks_trains_side_by_side(tmp_path):
     from imgstudy.sweep.sweep import sweep
     runs = [_run(**kind, seed=s) for s, kind in enumerate(kinds[:3])]
-    states = sweep(runs, tmp_path, notebook=False)
+    states = sweep(runs, tmp_path, notebook=False, time_limit='5m') # without one, measuring what pays may take as long as it likes
     assert set(states.state) == {'done'}
 
 

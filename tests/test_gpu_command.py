@@ -1,5 +1,5 @@
 "The command `imgstudy gpu`, on the CPU with a few of its rows."
-import json, os, subprocess, sys
+import io, json, os, subprocess, sys
 from pathlib import Path
 import pytest, torch
 
@@ -52,14 +52,21 @@ def test_d(): time.sleep(60)
 """
 
 
-def test_what_the_time_limit_cuts_keeps_the_ends_of_the_tests_before_it(tmp_path):
-    "Without `-v` pytest says nothing of a test until all are over."
+def test_what_the_time_limit_cuts_keeps_the_ends_of_the_tests_before_it(tmp_path, monkeypatch):
+    "Without `-v` pytest says nothing of a test until all are over, and `-q` in the options of a project takes it back."
     import time
+    from imgstudy import gpu as module
     from types import SimpleNamespace
     from imgstudy.gpu import ended_tests, stop_tests
     (tmp_path/'test_slow.py').write_text(slow)
+    (tmp_path/'pyproject.toml').write_text((top/'pyproject.toml').read_text())
+    started = []
+    with monkeypatch.context() as m:
+        m.setattr(module.subprocess, 'Popen', lambda words, **kwargs: started.extend(words))
+        module.start_tests(module.Bench(cpu=True))
+    flags = started[started.index('cuda') + 1:]
     with open(tmp_path/'out', 'w+') as out:
-        tests = subprocess.Popen([sys.executable, '-m', 'pytest', 'test_slow.py', '-v', '-p', 'no:cacheprovider'], stdout=out, stderr=subprocess.STDOUT, cwd=tmp_path)
+        tests = subprocess.Popen([sys.executable, '-m', 'pytest', 'test_slow.py', *flags], stdout=out, stderr=subprocess.STDOUT, cwd=tmp_path)
         for _ in range(300):
             if 'SKIPPED' in (tmp_path/'out').read_text(): break
             time.sleep(.1)
@@ -79,6 +86,29 @@ def test_the_tests_that_need_a_card_are_all_started(monkeypatch, tmp_path):
     with_card = {f.name for f in (top/'tests').glob('test_*.py') if re.search(r'^@pytest.mark.cuda', f.read_text(), re.M)}
     assert {Path(w).name for w in started[0] if w.endswith('.py')} == with_card and '-v' in started[0] and '-q' not in started[0]
     assert module.gpu_rows()[-1].measure is module.end_tests
+
+
+def test_tests_that_have_ended_are_told_when_the_time_is_over(monkeypatch):
+    "A row before them may take longer than it should."
+    import time
+    from types import SimpleNamespace
+    from imgstudy import gpu as module
+    late = module.Row(5, 'late', lambda bench: time.sleep(.3) or {}, 0)
+    def start(bench):
+        bench.tests, bench.tests_out = SimpleNamespace(poll=lambda: 0, wait=lambda seconds: 0), io.StringIO('tests/test_a.py::test_b PASSED [100%]')
+        return dict(started=True)
+    rows = [module.Row(8, 'CUDA tests start', start, 0), late, late, module.Row(8, 'CUDA tests', module.end_tests, 0)]
+    monkeypatch.setattr(module, 'gpu_rows', lambda only='': rows)
+    record = module.measure_gpu(.2, cpu=True)
+    assert record['rows'][-1]['name'] == 'CUDA tests' and record['rows'][-1]['passed'] == ['test_b']
+
+
+@pytest.mark.parametrize('before', [None, '', '/elsewhere', '/a:/b'])
+def test_processes_of_its_own_find_what_this_one_finds(before, monkeypatch):
+    from imgstudy.gpu import _child_env
+    monkeypatch.delenv('PYTHONPATH', raising=False)
+    if before is not None: monkeypatch.setenv('PYTHONPATH', before)
+    assert _child_env(A='b')['PYTHONPATH'].split(':') == [str(top), *(before.split(':') if before else [])] and _child_env(A='b')['A'] == 'b'
 
 
 def test_validation_is_timed_beside_training():

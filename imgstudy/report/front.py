@@ -329,21 +329,22 @@ def plot_cost(
     named:dict, # name -> records
     ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
-    "Test accuracy against operations per test image, over all views; the line joins the networks that nothing cheaper beats."
+    "Test accuracy against operations per image, over all its views; a line joins what nothing cheaper beats."
     ax, best, line = ax or _axes(3.2), -1, []
     ax.spines[['top', 'right']].set_visible(False); ax.grid(alpha=.25)
-    order = sorted(named, key=lambda n: (tested_flops(named[n][0]), -tested_interval(named[n])[0]))
-    for name in order:
-        rs, (mean, low, high) = named[name], tested_interval(named[name])[:3]
-        x = tested_flops(rs[0])/1e6
-        ax.errorbar(x, mean, [[max(0, mean - low)], [max(0, high - mean)]], **_mark(start_of(rs[0].run)))
-        below = dict(xytext=(6, -12)) # the line
+    marks = {n: (tested_flops(rs[0])/1e6, *tested_interval(rs)[:3]) for n, rs in named.items()}
+    for name in (order := sorted(marks, key=lambda n: (marks[n][0], -marks[n][1]))):
+        x, mean, low, high = marks[name]
+        ax.errorbar(x, mean, [[max(0, mean - low)], [max(0, high - mean)]], **_mark(start_of(named[name][0].run)))
+        crowded = any(0 < mean - y < .06 and abs(np.log(x/other)) < .2 for other, y, *_ in marks.values())
+        below = dict(xytext=(6, 4 if crowded else -12)) # the line, or above, where a mark is just below
         narrow = {order[0]: dict(xytext=(-12, -14)), order[-1]: dict(xytext=(-8, -2), ha='right')}
         if on_phone(): below = narrow.get(name, below)
         ax.annotate(f'{as_label(name)}, {percent(mean)}', (x, mean), textcoords='offset points', fontsize=8, **below)
         if mean > best: best = mean; line.append((x, mean))
     ax.step(*zip(*line), where='post', color='.7', zorder=1)
-    ax.set(xscale='log', xlabel='million operations per test image'); ax.xaxis.set_major_formatter(lambda v, _: f'{v:g}')
+    ax.set(xscale='log', xlabel='million operations per test image')
+    ax.xaxis.set_major_formatter(lambda v, _: f'{v:g}')
     _in_percent(ax, 'y'); ax.margins(x=.15, y=.1)
     return ax
 
