@@ -14,7 +14,7 @@ import numpy as np, pandas as pd
 from ..runs import run_id, run_to_dict
 from ..data.datasets import get_dataset
 from ..records.find import find_records
-from ..stats.seeds import has_learnt, is_probe, tested_interval, too_short, training_seconds
+from ..stats.seeds import epoch_seconds, has_learnt, is_probe, tested_interval, too_short, training_seconds
 from ..stats.pairs import Gain, paired_gain, shared_pairs, with_partners
 from ..stats.configs import drawn_seeds, validation
 from ..study.studies import get_study, studies, study_runs
@@ -381,6 +381,11 @@ def training_minutes(records) -> float:
     "Minutes of a training, from `training_seconds`."
     return training_seconds(records)/60
 
+def _minutes(records) -> str:
+    "Minutes of `training_minutes`, with the card of the quickest training if it had one."
+    quickest = min(records, key=epoch_seconds).info.get('environment', {}).get('gpu')
+    return f'{training_minutes(records):.1f}' + f' ({quickest})'*bool(quickest)
+
 def tuned_table(
     pairs:dict, # as returned by `tuned_pairs`
 ) -> pd.DataFrame: # one row per network and data set: rows, accuracies, difference, interval, n, minutes and scale
@@ -391,7 +396,7 @@ def tuned_table(
         rows[name] = {
             'settings published': theirs, 'accuracy': r.base, 'tuned': ours, 'accuracy, tuned': r.other,
             'difference': r.difference, 'difference_low': r.low, 'difference_high': r.high, 'over': r.over,
-            'n': r.n_pairs, 'minutes, both': f'{training_minutes(a):.1f}, {training_minutes(b):.1f}',
+            'n': r.n_pairs, 'minutes, both': f'{_minutes(a)}, {_minutes(b)}',
             'trained on': ' and '.join(dict.fromkeys([training_scale(a[0]), training_scale(b[0])]))}
     return pd.DataFrame(rows).T.rename_axis('network')
 

@@ -317,7 +317,9 @@ def grid_section(
     if cells is None:
         return parts + [as_list(['There are no cells and effects: they need a part of the grid that is whole.'])]
     fixed, first = _complete_part(study, factors), next(f for f in factors if f in cells)
-    return parts + [as_table(with_intervals(cells.set_index(first), 3),
+    chosen = cells.assign(selected=['yes' if s else 'no' for s in cells.selected]).set_index(first)
+    effects = effects.assign(factor=effects.factor.map(field_words))
+    return parts + [as_table(with_intervals(chosen.rename(columns=field_words).rename_axis(field_words(first)), 3),
                              f'Cells, the first chosen on validation images{fixed}', folded=len(cells) > 8),
                     as_table(effects.set_index('factor'), f'What each level adds to the accuracy of the first{fixed}')]
 
