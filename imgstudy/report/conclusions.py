@@ -69,11 +69,12 @@ def decided_sentences(
     t = t[t.verdict.isin(list(_decided)) & ~t.id.map(said_again).isin(t.id)]
     t = t.drop_duplicates('id').drop_duplicates(['study', 'row', 'metric', 'images', 'published'])
     lines = [_decided_line(r.study, r) for r in t.itertuples()]
-    # a zero-one loss is an accuracy, told from the other side
-    differ = t[(t.verdict != Verdict.within) & (t.metric != 'zero_one_loss')]
-    better = [_is_better(r) for r in differ.itertuples()]
-    told = (f'Where the two differ, ours is better in {sum(better)} of {len(better)}; a zero-one loss, which says what '
-            'an accuracy says, is not counted. ')*bool(better)
+    # a zero-one loss says what the accuracy beside it says
+    where = lambda t: pd.MultiIndex.from_frame(t[['study', 'row']])
+    same = (t.metric == 'zero_one_loss') & where(t).isin(where(t[t.metric == 'accuracy']))
+    better = [_is_better(r) for r in t[(t.verdict != Verdict.within) & ~same].itertuples()]
+    told = (f'Where the two differ, ours is better in {sum(better)} of {len(better)}'
+            + ', a zero-one loss beside its accuracy not counted'*bool(same.any()) + '. ')*bool(better)
     caveat = told + ('A published figure is one number without an interval, taken as wide as its rounding; '
               'where its source leaves the recipe unsaid, we chose it.')
     return lines + [caveat]*bool(lines)

@@ -337,7 +337,8 @@ def plot_cost(
         x, mean, low, high = marks[name]
         ax.errorbar(x, mean, [[max(0, mean - low)], [max(0, high - mean)]], **_mark(start_of(named[name][0].run)))
         crowded = any(0 < mean - y < .06 and abs(np.log(x/other)) < .2 for other, y, *_ in marks.values())
-        below = dict(xytext=(6, 4 if crowded else -12)) # the line, or above, where a mark is just below
+        # below the line, or above it, where another mark is just below
+        below = dict(xytext=(-10, 6), ha='center') if crowded else dict(xytext=(6, -12))
         narrow = {order[0]: dict(xytext=(-12, -14)), order[-1]: dict(xytext=(-8, -2), ha='right')}
         if on_phone(): below = narrow.get(name, below)
         ax.annotate(f'{as_label(name)}, {percent(mean)}', (x, mean), textcoords='offset points', fontsize=8, **below)
