@@ -9,6 +9,7 @@ from imgstudy.records.record import Record, pack_predictions
 from imgstudy.runs import make_run
 from imgstudy.stats.pairs import Basis, bootstrap_gains, compare_all, compare_pairs, holm, mcnemar_table, paired_gain
 from imgstudy.stats.grid import best_cell, factor_effects
+from imgstudy.stats.seeds import synth_record, validation_interval
 
 alpha, gain = .05, .03
 
@@ -182,3 +183,21 @@ def test_the_best_cell_is_too_good_on_validation_only():
     assert all(c.selected and c.cells == 12 for c in chosen)
     assert np.mean([c.valid_accuracy for c in chosen]) > .65
     assert abs(np.mean([c.accuracy for c in chosen]) - .6) < .02
+
+
+@pytest.mark.parametrize('hard, spread', [(.3, .004), (.3, .02), (.05, .01), (.5, .001)])
+def test_a_validation_interval_holds_for_other_images_and_seeds(hard, spread):
+    "Images differ in how often networks are right on them; seeds share their images, and differ by `spread`."
+    rng, n, held, alone = np.random.default_rng(0), 1000, [], []
+    records = [synth_record(s, .7) for s in range(3)]
+    for r in records: r.info['data']['counts']['valid'] = n
+    truth = .98*(1 - hard) + .2*hard
+    for _ in range(400):
+        easy = np.where(rng.random(n) < hard, .2, .98)
+        seeds = [np.mean(rng.random(n) < easy + rng.normal(0, spread)) for _ in records]
+        for r, v in zip(records, seeds): r.history['valid_accuracy'] = v
+        mean, low, high, over = validation_interval(records, 'accuracy')
+        ends = t_interval(seeds)[1:]
+        held.append(low <= truth <= high); alone.append(ends[0] <= truth <= ends[1])
+    assert over == 'seeds and images' and np.mean(held) >= .945
+    assert np.mean(alone) < np.mean(held)
