@@ -47,15 +47,23 @@ def _plot_frontier(ax, units):
 
 # %% ../../nbs/66c_search_picture.ipynb #8e3be5a5
 def _plot_labels(ax, labels, ylabel):
-    n, last = labels['labels'][-1], labels['curve'][-1]
     ax.plot(labels['labels'], 100*np.array(labels['curve']), 'o-', color='#0969da', ms=4)
-    ends = [[100*(labels['gain'] - labels['gain_low'])], [100*(labels['gain_high'] - labels['gain'])]]
-    ax.errorbar(2*n, 100*(last + labels['gain']), np.maximum(ends, 0), fmt='o', mfc='none', color='#0969da')
-    ticks = [*labels['labels'], 2*n]
-    ax.set(xscale='log', xlabel=f"labels, probe of {labels['model']}",
-           title='hollow: twice as many, extrapolated', ylabel=ylabel)
+    ax.set(xscale='log', xlabel=f"labels, probe of {labels['model']}", ylabel=ylabel)
+    ticks = labels['labels'] if _all_right(labels) else [*labels['labels'], _plot_doubled(ax, labels)]
     ax.set_xticks(ticks, [f'{t:,}' for t in ticks])
     ax.minorticks_off()
+
+def _all_right(labels): # images that judge: a curve that ends at 100 % says nothing of what comes after
+    return labels['curve'][-1] >= 1
+
+def _plot_doubled(ax, labels) -> int: # number of labels
+    "What twice as many labels would give, as a hollow point with its range, which ends at 100 %."
+    n, gain, low, high = 2*labels['labels'][-1], *(labels[k] for k in ('gain', 'gain_low', 'gain_high'))
+    y, most = labels['curve'][-1] + gain, min(high, 1 - labels['curve'][-1])
+    ends = np.maximum([[gain - low], [most - gain]], 0)
+    ax.errorbar(n, 100*y, 100*ends, fmt='o', mfc='none', color='#0969da')
+    ax.set_title('hollow: twice as many, extrapolated')
+    return n
 
 def plot_best(
     units, # of a search
@@ -99,24 +107,40 @@ def time_paid(
 # %% ../../nbs/66c_search_picture.ipynb #aecf7c29
 def _points(gain, low, high): return f'{100*gain:+.1f} points ({100*low:+.1f} to {100*high:+.1f})'
 
-def _more(labels, change, n) -> str: # n: training labels that there are
+def _judge(labels, units) -> dict|None: # None: of an older search
+    "The unit of `units` whose probe `labels` is about, judged by the same images."
+    same = lambda u: (u['kind'], u['model'], u['train']) == ('probe', labels['model'], labels.get('tried', u['train']))
+    return next((u for u in judged(units)[::-1] if same(u)), None)
+
+def _settled(labels, units): # all images are right, and so many that hardly any other would be wrong
+    return (u := _judge(labels, units)) is not None and u['low'] > .99
+
+def _more(labels, change, n, units=()) -> str: # n: training labels that there are
     "Whether labels or training would help more, as far as the ranges tell."
     if not labels: return 'Whether more labels would help is not known'
     used = labels.get('tried', labels['labels'][-1]) # in folds the last share is without those of a fold
     if used < n: return f'Of the {n:,} training labels that there are, {used:,} were tried in this time: use them first'
-    if not label_curve([labels]): return 'Whether more labels would help cannot be told'
+    if not label_curve([labels]) or _all_right(labels) and not _settled(labels, units):
+        return 'Whether more labels would help cannot be told'
     if change and change[1] > labels['gain_high']: return 'More training helps more than more labels'
     if change and labels['gain_low'] > max(change[2], 0): return 'More labels would help more than more training'
-    if labels['gain_high'] < .01: return 'More labels would hardly help'
+    if labels['gain_high'] < .01 or _all_right(labels): return 'More labels would hardly help'
     if not change and labels['gain_low'] > .005: return 'More labels would help'
     return 'Whether more labels or more training would help more cannot be told'
 
 # %% ../../nbs/66c_search_picture.ipynb #5483a785
-def _labels_said(labels): # None: there is nothing to say
+def _right_said(labels, units):
+    "That no image is left which more labels could set right; that is an answer if they are many."
+    n = f'{judging_images(u):,} ' if (u := _judge(labels, units)) else ''
+    tells = '' if _settled(labels, units) else ', so they cannot show what more labels would add'
+    return f'all {n}images that judge are right{tells}'
+
+def _labels_said(labels, units): # None: there is nothing to say
     "What more labels would gain, or why that is not known."
     if not labels: return None
     half = f"half of the {labels['labels'][-1]:,} labels would be under two of each class"
     if not label_curve([labels]): return f'{half}, too few for a learning curve'
+    if _all_right(labels): return _right_said(labels, units)
     gain = _points(*(labels[k] for k in ('gain', 'gain_low', 'gain_high')))
     return f"twice as many labels would give a probe of {labels['model']} about {gain}, if its curve goes on"
 
@@ -128,4 +152,4 @@ def labels_or_training(
     labels, change = next((u for u in units[::-1] if 'labels' in u), None), training_change(units)
     said = f'training all layers gave {_points(*change)} over the probe on the same images' if change else (
         'training all layers was not tried in this time')
-    return f"{_more(labels, change, n)}: {'; '.join(filter(None, [_labels_said(labels), said]))}."
+    return f"{_more(labels, change, n, units)}: {'; '.join(filter(None, [_labels_said(labels, units), said]))}."
