@@ -39,7 +39,7 @@ from .study.judge import (few_valid, fold_label_hits, judging_folds, label_hits,
                                   probe_by_folds, probe_by_valid, scored)
 from .study.ladder import (Facts, choose_unit, doubling_range, judged, next_unit, reserve, took_too_long,
                                    unit_name)
-from .study.search_picture import judges, labels_or_training, plot_best, time_paid, units_table
+from .study.search_picture import chosen_on, judges, labels_or_training, plot_best, time_paid, units_table
 from .sweep.claims import Claim
 from .report.cards import model_card
 
@@ -405,8 +405,8 @@ def best_sentences(search, record) -> list: # of four str
 # %% ../nbs/78a_best.ipynb #1e5e069e
 def write_best(search, record) -> list: # of sentences
     "Write sentences, picture, card and table into the folder of the search."
-    said = best_sentences(search, record)
-    for name, text in {'best.txt': '\n'.join(said) + '\n', 'card.md': model_card([record])}.items():
+    said, chosen = best_sentences(search, record), chosen_on(search.units)
+    for name, text in {'best.txt': '\n'.join(said) + '\n', 'card.md': model_card([record], chosen)}.items():
         with atomic_file(search.folder/name) as part: part.write_text(text, encoding='utf-8')
     with atomic_file(search.folder/'units.csv') as part: units_table(search.units).to_csv(part, index=False)
     fig = plot_best(search.units)

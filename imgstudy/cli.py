@@ -13,7 +13,7 @@ from fastcore.docments import docments
 from . import __version__, study_commands
 from .core import Registry, StudyError, did_you_mean
 from .light_tables import dataset_place, light_table
-from .cli_parts import certify_, do, export_, leak
+from .cli_parts import certify_, do, export_, leak, stopped_words
 from .quick import (check_choice, check_dataset, check_files, check_out, check_reading, check_records, check_run,
                             check_studies, check_sweep, network_options, reading_options, record_folder, run_options,
                             study_root)
@@ -444,7 +444,7 @@ def main():
         sys.exit(2)
     except StudyError as e: sys.exit(f'imgstudy: {e}')
     except KeyboardInterrupt:
-        print('imgstudy: stopped. The same command goes on from here.', file=sys.stderr)
+        print(f'imgstudy: {stopped_words(sys.argv[1:])}', file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError: # such as of `imgstudy models | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

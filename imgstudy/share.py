@@ -11,6 +11,7 @@ import hashlib, html, json, shutil
 import numpy as np, pandas as pd, timm, torch
 from pathlib import Path
 from .core import StudyError, atomic_dir, file_digest
+from .runs import is_content
 from .data.datasets import get_dataset, is_own
 from .models.register import weightless
 from .models.zoo import create_light
@@ -143,6 +144,19 @@ def _write_data(record, folder):
 # %% ../nbs/95d_share.ipynb #900004b5
 _metrics = dict(accuracy='accuracy', macro_f1='f1', log_loss='log_loss') # ours -> the Hub's
 
+def _loading(run, classes, timm_name) -> str:
+    "The lines of Python that load the model; they run as they are, but for the name of the folder."
+    if timm_name: return "import timm\n\nmodel = timm.create_model('local-dir:FOLDER', pretrained=True)"
+    return ('from imgstudy.models.zoo import create_model\nfrom safetensors.torch import load_file\n\n'
+            f"model = create_model('{run.model}', {classes}, size={run.size})\n"
+            "model.load_state_dict(load_file('FOLDER/model.safetensors'))")
+
+def _facts(record, title) -> dict: # heading -> text
+    "What the card says; an id that begins with the name of a folder, as those of older versions do, loses it."
+    facts, run = card_facts([record], title=title), record.run
+    named = is_own(run.dataset) and not is_content(run.dataset)
+    return facts | dict(Records=record.id.partition('-')[2]) if named else facts
+
 def shared_card(
     record,
     timm_name=None, # as returned by `write_model`
@@ -158,12 +172,8 @@ def shared_card(
     data = ModelCardData(library_name='timm' if timm_name else 'imgstudy', pipeline_tag=task,
                          tags=[task, 'imgstudy'], datasets=[dataset_id] if dataset_id else None,
                          model_name=f'{model_title(run.model)}, {title}', eval_results=results)
-    how = "model = timm.create_model('local-dir:FOLDER', pretrained=True)" if timm_name else (
-        'from imgstudy.models.zoo import create_model\nfrom safetensors.torch import load_file\n'
-        f"model = create_model('{run.model}', {len(record.info['data']['classes'])}, size={run.size})\n"
-        "model.load_state_dict(load_file('FOLDER/model.safetensors'))")
-    words = {k: v.replace(get_dataset(run.dataset).title, title) for k, v in card_facts([record]).items()}
-    facts = ''.join(f'\n## {k}\n\n{html.escape(v, quote=False)}\n' for k, v in words.items())
+    how = _loading(run, len(record.info['data']['classes']), timm_name)
+    facts = ''.join(f'\n## {k}\n\n{html.escape(v, quote=False)}\n' for k, v in _facts(record, title).items())
     return f"---\n{data.to_yaml()}\n---\n\n# {model_title(run.model)} on {title}\n\n```python\n{how}\n```\n{facts}"
 
 # %% ../nbs/95d_share.ipynb #9c50ce18

@@ -305,3 +305,40 @@ def test_images_below_a_folder_are_known_by_content(tmp_path):
     images, others = image_files([tmp_path])
     assert [Path(p).name for p in images] == ['a.heic', 'b.JPG', 'c.dat']
     assert {Path(p).name for p in others} == {'notes.txt', 'empty.bin', 'table.csv'}
+
+
+goes_on = ['train folder:x', 'best folder:x', 'compare digits', 'run all', 'run --study x', 'work a/smoke/b', 'decide a b', 'features digits', 'suspects digits', 'collect all', 'leak a --train', 'leak --tr a']
+begins_anew = [*(n for n in cli.commands if n not in {w.split()[0] for w in goes_on}), 'predict a b', 'share a b', 'export a b.onnx', 'report --root x', 'leak a', 'train digits --dry-run', 'run all --dry_run', '--help', '']
+
+
+@pytest.mark.parametrize('words', goes_on + begins_anew)
+def test_ctrl_c_promises_to_go_on_only_where_it_does(words, monkeypatch, capsys):
+    def stop(_): raise KeyboardInterrupt
+    monkeypatch.setattr(cli, 'answer', stop)
+    monkeypatch.setattr(sys, 'argv', ['imgstudy', *words.split()])
+    with pytest.raises(SystemExit) as e: cli.main()
+    assert e.value.code == 130
+    assert capsys.readouterr().err == 'imgstudy: stopped.' + ' The same command goes on from here.'*(words in goes_on) + '\n'
+
+
+def test_features_that_were_computed_stay_after_ctrl_c(tmp_path, monkeypatch, capsys):
+    "Which is why the same command goes on."
+    from imgstudy.training.features import Extractor
+    for name in ('cache', 'runs'): monkeypatch.setenv(f'IMGSTUDY_{name.upper()}', str(tmp_path/name))
+    record = train(create_run(dataset='digits', model='lenet5', size=32, epochs=1, subset=200))
+    real, seen = Extractor.__call__, []
+    def computed(most):
+        seen.clear()
+        def call(self, images):
+            if sum(seen) >= most: raise KeyboardInterrupt
+            seen.append(len(images))
+            return real(self, images)
+        monkeypatch.setattr(Extractor, '__call__', call)
+        monkeypatch.setattr(sys, 'argv', ['imgstudy', 'features', 'digits', '--from', str(record.path), '--out', str(tmp_path/'t.csv')])
+        try: cli.main()
+        except SystemExit as e: assert e.code == 130
+        return sum(seen)
+    first = computed(100)
+    assert 'goes on from here' in capsys.readouterr().err and not (tmp_path/'t.csv').exists()
+    second, n = computed(10**9), len((tmp_path/'t.csv').read_text().splitlines()) - 1
+    assert first >= 100 and second <= n - first + 32 # at most a batch twice

@@ -7,7 +7,7 @@ from imgstudy.core import cache_root
 from imgstudy.data.datasets import find_images
 from imgstudy.predict import find_doubts, load_predictor, predict, sample_photos, say_doubts
 from imgstudy.records.record import read_record
-from imgstudy.records.unsure import Doubts, last_layer, lowest_sure, read_doubts, sure_from, unlike, unsure, watched
+from imgstudy.records.unsure import Doubts, doubts_text, last_layer, lowest_sure, measure_doubts, read_doubts, sure_from, unlike, unsure, watched
 from imgstudy.study.create import create_run
 from imgstudy.training.train import train
 
@@ -148,3 +148,25 @@ def test_every_family_has_features(model):
     with torch.no_grad(), watched(net) as seen: net(torch.rand(2, 3, *[size.get('size', 32)]*2))
     (features, looks), = seen
     assert features.ndim == 2 and len(features) == 2 and np.isfinite(features).all() and looks.shape == (2, 8)
+
+
+def doubts_of(wrong):
+    "What `len(wrong)` validation images tell; the last ones are the surest."
+    images = rng.normal(size=(20, 4)), rng.normal(size=(20, 8))
+    return measure_doubts(images, [a[:len(wrong)] for a in images], np.linspace(.4, .9, len(wrong)), np.asarray(wrong, bool))
+
+
+@pytest.mark.parametrize('n, missed, said', [(14, 5, 'Of 14 test images, 5 (35.7 %) were predicted wrongly.'), (14, 0, 'Of 14 test images, 0 (0.0 %) were predicted wrongly.'),
+                                             (1200, 1, 'Of 1,200 test images, 1 (0.1 %) was predicted wrongly.'), (1, 1, 'Of 1 test image, 1 (100.0 %) was predicted wrongly.'), (0, 0, '')])
+def test_where_nothing_is_sure_the_test_images_have_one_rate(n, missed, said):
+    text = doubts_text(doubts_of(np.arange(12) % 4 == 0), (np.linspace(.3, 1, n), np.arange(n) < missed))
+    assert text.startswith('Every prediction is "unsure": 3 of 12 validation images were predicted wrongly, and no probability leaves')
+    assert f'of them wrong. {said}'.strip() + ' "unlike' in text and ' it,' not in text and 'below' not in text
+
+
+@pytest.mark.parametrize('tested, said', [(([.3, .5, .8, .95], [True, False, False, True]), '1 of 2 (50.0 %) at or above it, 1 of 2 (50.0 %) below it.'),
+                                          (([.9, .95], [True, False]), '1 of 2 (50.0 %) at or above it, none lay below it.'), (([.1], [True]), 'none lay at or above it, 1 of 1 (100.0 %) below it.')])
+def test_rates_of_test_images_say_of_what(tested, said):
+    text = doubts_text(doubts_of(np.arange(20) == 0), tested)
+    assert f' Wrong predictions of test images: {said} "unlike' in text
+    assert text.count('Wrong predictions of') == 2

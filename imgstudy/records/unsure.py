@@ -147,7 +147,13 @@ def notes_of(
     low = [doubts.threshold is not None and c < doubts.threshold for c in confidence]
     return [', '.join([unsure]*bool(l) + [unlike]*bool(u)) for l, u in zip(low, doubts.unlike(features, looks))]
 
-def _rate(n, wrong, where): return f'{wrong:,} of {n:,} ({100*wrong/n:.1f} %) {where}' if n else f'none lay {where}'
+def _rate(n, wrong): return f'{wrong:,} of {n:,} ({100*wrong/n:.1f} %)'
+
+def _rates(what, n, wrong, rest, missed) -> str: # images at or above the threshold, wrong ones of them; the others
+    "How many predictions of images were wrong on both sides of the threshold."
+    above = f'{_rate(n, wrong)} at or above it' if n else 'none lay at or above it'
+    below = f'{_rate(rest, missed)} below it' if rest else 'none lay below it'
+    return f'Wrong predictions of {what} images: {above}, {below}.'
 
 def doubts_text(
     doubts:Doubts,
@@ -155,22 +161,23 @@ def doubts_text(
 ) -> str:
     "What the notes mean, in words, and by how many images."
     if doubts.why: return f'Whether a prediction can be trusted cannot be told: {doubts.why}.'
-    n, wrong, rest, missed = doubts.counts
+    n, _, rest, missed = doubts.counts
     words = [f'"{unlike}" means further from each of {len(doubts.features):,} training images than '
              f'{"all" if n + rest < 200 else "99 %"} of {n + rest:,} validation images are.']
     if doubts.threshold is None: return f'Too few validation images ({n + rest}) to tell what is unsure. {words[0]}'
-    never = (f'Every prediction is "{unsure}": {missed:,} of {rest:,} validation images were wrong, and no probability '
-             'leaves at most 5 % of them wrong.')
-    below = (f'"{unsure}" means a probability below {doubts.threshold:.3f}. Wrong predictions of validation images: '
-             f'{_rate(n, wrong, "at or above it")}, {_rate(rest, missed, "below it")}.')
+    never = (f'Every prediction is "{unsure}": {missed:,} of {rest:,} validation images were predicted wrongly, and no '
+             'probability leaves at most 5 % of them wrong.')
+    below = f'"{unsure}" means a probability below {doubts.threshold:.3f}. {_rates("validation", *doubts.counts)}'
     words.insert(0, never if doubts.threshold == np.inf else below)
     return ' '.join(words[:1] + _tested(doubts, tested) + words[1:])
 
 def _tested(doubts, tested): # the same on test images, as a list of at most one sentence
     if tested is None or not len(tested[0]): return []
     sure, wrong = np.asarray(tested[0]) >= doubts.threshold, np.asarray(tested[1])
-    return [f'Of test images: {_rate(sure.sum(), (sure & wrong).sum(), "at or above it")}, '
-            f'{_rate((~sure).sum(), (~sure & wrong).sum(), "below it")}.']
+    if doubts.threshold == np.inf: # there is no probability for them to lie above or below
+        n, some, was = len(wrong), 's'*(len(wrong) > 1), 'was' if wrong.sum() == 1 else 'were'
+        return [f'Of {n:,} test image{some}, {wrong.sum():,} ({100*wrong.mean():.1f} %) {was} predicted wrongly.']
+    return [_rates('test', sure.sum(), (sure & wrong).sum(), (~sure).sum(), (~sure & wrong).sum())]
 
 # %% ../../nbs/35_unsure.ipynb #82f9481e
 _arrays = 'features', 'looks', 'scale'

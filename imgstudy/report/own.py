@@ -15,7 +15,7 @@ from ..stats.seeds import tested_interval
 from ..stats.pairs import paired_gain
 from ..stats.configs import configs, transfer_pairs, validation
 from .names import model_title
-from .cards import best_configs, headline_table
+from .cards import best_configs, headline_table, was_chosen
 from .findings import training_scale
 from .general import costs_section, planned_runs, provenance, time_table
 from .page import PageLink, percent, points
@@ -50,9 +50,11 @@ def with_titles(
     part,    # HTML
     records, # finished ones
 ): # HTML
-    "A part of a page in which data sets have their titles."
+    "A part of a page with the titles of data sets; names that are words, such as digits, where they stand alone."
     text = part.data
-    for name, title in own_titles(records).items(): text = text.replace(html.escape(name), html.escape(title))
+    for name, title in own_titles(records).items():
+        alone = '{}' if is_own(name) else '>{}<'
+        text = text.replace(*(alone.format(html.escape(t)) for t in (name, title)))
     return HTML(text)
 
 # %% ../../nbs/94a_own.ipynb #13d141eb
@@ -65,7 +67,8 @@ def _best_way(title, ways) -> str:
     "Which of the ways to train on one data set is best on its validation images, and how good on its test images."
     best = max(ways, key=validation)
     mean, low, high, over = tested_interval(best)
-    tried = f'of {len(ways)} ways to train, the best on validation images is ' if len(ways) > 1 else ''
+    one = 'the best on validation images' if was_chosen(ways) else 'one that no validation images chose'
+    tried = f'of {len(ways)} ways to train, {one} is ' if len(ways) > 1 else ''
     return (f"{title}: {tried}{_way(best[0])}. {percent(mean)} of {best[0].metrics['n']:,} test images are right, "
             f"95 % interval {percent(low)} to {percent(high)} over {over}; "
             f"{len(best)} training{'s'*(len(best) > 1)}.")
