@@ -47,7 +47,7 @@ def did_you_mean(
     near = difflib.get_close_matches(str(name).lower(), valid, n=3, cutoff=0.5)
     hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ''
     known = ', '.join(valid[:30]) + (', ...' if len(valid) > 30 else '')
-    return f"There is no {kind} {name!r}. {hint}Known: {known}."
+    return f"There is no {kind} {name!r}" + (f'. {hint}Known: {known}.' if valid else ', nor any other.')
 
 # %% ../nbs/00_core.ipynb #47abd4ad
 def nearest(

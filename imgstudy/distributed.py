@@ -34,7 +34,7 @@ from .training.energy import EnergyMeter
 from .training.fit import EMA, Diverged, event_cbs, fit, is_out_of_memory
 from .training.learner import create_learner
 from .training.probe import start_from_probe
-from .training.trackers import tracker_cbs, tracking
+from .training.trackers import tracker_cbs, tracker_names, tracking
 from .training.train import check_data, in_time, make_record, test_share
 from .photos import check_blocked, confirm_long, planned_runs, say_plan, say_result, within
 
@@ -310,7 +310,7 @@ def _fitted_together(run, data, root, team):
     learn = _learner(run, data, root, team)
     keep = _keeper(run, data, root, learn, team, label)
     keep.start = start
-    streams = [*event_cbs(run_id(run)), *tracker_cbs([run])] if team.first else []
+    streams = [*event_cbs(run_id(run), root=root), *tracker_cbs([run])] if team.first else []
     cbs = [keep, Together(team, run.seed), _deadline(run, data, team), *streams]
     try: return learn, fit(learn, run.recipe, label, cbs=cbs), keep
     except RuntimeError as e:
@@ -341,6 +341,7 @@ def train_distributed(
     "The record of `run`, trained by all processes of `team`; each calls this."
     root = writable(root or runs_root(), 'IMGSTUDY_RUNS')
     check_distributed([run], team.n)
+    tracker_names() # an unknown one raises here
     if time.time() >= deadline(): raise Paused(f'Paused before {run_id(run)} began: the deadline has passed.')
     data = data or one_first(team, lambda: load_data(run))
     check_same(run, data, team)

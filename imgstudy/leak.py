@@ -19,7 +19,7 @@ from .runs import make_run
 from .data.datasets import is_own
 from .data.split import load_data, name_content
 from .data.twins import twin_groups
-from .records.record import finished, read_record
+from .records.record import as_record, finished
 from .records.find import sound_records
 from .training.train import train_once
 
@@ -55,9 +55,11 @@ def leak_effect(
     return found | dict(zip(_effects, map(float, (p1, p0, d, low, high, share*d, share*low, share*high))))
 
 # %% ../nbs/78b_leak.ipynb #2784bb2a
-def leaked_images(record) -> pd.DataFrame: # path, right, leaked, target: one row per test image
+def leaked_images(
+    record, # a Record, its id or its folder
+) -> pd.DataFrame: # path, right, leaked, target: one row per test image
     "Which test images of `record` have a twin among those that it was trained on; `StudyError` if they are not here."
-    finished([record])
+    finished([record := as_record(record)])
     if not record.predictions: raise StudyError(f'{record.id} holds no predictions: run it again.')
     data = load_data(record.run)
     if data.fingerprint != record.info['data']['fingerprint']:
@@ -114,6 +116,7 @@ def compare_leakfree(
 # %% ../nbs/78b_leak.ipynb #d4ee3069
 def train_leakfree(record, root=None):
     "The record of the same training without leaks, trained if it is not there yet."
+    record = as_record(record)
     if record.run.groups: raise StudyError(f'{record.id} was trained with groups={record.run.groups!r} already.')
     run = replace(record.run, groups='duplicates')
     return train_once(run, load_data(run), Path(root) if root else runs_root())
@@ -125,7 +128,7 @@ def leakfree_pairs(
 ) -> tuple: # the trainings as they are, and without leaks: lists of `n` records
     "`record` and `n` - 1 further trainings, with seeds and splits of their own, and each without leaks."
     if n < 1: raise StudyError(f'At least one pair of trainings is compared, not {n}.')
-    run, root = record.run, Path(root) if root else runs_root()
+    run, root = (record := as_record(record)).run, Path(root) if root else runs_root()
     more = [replace(run, seed=run.seed + i, split_seed=run.split_seed + i) for i in range(1, n)]
     records = [record, *(train_once(r, root=root) for r in more)]
     return records, [train_leakfree(r, root) for r in records]
@@ -149,7 +152,7 @@ def _records_of(name, root):
 
 def leak_of(a): # the options of `imgstudy leak`
     "Print what leaked images were worth for a record, or for each record of a data set."
-    records = [read_record(a.record)] if a.record else _records_of(a.name, a.root)
+    records = [as_record(a.record)] if a.record else _records_of(a.name, a.root)
     if not records: raise StudyError(
         f'There are no records of {a.name} in {a.root or runs_root()}: train first, or name their folder with --root. '
         'Twins alone are counted by imgstudy audit.')

@@ -24,7 +24,7 @@ from .models.zoo import create_light
 from .records.card import tune_words
 from .records.record import is_finished, mean_confusion, read_record, read_records
 from .training.checkpoint import deadline
-from .training.trackers import tracking
+from .training.trackers import tracker_names, tracking
 from .training.train import check_data, each_once, say_data, train_once
 from .stats.seeds import is_probe, records_table, tested_interval
 from .study.create import create_run
@@ -34,6 +34,7 @@ from .sweep.needs import blocked_by
 # %% ../nbs/78_photos.ipynb #6f0587c2
 def planned_runs(a) -> list: # of Run
     "The runs that the options of `imgstudy train` ask for: a seed each, and a fold each."
+    tracker_names(a.track or None) # an unknown one is said before images are read
     return [f for r in seed_runs(create_run(**run_options(vars(a))), a.seeds) for f in fold_runs(r)]
 
 def _without_weights(given):

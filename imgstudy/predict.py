@@ -29,7 +29,7 @@ from .data.images import StudyImage, to_rgb, upright
 from .data.datasets import hidden_prefixes, is_own, junk_names, own_path
 from .data.split import load_data
 from .data.loaders import norm_stats
-from .records.record import Record, confidence, load_model, read_record
+from .records.record import Record, as_record, confidence, load_model
 from .records.unsure import (Doubts, doubts_text, measure_doubts, notes_of, read_doubts, save_doubts, unlike,
                                      unsure, watched)
 
@@ -71,7 +71,7 @@ def load_predictor(
 ) -> Predictor:
     "The trained model of `record` with the preprocessing of its images."
     if isinstance(record, Predictor): return record
-    record = record if isinstance(record, Record) else read_record(record)
+    record = as_record(record)
     model, run, data = load_model(record), record.run, record.info['data']
     model = FromPixels(model, *norm_stats(run.normalize, SimpleNamespace(**data))).eval()
     return Predictor(record.id, run.dataset, model, data['classes'], run.size, run.interpolation or 'bilinear',
@@ -270,6 +270,8 @@ def predict(
     notes:bool=True, # say which predictions not to trust?
 ) -> pd.DataFrame: # image, predicted, probability, note, and one column per class; one row per image
     "Class probabilities of each image, in float32 and without test-time augmentation."
+    if isinstance(images, (Record, Predictor)): raise StudyError('The images come first, then the record: '
+                                                                 'predict(images, record).')
     predictor, (items, root) = load_predictor(record), _as_items(images)
     probs, said = _with_notes(predictor, items, root, find_doubts(predictor) if notes else None)
     predicted = [predictor.classes[k] for k in probs.argmax(1)]

@@ -158,3 +158,44 @@ def test_spread_keeps_the_order_and_the_distance(places, wide):
     moved, wide = front.spread(places, wide), np.broadcast_to(wide, len(places))
     order = np.argsort(places, kind='stable')
     assert (np.diff(moved[order]) >= (wide[order][:-1] + wide[order][1:])/2 - 1e-9).all()
+
+
+@pytest.fixture(scope='module')
+def some_records(): return sound_records(committed_records())[0][:2]
+
+
+# path, kinds, files
+written = {'figure4.png': ('', ['figure4.png']), 'new/er/figure': ('', ['figure.svg', 'figure.pdf', 'figure.png']), 'figure.SVG': ('', ['figure.SVG']), 'figure.4': ('png', ['figure.4.png']),
+           'new/figure.pdf': ('svg png', ['figure.svg', 'figure.png']), '~/figure.pdf': ('', ['figure.pdf']), 'a.b': ('', ['a.b.svg', 'a.b.pdf', 'a.b.png']), 'a.svg': ('svg', ['a.svg'])}
+as_given = dict(one=lambda rs: rs[0], list=lambda rs: rs[:1], folder=lambda rs: rs[0].path, text=lambda rs: str(rs[0].path), turns=lambda rs: iter(rs[:1]), several=lambda rs: tuple(rs))
+
+
+@pytest.mark.parametrize('path', written)
+def test_a_figure_is_saved_where_and_as_its_path_says(path, some_records, tmp_path, monkeypatch):
+    from imgstudy.report.figures import save_figure
+    monkeypatch.chdir(tmp_path); monkeypatch.setenv('HOME', str(tmp_path/'home'))
+    fig, (kinds, names) = plt.subplots(figsize=(1, 1))[0], written[path]
+    files = save_figure(fig, path, some_records[0], kinds)
+    assert [f.name for f in files] == names
+    assert sorted(p.name for p in tmp_path.rglob('*.*')) == sorted(names) and all(f.parent == Path(path).parent.expanduser() for f in files)
+    starts = dict(svg=b'<?xml', pdf=b'%PDF', png=b'\x89PNG')
+    for f in files: assert f.read_bytes().startswith(starts[f.suffix[1:].lower()]) and some_records[0].id.encode() in f.read_bytes()
+    plt.close('all')
+
+
+@pytest.mark.parametrize('given', as_given)
+def test_the_records_of_a_figure(given, some_records, tmp_path):
+    from imgstudy.report.figures import save_figure
+    file, = save_figure(plt.subplots(figsize=(1, 1))[0], tmp_path/'a.svg', as_given[given](some_records))
+    assert [r.id in file.read_text() for r in some_records] == [True, given == 'several']
+    plt.close('all')
+
+
+@pytest.mark.parametrize('path, kinds, says', [('a.jpg', '', "no figure file 'jpg'"), ('a', 'svg jpg', "no figure file 'jpg'"), ('a.eps', '', "no figure file 'eps'"), ('file/a', '', 'Nothing can be written to')])
+def test_what_cannot_be_written_leaves_nothing(path, kinds, says, tmp_path):
+    from imgstudy.core import StudyError
+    from imgstudy.report.figures import save_figure
+    (tmp_path/'file').write_text('x')
+    with pytest.raises(StudyError, match=says): save_figure(plt.subplots(figsize=(1, 1))[0], tmp_path/path, (), kinds)
+    assert [*tmp_path.iterdir()] == [tmp_path/'file']
+    plt.close('all')

@@ -321,9 +321,25 @@ def test_folds_of_groups_test_each_image_once(tmp_path):
 def test_few_groups(tmp_path):
     root = images(tmp_path/'photos', 'ill/p1 ill/p2 well/p3 well/p4', 5)
     run = lambda **kw: Run(f'folder:{root}', 'lenet5', layout='class/group', **kw)
-    with pytest.raises(StudyError, match="too few for images to train on and valid images"): load_data(run())
+    with pytest.raises(StudyError, match="^All images of the class 'well' that could be trained on are in one group .p[34]., so that none would be left for validation"): load_data(run())
     assert load_data(run(valid=0)).counts().sum().to_dict() == dict(train=10, valid=0, test=10)
     with pytest.raises(StudyError, match='5 folds need 5 groups, but there are only 4'): load_data(run(folds=5, fold=0))
+
+
+# folders of 5 images, what is asked for, and what is said: whose images, in which groups, what they lack for, what else helps
+one_group = {'a/p1 a/p2 b/p3 b/p4': ({}, "of the class 'b' ", r'one group \(p[34]\)', 'for validation', r'\(papermill, Python\) set valid=0'),
+             'a/p1 b/p1': ({}, '', r'one group \(p1\)', 'to test on', 'choose the test images yourself, by a folder test/ or a column split'),
+             'train/a/p1 train/b/p2 test/a/p3 test/b/p4': ({}, "of the class 'b' ", r'one group \(p2\)', 'for validation', r'\(papermill, Python\) set valid=0'),
+             'train/a/p1 train/b/p1 test/a/p3 test/b/p4': ({}, '', r'one group \(p1\)', 'for validation', r'\(papermill, Python\) set valid=0'),
+             'a/p1 a/p2 b/p3': (dict(folds=3, fold=0), "of the class 'b' ", r'one group \(p3\)', 'to train on in one of the folds', 'do without folds')}
+
+
+@pytest.mark.parametrize('folders', one_group, ids=str)
+def test_too_few_groups_are_said_with_what_helps(folders, tmp_path):
+    params, whose, groups, what, other = one_group[folders]
+    run = Run(f"folder:{images(tmp_path/'photos', folders, 5)}", 'lenet5', layout='split/class/group' if 'train' in folders else 'class/group', **params)
+    said = f'All images {whose}that could be trained on are in {groups}, so that none would be left {what}, as groups are not divided. Add images of other groups, or {other}.'
+    with pytest.raises(StudyError, match=f'^{said}$'): load_data(run)
 
 
 def test_a_class_of_one_group_is_named(tmp_path):

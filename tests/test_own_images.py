@@ -11,6 +11,7 @@ from imgstudy.best import start_search
 from imgstudy.core import StudyError
 from imgstudy.data.audit import audit_data
 from imgstudy.data.content import content_name, images_of, known_state, place_of, state_file, state_of
+from imgstudy.data.datasets import get_dataset, own_path
 from imgstudy.data.growth import changes, kept_splits
 from imgstudy.data.split import load_data, part_of
 from imgstudy.models.register import create_model
@@ -21,7 +22,7 @@ from imgstudy.runs import Run, is_content, run_from_dict, run_id, run_to_dict
 from imgstudy.study.create import create_run
 from imgstudy.study.design import Row, Study
 from imgstudy.study.estimate import guess_seconds
-from imgstudy.study.own_study import change_notebook, close_studies, find_study, new_study
+from imgstudy.study.own_study import _place, change_notebook, close_studies, find_study, new_study
 from imgstudy.study.studies import study_runs
 from imgstudy.sweep.needs import data_missing
 from imgstudy.training.suspects import all_images, network_run
@@ -118,6 +119,29 @@ def test_a_table_that_moved(tmp_path):
     table.assign(label=table.label[::-1].to_list()).to_csv(new/'labels.csv', index=False) # the same files, other labels
     assert lenet(new, dataset=f'csv:{new}/labels.csv').dataset != run.dataset
     with pytest.raises(StudyError, match='24 relabelled'): load_data(run)
+
+
+@pytest.mark.parametrize('where, given, title', [('birds', 'folder:.', 'birds'), ('birds', 'folder: ./ ', 'birds'), ('birds/owl', 'folder:..', 'birds'), ('birds/owl', 'folder:../../link', 'link'),
+                                                 ('birds', 'csv:labels.csv', 'birds'), ('birds/owl', 'csv:../labels.csv', 'birds'), ('birds', 'csv:./owls.csv', 'owls')])
+def test_images_in_the_working_folder(where, given, title, tmp_path, runs_dir, monkeypatch, capsys):
+    photos = photographs(tmp_path/'birds', range(12))
+    (tmp_path/'link').symlink_to(photos)
+    for name in ('labels', 'owls'): (photos/f'{name}.csv').write_text('image,label\n' + ''.join(f'{c}/IMG_{i:03}.jpg,{c}\n' for c in classes for i in range(12)))
+    monkeypatch.chdir(tmp_path/where)
+    assert get_dataset(given).title == title
+    said = command(capsys, 'train', given, '--model', 'lenet5', '--dry-run')
+    assert f"{title if title != 'link' else 'birds'}: 3 classes; train " in said, 'a training knows what a link leads to'
+    full = given.partition(':')[0] + ':' + os.path.abspath(given.partition(':')[2].strip())
+    assert lenet('', dataset=given) == lenet('', dataset=full) and own_path(given).exists()
+
+
+@pytest.mark.parametrize('given', ['folder:', 'csv:', 'folder:  ', 'csv: '])
+def test_no_path_is_not_the_working_folder(given, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(photographs(tmp_path/'photos', range(12)))
+    for ask in (lambda: get_dataset(given), lambda: lenet('', dataset=given), lambda: audit_data(given)):
+        with pytest.raises(StudyError, match=f"After {given.strip()} comes the path of a {dict(folder='folder', csv='table')[given.partition(':')[0]]}"): ask()
+    assert _place(given, tmp_path) == given, 'nor the folder of a study'
+    assert _place('folder:.', tmp_path) == f'folder:{tmp_path}'
 
 
 def test_trained_explained_and_predicted_after_a_move(tmp_path, runs_dir, capsys):

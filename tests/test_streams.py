@@ -77,7 +77,7 @@ def test_killed_and_continued_beside_others(alone, tmp_path, monkeypatch):
             if self.epoch == 0: raise KeyboardInterrupt
     monkeypatch.setattr(Checkpoint, 'every', 0)
     with monkeypatch.context() as m:
-        m.setattr(training, 'event_cbs', lambda id: [Kill()] if id == run_id(runs_of()[2]) else [])
+        m.setattr(training, 'event_cbs', lambda id, **kwargs: [Kill()] if id == run_id(runs_of()[2]) else [])
         with pytest.raises(KeyboardInterrupt): beside(runs_of(), tmp_path)
     assert has_checkpoint(runs_of()[2], tmp_path) == 1
     ends = beside(runs_of(), tmp_path)

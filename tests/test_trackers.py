@@ -3,10 +3,14 @@ import json, os, sys
 from types import ModuleType, SimpleNamespace
 import numpy as np, pytest, torch
 from PIL import Image
+from imgstudy import cli
 from imgstudy.core import StudyError
+from imgstudy.distributed import Team, train_distributed
 from imgstudy.runs import make_run, run_id
 from imgstudy.records.record import load_model
 from imgstudy.study.create import create_run
+from imgstudy.sweep.sweep import sweep
+from imgstudy.training import fit
 from imgstudy.training.checkpoint import Checkpoint
 from imgstudy.training.train import train
 from imgstudy.training.train_stacked import train_stacked
@@ -129,6 +133,55 @@ def test_one_that_is_not_installed_or_not_known(photos, monkeypatch, capsys):
     assert "pip install 'imgstudy[wandb]'" in capsys.readouterr().out
     with pytest.raises(StudyError, match="Did you mean 'mlflow'"):
         with tracking('ml-flow'): pass
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    def say(*words):
+        monkeypatch.setattr(sys, 'argv', ['imgstudy', *map(str, words)])
+        cli.main()
+        return capsys.readouterr().out
+    return say
+
+
+def event_folders(top): return sorted({str(p.parent.relative_to(top)) for p in top.rglob('events.out.tfevents.*')})
+
+
+@pytest.mark.parametrize('options, named', [('--root {}/own', 'own/tensorboard'), ('', 'runs/tensorboard'), ('--root {}/own --seeds 2', 'own/tensorboard'), ('--root ~/own', 'home/own/tensorboard'),
+                                            ('--root {}/own TENSORBOARD', 'elsewhere')])
+def test_event_files_are_beside_the_records_and_named_once(options, named, photos, tmp_path, monkeypatch, command):
+    pytest.importorskip('tensorboard')
+    monkeypatch.chdir(tmp_path); monkeypatch.setenv('HOME', str(tmp_path/'home')); monkeypatch.setattr(fit, '_said', set())
+    for name in ('RUNS', 'TENSORBOARD'): monkeypatch.delenv(f'IMGSTUDY_{name}', raising=False)
+    if 'TENSORBOARD' in options: monkeypatch.setenv('IMGSTUDY_TENSORBOARD', str(tmp_path/'elsewhere'))
+    words = options.replace('TENSORBOARD', '').replace('{}', str(tmp_path)).split()
+    said = command('train', f"folder:{tmp_path/'secret place'/'photos'}", '--model', 'lenet5', '--epochs', 1, '--size', 16, '--track', 'tensorboard', *words)
+    ids = sorted(p.parent.name for p in tmp_path.rglob('record.json'))
+    assert event_folders(tmp_path) == [f'{named}/{id}' for id in ids] and len(ids) == 1 + ('2' in words)
+    assert said.count('The history is written to') == said.count(f'{tmp_path/named}, for tensorboard --logdir.') == 1
+    assert (tmp_path/'runs').exists() == (not words), 'nobody asked for it'
+
+
+def test_event_files_of_a_stack_are_beside_the_records(tmp_path, runs_dir):
+    pytest.importorskip('tensorboard')
+    runs = [create_run(dataset='digits', model='lenet5', epochs=1, subset=100, precision='fp32', seed=s) for s in (0, 1)]
+    with tracking('tensorboard'): records = train_stacked(runs, root=tmp_path/'own')
+    assert event_folders(tmp_path/'own') == [f'tensorboard/{r.id}' for r in records] and not runs_dir.exists()
+
+
+@pytest.mark.parametrize('given', ['wandbb', 'tensorbord', 'wandb,ml-flow', 'mlflow trackio'])
+def test_a_misspelt_tracker_is_said_at_once(given, photos, tmp_path, runs_dir, monkeypatch, command):
+    place = f"folder:{tmp_path/'secret place'/'photos'}"
+    nothing_read = lambda *args, **kwargs: pytest.fail('images were read')
+    with monkeypatch.context() as m:
+        for module in ('photos', 'training.train', 'training.train_stacked'): m.setattr(f'imgstudy.{module}.load_data', nothing_read)
+        for words in (['--dry-run'], []):
+            with pytest.raises(SystemExit): command('train', place, '--model', 'lenet5', '--track', given, *words)
+        with pytest.raises(StudyError, match='There is no tracker'): train(photos, track=given)
+        m.setenv('IMGSTUDY_TRACK', given)
+        for ask in (lambda: train(photos), lambda: train_stacked([photos]), lambda: sweep([photos]), lambda: train_distributed(photos, Team(0, 1))):
+            with pytest.raises(StudyError, match='There is no tracker'): ask()
+    assert not [*tmp_path.rglob('record.json')], 'and is no failure of the run'
 
 
 @pytest.mark.parametrize('init, sent', [('file:/home/me/secret/w.safetensors', 'own weights'), ('run:/home/me/secret/runs/secret_otto-lenet5-s0-1a2b3c4d', 'run:1a2b3c4d'),

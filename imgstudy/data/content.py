@@ -64,8 +64,8 @@ def images_of(state:str) -> pd.DataFrame: # path, digest, label, split ('' if no
     file = next((p for p in (_file(state, '.csv'), *kept) if p.is_file()), None)
     if file: return pd.read_csv(file, dtype=str, keep_default_na=False)
     raise StudyError(f'The images of the state @{state} are not known here, so the old test images cannot be kept: put '
-                     'a record that was trained on it into the folder of records, or split anew with '
-                     "grown_from='fresh'.")
+                     'a record that was trained on it into the folder of records, or '
+                     "(papermill, Python) split anew with grown_from='fresh'.")
 
 # %% ../../nbs/05_content.ipynb #08446702
 def remember(

@@ -92,12 +92,14 @@ def get_dataset(
             raise StudyError(f'There is no dataset {name!r}. If it is a {what} of your own, write {prefix}:{name}')
         return datasets[name]
     prefix, content = name.partition(':')[0], is_content(name)
-    path = own_path(name) if content and place_of(name) else Path(name[:-13*content or None].partition(':')[2].strip())
-    if path == Path():
+    given = name[:-13*content or None].partition(':')[2].strip()
+    if not given:
         what = 'folder of class folders, as in folder:photos' if prefix == 'folder' else 'table, as in csv:labels.csv'
         raise StudyError(f'After {prefix}: comes the path of a {what}')
-    title = path.name if prefix == 'folder' else path.stem
-    if prefix == 'csv' and title in _plain_tables: title = path.parent.name or title
+    path = own_path(name) if content and place_of(name) else Path(given)
+    full = Path(os.path.abspath(path.expanduser())) # the name of `.`; of a link its own, not that of what it leads to
+    title = (full.name if prefix == 'folder' else full.stem) or str(full)
+    if prefix == 'csv' and title in _plain_tables: title = full.parent.name or title
     return Dataset(name=name, title=title, native='as found', size=64,
                    licence='yours', citation='yours', source='' if content else str(path),
                    splits='as found, else drawn here, stratified, with a fixed seed')

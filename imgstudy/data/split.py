@@ -110,13 +110,22 @@ def _dealt(items, k, seed):
 
 def _untrained(items, taken): return sorted({*items.label} - {*items.label.drop(taken)})
 
-def _check_trained(items, taken, what):
+_instead = dict( # split -> what no images would be left for, and what else can be done
+    valid=('for validation', '(papermill, Python) set valid=0'),
+    test=('to test on', 'choose the test images yourself, by a folder test/ or a column split'),
+    folds=('to train on in one of the folds', 'do without folds'))
+
+def _undivided(items, split, of=''):
+    "The `StudyError` about `items` that are all in groups which `split` would take."
+    groups, (what, other) = sorted(items.group.unique()), _instead[split]
+    n = 'one group' if len(groups) == 1 else some(len(groups), 'group')
+    return StudyError(f'All images {of}that could be trained on are in {n} ({few(groups)}), so that none would be left '
+                      f'{what}, as groups are not divided. Add images of other groups, or {other}.')
+
+def _check_trained(items, taken, split):
     "Raise `StudyError` if no images of a class are left to train on when `taken` are gone."
     if not (lost := _untrained(items, taken)): return
-    groups = sorted(items.group[items.label == lost[0]].unique())
-    raise StudyError(f'The images to train on of the class {lost[0]!r} are all in {some(len(groups), "group")} '
-                     f'({few(groups)}), which is too few for {what}: groups are not divided. Add groups, or do without '
-                     'validation images (valid=0).')
+    raise _undivided(items[items.label == lost[0]], split, f'of the class {lost[0]!r} ')
 
 # %% ../../nbs/13_split.ipynb #3afc3b6f
 def group_folds(
@@ -128,26 +137,25 @@ def group_folds(
     n = items.group.nunique()
     if n < k: raise StudyError(f'{k} folds need {k} groups, but there are only {n}: take fewer folds.')
     folds = _dealt(items, k, seed)
-    for fold in folds: _check_trained(items, fold, f'{k} folds')
+    for fold in folds: _check_trained(items, fold, 'folds')
     return folds
 
 def draw_groups(
     items:pd.DataFrame, # label, group: the training images
     fraction:float,     # to draw, about
     seed:int,           # of the division
-    split:str,          # what they are drawn for, for the error message
+    split:str,          # what they are drawn for: 'test' or 'valid'
 ) -> pd.Index:
     "The index of whole groups of `items`, about `fraction` of them, with all classes on both sides if possible."
     n, usual = items.group.nunique(), round(1/fraction)
     tried = range(2, min(2*usual, n) + 1) if n <= 50 else [usual] # few groups can be uneven in size and classes
     folds = [f for k in tried for f in _dealt(items, k, seed)]
-    if not folds: raise StudyError(f'All images to train on are in one group ({items.group.iloc[0]}), so none can be '
-                                   f'set apart as {split} images: groups are not divided.')
+    if not folds: raise _undivided(items, split)
     wanted = fraction*items.label.value_counts()
     taken = lambda f: items.label[f].value_counts().reindex(wanted.index, fill_value=0)
     loss = lambda f: (len(_untrained(items, f)), (taken(f) == 0).sum(), (taken(f) - wanted).abs().sum())
     best = min(folds, key=loss)
-    _check_trained(items, best, f'images to train on and {split} images')
+    _check_trained(items, best, split)
     return best
 
 # %% ../../nbs/13_split.ipynb #787130c9

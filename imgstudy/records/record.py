@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['Record', 'coarse_log_probs', 'pack_predictions', 'brief_predictions', 'confidence', 'n_classes', 'tested_flops',
-           'write_record', 'is_finished', 'read_record', 'read_records', 'finished', 'load_model', 'check_seal',
-           'read_whole', 'verify_record', 'copy_record', 'has_splits', 'by_test_images', 'record_confusion',
-           'mean_confusion']
+           'write_record', 'is_finished', 'read_record', 'as_record', 'read_records', 'finished', 'load_model',
+           'check_seal', 'read_whole', 'verify_record', 'copy_record', 'has_splits', 'by_test_images',
+           'record_confusion', 'mean_confusion']
 
 # %% ../../nbs/31_record.ipynb #c099642e
 import io, json, lzma, os, shutil, struct, zipfile, zlib
@@ -182,17 +182,33 @@ def is_finished(path) -> bool:
 _damage = (ValueError, LookupError, TypeError, AttributeError, OSError, EOFError, RuntimeError, ArithmeticError,
            MemoryError, SyntaxError, struct.error, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
+_images = '.jpg', '.jpeg', '.png', '.gif', '.bmp', '.webp', '.tif', '.tiff', '.heic' # endings
+
+def _not_found(path):
+    "Say that there is no record in `path`, and which are beside it."
+    if path.suffix.lower() in _images: return (
+        f'{path.name} is called like an image, where a record belongs: give its id or its folder, after the images if '
+        'there are any.')
+    beside = [p.parent.name for p in path.parent.glob('*/record.json')]
+    if beside: return did_you_mean('record', path.name, beside)
+    return f'There is no record {path.name!r} in {path.parent}, nor any other: train first, or give its folder.'
+
 def read_record(
     path, # the record's folder, or its id under `runs_root()`
 ) -> Record:
     "Read the record in `path`."
     path = Path(path) if (Path(path)/'record.json').exists() else runs_root()/path
-    if not (path/'record.json').exists():
-        raise StudyError(did_you_mean('record', path.name, [p.parent.name for p in path.parent.glob('*/record.json')]))
+    if not (path/'record.json').exists(): raise StudyError(_not_found(path))
     try: return _read(path)
     except _damage as e:
         raise StudyError(f'The record {path} is damaged or of another version ({e}): delete the folder and run it '
                          'again.')
+
+def as_record(
+    record, # a Record, its id under `runs_root()`, or its folder
+) -> Record:
+    "`record`, read if only its name is given."
+    return read_record(record) if isinstance(record, (str, os.PathLike)) else record
 
 # %% ../../nbs/31_record.ipynb #133121fe
 _of_data = dict(fingerprint=str, classes=list, counts=dict)
@@ -281,8 +297,7 @@ def finished(
 # %% ../../nbs/31_record.ipynb #0b3c4c4d
 def load_model(record): # a Record, its id under `runs_root()`, or its folder
     "The trained model of `record`, on the CPU, in float32 and evaluation mode."
-    record = record if isinstance(record, Record) else read_record(record)
-    finished([record])
+    finished([record := as_record(record)])
     if not (record.path/'weights.safetensors').exists():
         raise StudyError(f'{record.path} holds no weights: they are not kept with every record. Run it again.')
     if changed := changed_files(record.path, only=['weights.safetensors']):
@@ -295,8 +310,9 @@ def load_model(record): # a Record, its id under `runs_root()`, or its folder
     return model.eval()
 
 # %% ../../nbs/31_record.ipynb #ede0958e
-def check_seal(record:Record):
+def check_seal(record): # as for `load_model`
     "Raise `StudyError` if a file of a sealed `record` was changed since; one that is not sealed passes."
+    record = as_record(record)
     try: changed = changed_files(record.path)
     except _damage as e: raise StudyError(f'{record.id}: record.json is damaged ({e}): run it again.') from e
     if changed: raise StudyError(f'{record.id}: {changed_words(changed)}. Take a copy of before, or delete the folder '
@@ -311,9 +327,9 @@ def read_whole(
     raise StudyError(f'The record {record.path} is damaged: record.json was changed since it was sealed. Take a copy '
                      'of before, or delete the folder and run it again.')
 
-def verify_record(record:Record):
+def verify_record(record): # as for `load_model`
     "Raise `StudyError` unless the metrics of a finished `record` follow from its predictions."
-    finished([record])
+    finished([record := as_record(record)])
     if not (p := record.predictions):
         raise StudyError(f'{record.id} holds no predictions: delete the folder and run it again.')
     try: again = metrics_of_scores(p['target'], p['pred'], brief_predictions(p), n_classes(record))
@@ -356,12 +372,12 @@ def _check_copy(record, path):
 
 # %% ../../nbs/31_record.ipynb #6aaca2ac
 def copy_record(
-    record:Record,    # as returned by `read_record`
+    record,           # a Record, its id or its folder
     root,             # folder of records for the copy
     also=('*.webp',), # further files to copy, by name or pattern
 ) -> Path: # the copy's folder
     "Copy `record` into `root` atomically, with brief predictions and without weights."
-    dest = Path(root)/record.path.name
+    dest = Path(root)/(record := as_record(record)).path.name
     _refuse_loss(record, dest)
     if record.outcome == 'failed' and is_finished(dest): return dest
     check_seal(record) # a new seal must not hide what was changed
@@ -385,8 +401,11 @@ def by_test_images(records) -> list: # of lists of records
     return list(found.values())
 
 # %% ../../nbs/31_record.ipynb #c2c40dd9
-def record_confusion(record) -> np.ndarray: # [n_out, n_out]
+def record_confusion(
+    record, # as for `load_model`
+) -> np.ndarray: # [n_out, n_out]
     "The confusion matrix of `record`."
+    record = as_record(record)
     return confusion(record.predictions['target'], record.predictions['pred'], n_classes(record))
 
 def _counted_once(groups) -> float: # in (0, 1]; 1 without splits, whose folds have no image in common

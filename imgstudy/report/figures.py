@@ -7,8 +7,10 @@ __all__ = ['figure_styles', 'style', 'save_figure']
 
 # %% ../../nbs/80a_figures.ipynb #c5e249a8
 import matplotlib.pyplot as plt, numpy as np, seaborn as sns
+from fastcore.basics import listify
 from pathlib import Path
-from ..core import StudyError, did_you_mean
+from ..core import StudyError, did_you_mean, writable
+from ..records.record import as_record
 from .page import page_style, set_page_style
 
 # %% ../../nbs/80a_figures.ipynb #f910eb88
@@ -33,16 +35,29 @@ def _metadata(kind, ids) -> dict:
     return dict(svg=dict(Description=ids, Date=None), pdf=dict(Subject=ids, CreationDate=None),
                 png=dict(Description=ids))[kind]
 
+_kinds = 'svg', 'pdf', 'png'
+
+def _files(fig, path, kinds) -> dict: # kind -> Path
+    "The files to write; an ending of `path` says the kind unless `kinds` does."
+    path = Path(path).expanduser()
+    ending = path.suffix[1:].lower()
+    if ending not in fig.canvas.get_supported_filetypes(): ending = '' # a name such as fig.2
+    kinds = (kinds or ending or ' '.join(_kinds)).split()
+    for kind in kinds:
+        if kind not in _kinds: raise StudyError(did_you_mean('figure file', kind, _kinds))
+    start = path.with_suffix('') if ending else path
+    return {kind: path if kinds == [ending] else start.with_name(f'{start.name}.{kind}') for kind in kinds}
+
 def save_figure(
     fig,        # a matplotlib figure, or axes of one
-    path,       # where to, without an ending
-    records=(), # that it was drawn from
-    kinds='svg pdf png', # what to write; png with 300 dots per inch
+    path,       # where to; without an ending several files are written, with one a single file of that kind
+    records=(), # that it was drawn from: one or several, each a Record, its id or its folder
+    kinds='',   # what to write, such as 'svg png'; '': as the ending says, or svg, pdf, and png with 300 dots per inch
 ) -> list: # of Path
     "Write a figure in several formats, with the ids of its records in the metadata."
-    one, ids = np.ravel(fig)[0], 'imgstudy records: ' + ' '.join(r.id for r in records)
+    one, ids = np.ravel(fig)[0], 'imgstudy records: ' + ' '.join(as_record(r).id for r in listify(records))
     fig = getattr(one, 'figure', one)
-    for kind in kinds.split():
-        if kind not in ('svg', 'pdf', 'png'): raise StudyError(did_you_mean('figure file', kind, ('svg', 'pdf', 'png')))
-        fig.savefig(f'{path}.{kind}', metadata=_metadata(kind, ids), dpi=300, bbox_inches='tight')
-    return [Path(f'{path}.{kind}') for kind in kinds.split()]
+    for kind, file in (files := _files(fig, path, kinds)).items():
+        writable(file.parent, '`path`')
+        fig.savefig(file, format=kind, metadata=_metadata(kind, ids), dpi=300, bbox_inches='tight')
+    return [*files.values()]

@@ -15,7 +15,7 @@ from ..panels import panels
 from ..data.split import StudyData
 from ..data.pixels import OpenImage
 from ..records.metrics import classwise_table
-from ..records.record import Record, confidence, mean_confusion, record_confusion
+from ..records.record import as_record, confidence, mean_confusion, record_confusion
 plt.rcParams['text.parse_math'] = False # a class may be called "a$b"; no figure here sets mathematics
 
 # %% ../../nbs/80_plots.ipynb #e1e4f92f
@@ -137,12 +137,13 @@ def plot_confusion(
 
 # %% ../../nbs/80_plots.ipynb #f8f80a95
 def plot_classwise(
-    record:Record, # with predictions
+    record,      # a Record with predictions, its id or its folder
     most:int=25, # maximum number of bars
     best:bool=False, # of more classes, show those of highest accuracy instead of lowest
     ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Accuracy of each class with its 95 % Wilson interval, lowest first."
+    record = as_record(record)
     table = classwise_table(record_confusion(record), record.info['data']['classes']).dropna().sort_values('accuracy')
     table = table[-most:] if best else table[:most]
     ax = ax or plt.subplots(figsize=(5, .6 + .2*len(table)), layout='constrained')[1]
@@ -154,10 +155,10 @@ def plot_classwise(
 
 # %% ../../nbs/80_plots.ipynb #b1e4a2f4
 def confident_errors_table(
-    record:Record,
+    record, # a Record with predictions, its id or its folder
 ) -> pd.DataFrame: # path, true, predicted, probability: one row per wrong image, most confident first
     "The misclassified test images of `record`."
-    p, classes = record.predictions, np.asarray(record.info['data']['classes'])
+    p, classes = (record := as_record(record)).predictions, np.asarray(record.info['data']['classes'])
     table = pd.DataFrame(dict(path=p['path'], true=classes[p['target']], predicted=classes[p['pred']],
                               probability=confidence(record)))
     table = table[p['target'] != p['pred']]
@@ -165,12 +166,13 @@ def confident_errors_table(
 
 # %% ../../nbs/80_plots.ipynb #f2672c0f
 def plot_confident_errors(
-    record:Record,  # with predictions
+    record,         # a Record with predictions, its id or its folder
     data:StudyData, # with the images of `record`
     n:int=12,       # number of images
     ax=None, # axes whose place the panels take; None: a figure of its own
 ): # Figure, or `ax`
     "The `n` most confident errors as pictures: true class, predicted class, probability."
+    record = as_record(record)
     table, opened = confident_errors_table(record)[:n], OpenImage(record.run.size, image_range=data.image_range)
     cols, rows = min(6, max(len(table), 1)), max(math.ceil(len(table)/6), 1)
     axs = panels(rows, cols, ax, figsize=(1.5*cols, 1.9*rows))

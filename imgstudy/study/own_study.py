@@ -160,8 +160,8 @@ def own_references(
 def _place(text, folder):
     "A data set or weights file of one's own, with a path relative to the study in `folder` made absolute."
     kind, colon, path = text.partition(':')
-    near = Path(folder)/path.strip()
-    return f'{kind}:{near}' if kind in ('folder', 'csv', 'file') and colon and near.exists() else text
+    near, named = Path(folder)/path.strip(), kind in ('folder', 'csv', 'file') and path.strip()
+    return f'{kind}:{near}' if named and near.exists() else text
 
 def _placed(params, folder): return {k: _place(v, folder) if k in ('dataset', 'init') else v for k, v in params.items()}
 

@@ -21,6 +21,7 @@ from ..runs import run_id
 from ..records.find import record_at
 from ..training.checkpoint import has_checkpoint
 from ..training.stacked import stack_key
+from ..training.trackers import tracker_names
 from ..training.train_stacked import choose_stack, kept_stacks, stack_id, train_stacked
 from ..study.estimate import Speed
 from .claims import *
@@ -86,6 +87,7 @@ def startable(
 
 # %% ../../nbs/75_sweep.ipynb #3a50a98d
 def _make_plan(root, runner, time_limit, lease, gpu_memory=None, budget=None):
+    tracker_names() # an unknown one would fail every run
     root = writable(Path(root or runs_root()).resolve(), 'IMGSTUDY_RUNS')
     token = f'sweep-{uuid.uuid4().hex}'
     (writable(root/'.claims', 'IMGSTUDY_RUNS')/token).write_text(json.dumps(this_process()))

@@ -378,18 +378,27 @@ class EventFiles(Callback):
         if self.writer: self.writer.close()
 
 # %% ../../nbs/45_fit.ipynb #51bcbaec
+_said = set()
+
+def _say_where(folder):
+    "Print, once, where TensorBoard finds the history."
+    if folder not in _said: print(f'The history is written to {folder}, for tensorboard --logdir.', flush=True)
+    _said.add(folder)
+
 def event_cbs(
     *names,    # of the folders, one per run
     rows=None, # per run a function that returns the rows of its history; None: those of the Learner
+    root=None, # folder of the records; None: `runs_root()`
 ) -> list: # fastai callbacks
     "The callbacks for TensorBoard, if `IMGSTUDY_TENSORBOARD` names a folder, or `IMGSTUDY_TRACK` it."
-    own = runs_root()/'tensorboard' if 'tensorboard' in tracker_names() else None
+    own = Path(root or runs_root())/'tensorboard' if 'tensorboard' in tracker_names() else None
     if not (folder := os.environ.get('IMGSTUDY_TENSORBOARD') or own): return []
-    if find_spec('tensorboard'):
-        return [EventFiles(Path(folder).expanduser()/n, r) for n, r in zip(names, rows or [None]*len(names))]
-    print('TensorBoard is asked for, and missing '
-          "(pip install 'imgstudy[tensorboard]'): nothing streams.")
-    return []
+    if not find_spec('tensorboard'):
+        print('TensorBoard is asked for, and missing '
+              "(pip install 'imgstudy[tensorboard]'): nothing streams.")
+        return []
+    _say_where(folder := Path(folder).expanduser())
+    return [EventFiles(folder/n, r) for n, r in zip(names, rows or [None]*len(names))]
 
 # %% ../../nbs/45_fit.ipynb #9f0d27f5
 def find_lr(

@@ -19,9 +19,12 @@ from ..runs import Run, run_id, run_to_dict
 # %% ../../nbs/37_trackers.ipynb #d27e3a74
 known_trackers = ['tensorboard', 'wandb', 'trackio', 'mlflow']
 
-def tracker_names() -> list:
-    "The trackers that `IMGSTUDY_TRACK` names."
-    names = [n.strip() for n in os.environ.get('IMGSTUDY_TRACK', '').split(',') if n.strip()]
+def tracker_names(
+    given=None, # as in `IMGSTUDY_TRACK`; None: what that is
+) -> list:
+    "The trackers that are named; an unknown one raises `StudyError`."
+    if given is None: given = os.environ.get('IMGSTUDY_TRACK', '')
+    names = [n.strip() for n in given.split(',') if n.strip()]
     for n in names:
         if n not in known_trackers: raise StudyError(did_you_mean('tracker', n, known_trackers))
     return names

@@ -144,7 +144,8 @@ def _watchers(run, data, root, learn, start):
                    device=torch.device(learn.dls.device).type, **learn.layout)
     keep = Checkpoint(file, setting, load_checkpoint(file, setting), _label(data, run), learn.dls.device)
     keep.start = start # loading the images counts
-    return [keep, Deadline(deadline(), test_share([run], [data])), *event_cbs(run_id(run)), *tracker_cbs([run])]
+    streams = [*event_cbs(run_id(run), root=root), *tracker_cbs([run])]
+    return [keep, Deadline(deadline(), test_share([run], [data])), *streams]
 
 def each_once(
     runs, # that differ in seed, fold or split only
@@ -269,6 +270,7 @@ def train_turns(
 ) -> Record:
     "As `train`, in turns: a generator for `finish`; `Crowded` if memory does not suffice for it beside others."
     root = writable(root or runs_root(), 'IMGSTUDY_RUNS') # checked before the training, not after it
+    tracker_names(track) # likewise: a misspelt one is no failure of the run
     try:
         with tracking(track): record, weights = yield from _train(run, data, root, way)
     except (Paused, DiskFull, Crowded): raise

@@ -50,7 +50,7 @@ def _stacked(runs, data, root, start):
     keep.start = start
     tests = test_share(runs, [data[part_of(r)] for r in runs])*min(len(runs), 10) # tested one by one: slower per image
     rows = [partial(getattr, m, 'rows') for m in learn.members]
-    streams = [*event_cbs(*map(run_id, runs), rows=rows), *tracker_cbs(runs, rows)]
+    streams = [*event_cbs(*map(run_id, runs), rows=rows, root=root), *tracker_cbs(runs, rows)]
     return fit_stacked(learn, label, cbs=[keep, Deadline(deadline(), tests), *streams]), keep
 
 def _layout_of(file): # the arguments of `stack_learners` with which the stack in the checkpoint `file` began
@@ -99,6 +99,7 @@ def train_stacked(
 ) -> list: # one Record per run, finished or failed
     "Train `runs` together, or continue their training, and write a record of each."
     root, start = writable(root or runs_root(), 'IMGSTUDY_RUNS'), time.perf_counter()
+    tracker_names() # an unknown one raises here
     if len({stack_key(r) for r in runs} | {None}) != 2:
         raise StudyError('These runs cannot be trained as one: they differ in more than seed, fold, augmentation, '
                          'rate, decay, dropout, clipping, schedule and early stopping, or transfer, mix images or '
