@@ -66,3 +66,12 @@ def test_beside_records_of_a_study(page, tmp_path, monkeypatch):
     assert re.findall('<h2 id=[^>]*>(.*?)</h2>', text) == ['The answer', 'What to doubt', 'The best of each data set', 'How it was learnt, and where it errs', 'What it costs',
                                                           'Every training']
     assert text.index('garden') < text.index('CIFAR-10') and all(r.path.name in text for r in records)
+
+
+@pytest.mark.parametrize('part, shown', [('UCI handwritten digits: ways to train', 'UCI handwritten digits: ways to train'), ('photos of digits', 'photos of digits'),
+                                         ('<td>digits</td>', '<td>UCI handwritten digits</td>'), ('<a href="digits-lenet5-s0-1/record.json">it</a>', '<a href="digits-lenet5-s0-1/record.json">it</a>')])
+def test_a_name_that_is_a_word_is_replaced_where_it_stands_alone(part, shown):
+    from IPython.display import HTML
+    from imgstudy.report.own import with_titles
+    from imgstudy.stats.seeds import synth_record
+    assert with_titles(HTML(part), [synth_record(0, .8)]).data == shown
