@@ -4,7 +4,7 @@ from PIL import Image
 from imgstudy.core import StudyError
 from imgstudy.data.datasets import get_dataset, read_images
 from imgstudy.data.split import load_data
-from imgstudy.data.tables import read_table, table_dataset
+from imgstudy.data.tables import open_table, read_table, table_dataset
 from imgstudy.records.record import read_record
 from imgstudy.runs import Run
 from imgstudy.study.create import create_run
@@ -92,6 +92,23 @@ def test_what_has_no_partner_is_counted_and_named(birds):
 ], ids=['bar', 'semicolon', 'comma', 'rows', 'columns', 'numbers', 'one_class', 'no_files', 'few_files', 'empty', 'no_train', 'two_trains', 'untrained'])
 def test_answered_clearly(text, words, birds):
     with pytest.raises(StudyError, match=words): read_table(table(birds, text))
+
+
+other_notations = {'labels.json': '{"images": [{"file": "owl1.jpg"}]}', 'labels.csv': '[\n  {"image": "a.jpg",\n   "label": "owl"}]', 'labels.txt': '{"image": "a.jpg"}\n{"image": "b.jpg"}\n',
+                   'labels.xml': '<annotation>\n<file>a.jpg</file></annotation>', 'notes.csv': '\ufeff<?xml version="1.0"?>\n<a/>', 'page.html': '<!DOCTYPE html>\n<html></html>', 'labels.yaml': 'names:\n  - owl\n'}
+
+
+@pytest.mark.parametrize('name', other_notations)
+def test_another_notation_is_named(name, tmp_path):
+    (tmp_path/name).write_text(other_notations[name], encoding='utf-8')
+    kind = 'JSON' if '{' in other_notations[name] else 'YAML' if 'yaml' in name else 'XML or HTML'
+    with pytest.raises(StudyError, match=rf'{name} is no table: it is written in {kind}. Write what it says as a CSV file'): read_images(f'csv:{tmp_path/name}')
+
+
+@pytest.mark.parametrize('text', ['[image],[label]\na.jpg,owl', '{image},label\na.jpg,owl', '<image>,<label>\na.jpg,owl', '[1],2\na.jpg,owl'])
+def test_a_strange_header_is_a_table(text, tmp_path):
+    (tmp_path/'t.csv').write_text(text)
+    assert open_table(tmp_path/'t.csv').to_numpy().tolist() == [['a.jpg', 'owl']]
 
 
 def test_a_name_in_two_folders(tmp_path):

@@ -7,7 +7,7 @@ __all__ = ['open_table', 'Files', 'find_image_col', 'find_label_col', 'find_spli
            'table_dataset']
 
 # %% ../../nbs/09_tables.ipynb #0fb8f72a
-import hashlib, io, os, re, unicodedata
+import hashlib, io, json, os, re, unicodedata
 import pandas as pd
 from collections import Counter
 from pathlib import Path
@@ -32,11 +32,27 @@ def _without_last_sep(text, sep):
     if first.endswith(sep) or not all(row.endswith(sep) for row in rows if row): return text
     return '\n'.join([first, *(row.removesuffix(sep) for row in rows)])
 
+def _is_json(text):
+    try: return isinstance(json.loads(text), (dict, list))
+    except (ValueError, RecursionError): return False
+
+def _notation(path, text):
+    "What `text` is written in if it is no table; '' if it may be one."
+    first, ending = text.lstrip().partition('\n')[0], Path(path).suffix.lower()
+    if first[:1] in ('{', '[') and (ending in ('.json', '.jsonl') or _is_json(first) or _is_json(text)): return 'JSON'
+    if re.match(r'<(\?xml|!doctype)\b|<[a-z][^,;|\t]*>\s*$', first, re.I): return 'XML or HTML'
+    return 'YAML' if ending in ('.yaml', '.yml') else ''
+
+def _check_notation(path, text):
+    "Raise `StudyError` if `text` is no table but in another notation."
+    if kind := _notation(path, text): raise StudyError(
+        f'{path} is no table: it is written in {kind}. Write what it says as a CSV file, with a row for each image.')
+
 def open_table(
     path, # a CSV or TSV file
 ) -> pd.DataFrame: # all values as text without blanks at their ends; '' if there is none
     "The table in `path`, or a `StudyError`."
-    text = _text(path)
+    _check_notation(path, text := _text(path))
     first = text.lstrip().partition('\n')[0]
     sep = max(',;\t|', key=first.count)
     bare = any(re.search(r'\.(png|jpe?g|bmp|tiff?|webp|gif|pgm)"?$', v.strip(), re.I) for v in first.split(sep))
