@@ -3,7 +3,7 @@ import os, shutil
 from types import SimpleNamespace
 import numpy as np, pytest
 from PIL import Image
-from imgstudy.apply import explain_files, predict_files, sort_into, sorted_before
+from imgstudy.apply import class_folder, explain_files, predict_files, sort_into, sorted_before
 from imgstudy.core import StudyError
 from imgstudy.study.create import create_run
 from imgstudy.training.train import train
@@ -75,3 +75,12 @@ def test_the_picture_of_before_is_not_explained(record, new, capsys, out):
         explain_files(SimpleNamespace(record=record, files=['.'], out=out))
         said = capsys.readouterr()
         assert said.out.startswith('9 images, and where') and ('1 image is left out, as the picture is written to' in said.err) == (k == 1)
+
+
+@pytest.mark.parametrize('name, folder', [('cat', 'cat'), ('cat/dog', 'cat_dog'), ('../../out', '.._.._out'), ('..', '__'), ('/etc', '_etc'), ('a\\b', 'a_b'), ('St. Bernard', 'St. Bernard')])
+def test_a_class_is_one_folder_in_the_folder(new, name, folder):
+    "Names of classes come from tables and from records of others."
+    assert class_folder(name) == folder
+    sort_into('sorted', ['0.png'], [name])
+    assert [p.relative_to(new/'sorted').as_posix() for p in (new/'sorted').rglob('*.png')] == [f'{folder}/0.png']
+    assert len([*new.parent.rglob('0.png')]) == 2  # the image and its copy, and nothing elsewhere
