@@ -169,8 +169,7 @@ def proven(self:Step) -> tuple: # a function that replays the step; the largest 
         replay, once, noise = _recorded(self, start, n)
         gap = largest_difference(once, trial(self, replay, start, n))
     finally: self.restore(start) # also after an error
-    # some kernels do not repeat their last digits: `noise` is one draw, `gap` another, and may well be a little larger
-    if gap > 4*noise: raise CaptureFailed(f'the replayed steps differ by {gap:.2g}, repeated ones by {noise:.2g}')
+    if gap > noise: raise CaptureFailed(f'the replayed steps differ by {gap:.2g}, repeated ones by {noise:.2g}')
     return replay, gap
 
 # %% ../../nbs/43_capture.ipynb #9dbc823f
