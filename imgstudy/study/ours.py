@@ -42,6 +42,7 @@ _vit = dict(_ten, model='vit', lr=4e-3, wd=.05)
 _nesterov = dict(_ten, opt='sgd', nesterov=True, schedule='one_cycle', momentum=.9, momentum_low=.9, wd=5e-4,
                  label_smoothing=0.)
 _lenet_sgd = dict(_nesterov, lr=.05, augment='shift', epochs=100)
+_hundred = dict(_nesterov, dataset='cifar100', lr=.05, label_smoothing=.1, epochs=60)
 
 _tuned = (
     Row('CIFAR-10 MLP (S)', dict(_mlp, model='mlp_s')),
@@ -76,6 +77,8 @@ _tuned = (
     Row('CIFAR-100 LeNet-5', dict(_today, dataset='cifar100', model='lenet5', lr=3e-3, epochs=50, bs=128)),
     Row('CIFAR-100 LeNet-5, Nesterov', dict(_lenet_sgd, dataset='cifar100', model='lenet5'), full=all_images,
         target=.365),
+    Row('CIFAR-100 cnn3', dict(_hundred, model='cnn3', dropout=.1)),
+    Row('CIFAR-100 cnn_custom', dict(_hundred, model='cnn_custom', wd=1e-3)),
     Row('Cats vs Dogs LeNet, as published',
         dict(cats_row, model='lenet_modern', lr=1e-3, schedule='flat', opt='adam', wd=0.), as_published=True),
     Row('Cats vs Dogs LeNet', dict(_today, **cats_row, model='lenet_modern', lr=1e-3, epochs=30)),
@@ -174,6 +177,7 @@ studies.add(Study('lenet_ladder',
 _images = {'20 dog breeds': dict(dataset='stanford_dogs20', size=224),
            'Cats vs Dogs': dict(cats_row, size=160, subset=2000),
            'CIFAR-10': dict(dataset='cifar10', size=160, subset=5000)}
+_whole = {'CIFAR-10': 'cifar10', 'CIFAR-100': 'cifar100'} # trained on as many images as from scratch
 _networks = {'EfficientNet-Lite0': 'efficientnet_lite0', 'MobileNetV2': 'mobilenetv2_keras',
              'ResNet-18 of CNTK': 'resnet18_cntk'}
 _from_probe = dict(tune='probe_then_all', epochs=2)
@@ -182,6 +186,11 @@ _rates = {'20 dog breeds': dict(lr=3e-5), 'Cats vs Dogs': dict(lr=1e-4), 'CIFAR-
 def _of_imagenet(title, name, how, **params) -> Row:
     "A row on the images called `title`, whose parameters `params` may change."
     return Row(f'{title}, {name}: {how}', {**_images[title], 'init': 'imagenet', **params})
+
+def _on_all(title, name, how, **params) -> Row:
+    "A row on all training images called `title`, enlarged to 128 pixels; at the scale small on 5,000 of them."
+    run = dict(dataset=_whole[title], size=128, init='imagenet', model=_networks[name], **params)
+    return Row(f'{title}, {name}: {how}, 128 pixels', run, small=dict(subset=5000), small_seeds=1)
 
 def _transferred(how, rates, **tuned) -> tuple: # of `Row`
     "One row for each of the images and networks, tuned as `tuned` says, with the `rates` of the images."
@@ -200,8 +209,12 @@ studies.add(Study('transfer',
         _of_imagenet('CIFAR-10', 'ResNet-18 of CNTK', 'probe, 224 pixels', model='resnet18_cntk', size=224,
                      tune='probe'),
         _of_imagenet('CIFAR-10', 'ResNet-18 of CNTK, cut', 'probe, 224 pixels', **_cut, size=224),
-        _of_imagenet('20 dog breeds', 'ResNet-18 of CNTK, cut', 'probe', **_cut)),
-    expected=(.75, .98),
+        _of_imagenet('20 dog breeds', 'ResNet-18 of CNTK, cut', 'probe', **_cut),
+        _on_all('CIFAR-10', 'ResNet-18 of CNTK', 'all layers from the probe', **_from_probe, lr=1e-4),
+        _on_all('CIFAR-100', 'EfficientNet-Lite0', 'probe', tune='probe'),
+        _on_all('CIFAR-100', 'ResNet-18 of CNTK', 'probe', tune='probe'),
+        _on_all('CIFAR-100', 'ResNet-18 of CNTK', 'all layers from the probe', **_from_probe, lr=1e-4)),
+    expected=(.5, .98),
     note='A rate of 1e-4 was too high for the breeds: on the first split it lost validation accuracy. Cats, dogs '
          'and the breeds themselves are in ImageNet: the pretrained weights have seen such images, and those of '
          'Stanford Dogs exactly. All images are enlarged copies.'));
