@@ -285,10 +285,10 @@ class StackedHistory(Callback):
         s, seconds = {k: v.cpu() for k, v in self.sums.items()}, (time.perf_counter() - self.start)/len(self.members)
         means = {f'{part}_{name}': s[f'{part}_{k}']/s[f'{part}_n'] # NaN without images
                  for part in ('train', 'valid') for name, k in (('loss', 'loss'), ('accuracy', 'right'))}
+        lrs, bad = self.opt.opt.lr[:, 0].tolist(), self.bad.tolist() # read once, not for each member
         for k, m in enumerate(self.members):
-            row = {name: v[k].item() for name, v in means.items()}
-            row |= dict(lr=self.opt.opt.lr[k, 0].item(), seconds=seconds)
-            if not m.over: self.note(k, m, int(s['train_n'][k]), int(self.bad[k]), row)
+            row = {name: v[k].item() for name, v in means.items()} | dict(lr=lrs[k], seconds=seconds)
+            if not m.over: self.note(k, m, int(s['train_n'][k]), bad[k], row)
         self.say()
 
 # %% ../../nbs/47_stacked.ipynb #c4292601
