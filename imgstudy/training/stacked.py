@@ -221,10 +221,10 @@ class StackedSchedules(Callback):
         unique = list(dict.fromkeys(shapes)) # each is computed once
         self.schedules, self.which = [create_schedule(r) for r in unique], [unique.index(r) for r in shapes]
     def before_epoch(self):
-        n = len(self.dls.train)
-        frac = lambda i: self.epoch/self.n_epoch + i/(n*self.n_epoch)
-        rows = [[(s['lr'](frac(i))[0], s['mom'](frac(i))) for s in self.schedules] for i in range(n)]
-        self.table = torch.tensor(rows)[:, self.which, :, None] # [steps, members, 2, 1]
+        n, epoch, epochs = len(self.dls.train), self.epoch, self.n_epoch # looked up once: fastai takes long to find them
+        fracs = [epoch/epochs + i/(n*epochs) for i in range(n)]
+        columns = [[[s['lr'](p)[0] for p in fracs], [s['mom'](p) for p in fracs]] for s in self.schedules]
+        self.table = torch.tensor(columns)[self.which].permute(2, 0, 1)[..., None].contiguous() # [steps, members, 2, 1]
         self.rows = self.table.to(self.dls.device)
     def set(self, i): self.opt.opt.lr, self.opt.opt.mom = self.rows[i].unbind(1)
     def before_batch(self):
