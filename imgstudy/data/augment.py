@@ -117,7 +117,7 @@ def grey_each(x):
 BRIGHTNESS, CONTRAST, SATURATION = range(3)
 
 def without_each(x, brightness, contrast):
-    "The image to blend with: black or mean grey in the images of these masks (bool [n]), else greyscale; [n, 1, h, w]."
+    "The image to blend with, [n, 1, h, w]: black or mean grey where these masks [n] are True, else greyscale."
     grey = grey_each(x)
     other = torch.where(_each(contrast), grey.mean((-2, -1), keepdim=True), grey)
     return other.masked_fill(_each(brightness), 0)
@@ -288,7 +288,7 @@ def rand_numbers(
     ops,    # int [n, ...], index into RAND_OPS
     levels, # float, of the same shape, magnitude from -1 to 1
 ) -> list: # of lists of tensors, all of that shape
-    "For each of the five functions: which images drew it, and its numbers: those of all operations of an image at once."
+    "For each of the five functions: which images drew it, and its numbers, for all draws of an image at once."
     drawn, size = torch.arange(len(RAND_OPS), device=x.device).view(-1, *[1]*ops.ndim) == ops, levels.abs()
     brightness, contrast, _, sharpness, *_, posterize, solarize, autocontrast, _ = drawn
     return [[ops < 4, brightness, contrast, sharpness, 1 + 0.9*levels],

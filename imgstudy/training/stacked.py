@@ -221,7 +221,7 @@ class StackedSchedules(Callback):
         unique = list(dict.fromkeys(shapes)) # each is computed once
         self.schedules, self.which = [create_schedule(r) for r in unique], [unique.index(r) for r in shapes]
     def before_epoch(self):
-        n, epoch, epochs = len(self.dls.train), self.epoch, self.n_epoch # looked up once: fastai takes long to find them
+        n, epoch, epochs = len(self.dls.train), self.epoch, self.n_epoch # once: fastai takes long to find them
         fracs = [epoch/epochs + i/(n*epochs) for i in range(n)]
         columns = [[[s['lr'](p)[0] for p in fracs], [s['mom'](p) for p in fracs]] for s in self.schedules]
         self.table = torch.tensor(columns)[self.which].permute(2, 0, 1)[..., None].contiguous() # [steps, members, 2, 1]
