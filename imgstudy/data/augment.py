@@ -6,9 +6,9 @@
 __all__ = ['BRIGHTNESS', 'CONTRAST', 'SATURATION', 'RAND_OPS', 'augment_levels', 'PerImage', 'draw_uniform', 'flip_each',
            'RandomFlip', 'affine', 'turn_each', 'BatchRotation', 'blend_each', 'grey_each', 'without_each',
            'adjust_each', 'jitter_each', 'RandomJitter', 'blur_each', 'RandomSharpen', 'shift_each', 'RandomShift',
-           'draw_boxes', 'erase_each', 'BatchErasing', 'enlarge_each', 'BatchResizedCrop', 'colour_op', 'move_op',
-           'posterize_op', 'solarize_op', 'autocontrast_op', 'rand_op', 'RandAugment', 'Augment', 'RotateZoom',
-           'get_augment', 'augment_table', 'draw_augmented', 'plot_augment']
+           'draw_boxes', 'erase_each', 'BatchErasing', 'enlarge_each', 'BatchResizedCrop', 'colour_op', 'posterize_op',
+           'solarize_op', 'autocontrast_op', 'rand_numbers', 'rand_step', 'rand_op', 'RandAugment', 'Augment',
+           'RotateZoom', 'get_augment', 'augment_table', 'draw_augmented', 'plot_augment']
 
 # %% ../../nbs/14_augment.ipynb #ac4547bc
 import math, pandas as pd, torch
@@ -36,6 +36,8 @@ class PerImage(Transform):
 
 # %% ../../nbs/14_augment.ipynb #a7ffba3b
 def _each(v): return v[:, None, None, None] # [n] -> [n, 1, 1, 1]
+def _unit(x, *shape): return torch.rand(len(x), *shape, device=x.device) # from 0 to 1
+def _between(unit, low, high): return unit*(high - low) + low
 
 def draw_uniform(
     x,             # the batch; its length and device are used
@@ -43,7 +45,7 @@ def draw_uniform(
     shape=(),      # of the numbers for each image
 ) -> torch.Tensor: # float32 [n, *shape]
     "Uniform random numbers from `low` to `high` for each image of `x`."
-    return torch.rand(len(x), *shape, device=x.device)*(high - low) + low
+    return _between(_unit(x, *shape), low, high)
 
 # %% ../../nbs/14_augment.ipynb #2a706771
 def flip_each(
@@ -57,33 +59,38 @@ class RandomFlip(PerImage):
     "Mirror an image with probability `p`."
     apply = staticmethod(flip_each)
     def __init__(self, p=0.5): super().__init__(p=p)
-    def draw(self, x): return draw_uniform(x, 0, 1) < self.p,
+    def draw(self, x): return _unit(x) < self.p,
 
 # %% ../../nbs/14_augment.ipynb #7f595f8c
+def _source(u, v, a, b, s): # a u + b v + s for each image; [n, h, w]
+    at = a[:, None, None]*u + b[:, None, None]*v
+    return at if s is None else at + s[:, None, None]
+
 def affine(
-    x,               # float [n, 3, h, w]
-    m,               # [n, 6]: a, b, s, c, d, t
-    mode='bilinear', # or 'nearest'
-    pad='zeros',     # padding outside of the image: 'zeros' (black), 'border' or 'reflection'
+    x,                # float [n, 3, h, w]
+    a, b, s, c, d, t, # [n] each; `s` and `t` may be None: not shifted
+    mode='bilinear',  # or 'nearest'
+    pad='zeros',      # padding outside of the image: 'zeros' (black), 'border' or 'reflection'
 ):
     "Read the pixel for (u, v) at (a u + b v + s, c u + d v + t); pixels from the centre, v downwards."
     h, w = x.shape[-2:]
-    u = torch.arange(w, device=x.device) + 0.5 - w/2
-    v = torch.arange(h, device=x.device)[:, None] + 0.5 - h/2
-    a, b, s, c, d, t = m[..., None, None].unbind(1)
-    grid = torch.stack([(a*u + b*v + s)*2/w, (c*u + d*v + t)*2/h], -1)
+    u, v = torch.arange(0.5 - w/2, w/2, device=x.device), torch.arange(0.5 - h/2, h/2, device=x.device)[:, None]
+    grid = torch.stack([_source(u, v, a, b, s)/(w/2), _source(u, v, c, d, t)/(h/2)], -1)
     return F.grid_sample(x, grid, mode, pad, align_corners=False)
 
 # %% ../../nbs/14_augment.ipynb #d6f15fbd
+def _turn(angle): # in degrees
+    angle = angle.deg2rad()
+    return angle.cos(), angle.sin()
+
 def turn_each(
     x,     # float [n, 3, h, w]
     angle, # [n], degrees, anticlockwise
     mode='nearest', pad='zeros', # as for `affine`
 ):
     "Rotate each image about its centre."
-    cos, sin = angle.deg2rad().cos(), angle.deg2rad().sin()
-    zero = torch.zeros_like(cos)
-    return affine(x, torch.stack([cos, -sin, zero, sin, cos, zero], 1), mode, pad)
+    cos, sin = _turn(angle)
+    return affine(x, cos, -sin, None, sin, cos, None, mode, pad)
 
 # %% ../../nbs/14_augment.ipynb #c591ac85
 class BatchRotation(PerImage):
@@ -109,11 +116,21 @@ def grey_each(x):
 # %% ../../nbs/14_augment.ipynb #38710e51
 BRIGHTNESS, CONTRAST, SATURATION = range(3)
 
-def without_each(x, op):
-    "The image to blend with for `op` (int [n]): black, mean grey or greyscale; float [n, 1, h, w]."
-    grey, op = grey_each(x), _each(op)
-    other = torch.where(op == CONTRAST, grey.mean((-2, -1), keepdim=True), grey)
-    return other.masked_fill(op == BRIGHTNESS, 0)
+def without_each(x, brightness, contrast):
+    "The image to blend with, [n, 1, h, w]: black or mean grey where these masks [n] are True, else greyscale."
+    grey = grey_each(x)
+    other = torch.where(_each(contrast), grey.mean((-2, -1), keepdim=True), grey)
+    return other.masked_fill(_each(brightness), 0)
+
+def _blends(op, f): # of the same shape
+    "How much mean grey and how much greyscale `op` with the factor `f` adds to an image."
+    rest = 1 - f
+    return (op == CONTRAST)*rest, (op == SATURATION)*rest
+
+def _adjusted(x, f, mean, grey): # float [n] each: how much of the image, its mean grey level and its greyscale version
+    luma = grey_each(x)
+    other = torch.addcmul(_each(mean)*luma.mean((-2, -1), keepdim=True), _each(grey), luma)
+    return torch.addcmul(other, x, _each(f)).clamp_(0, 1)
 
 def adjust_each(
     x,  # float [n, 3, h, w] in [0, 1]
@@ -121,9 +138,7 @@ def adjust_each(
     f,  # [n], factor: 1 changes nothing
 ):
     "Change brightness, contrast or saturation of each image: `blend_each` with `without_each` in fewer steps."
-    grey, (contrast, saturation) = grey_each(x), [_each((op == o)*(1 - f)) for o in (CONTRAST, SATURATION)]
-    other = torch.addcmul(contrast*grey.mean((-2, -1), keepdim=True), saturation, grey)
-    return torch.addcmul(other, x, _each(f)).clamp_(0, 1)
+    return _adjusted(x, f, *_blends(op, f))
 
 # %% ../../nbs/14_augment.ipynb #87158b69
 def jitter_each(
@@ -132,7 +147,8 @@ def jitter_each(
     factors, # [n, 3], factors for brightness, contrast and saturation
 ):
     "Change brightness, contrast and saturation of each image in its own order."
-    for op in order.unbind(1): x = adjust_each(x, op, factors.gather(1, op[:, None])[:, 0])
+    f = factors.gather(1, order)
+    for step in zip(*(t.unbind(1) for t in (f, *_blends(order, f)))): x = _adjusted(x, *step)
     return x
 
 class RandomJitter(PerImage):
@@ -140,8 +156,10 @@ class RandomJitter(PerImage):
     apply = staticmethod(jitter_each)
     def __init__(self, brightness, contrast, saturation): super().__init__(limits=(brightness, contrast, saturation))
     def draw(self, x):
-        factors = torch.stack([draw_uniform(x, 1 - l, 1 + l) for l in self.limits], 1)
-        return draw_uniform(x, 0, 1, (3,)).argsort(1), factors
+        units, limits = [_unit(x) for _ in self.limits], self.limits
+        if len({*limits}) == 1: factors = _between(torch.stack(units, 1), 1 - limits[0], 1 + limits[0])
+        else: factors = torch.stack([_between(u, 1 - l, 1 + l) for u, l in zip(units, limits)], 1)
+        return _unit(x, 3).argsort(1), factors
 
 # %% ../../nbs/14_augment.ipynb #8859f710
 def blur_each(x):
@@ -153,7 +171,7 @@ def blur_each(x):
 class RandomSharpen(PerImage):
     "Sharpen an image by `factor` with probability `p`."
     def __init__(self, factor, p): super().__init__(factor=factor, p=p)
-    def draw(self, x): return 1. + (draw_uniform(x, 0, 1) < self.p)*(self.factor - 1),
+    def draw(self, x): return 1. + (_unit(x) < self.p)*(self.factor - 1),
     def apply(self, x, f): return blend_each(x, blur_each(x), f)
 
 # %% ../../nbs/14_augment.ipynb #016051fb
@@ -192,7 +210,7 @@ def draw_boxes(
     fits = (h <= H - spare) & (w <= W - spare)
     first = fits.int().argmax(1, keepdim=True)
     h, w = h.gather(1, first)[:, 0], w.gather(1, first)[:, 0]
-    return (draw_uniform(x, 0, H + 1 - h)).floor(), (draw_uniform(x, 0, W + 1 - w)).floor(), h, w, fits.any(1)
+    return (_unit(x)*(H + 1 - h)).floor(), (_unit(x)*(W + 1 - w)).floor(), h, w, fits.any(1)
 
 # %% ../../nbs/14_augment.ipynb #fb00a933
 def erase_each(
@@ -213,7 +231,7 @@ class BatchErasing(PerImage):
     def __init__(self, p=0.5, scale=(0.02, 0.33), ratio=(0.3, 3.3)): super().__init__(p=p, scale=scale, ratio=ratio)
     def draw(self, x):
         *box, fits = draw_boxes(x, self.scale, self.ratio, spare=1)
-        return *box, fits & (draw_uniform(x, 0, 1) < self.p)
+        return *box, fits & (_unit(x) < self.p)
 
 # %% ../../nbs/14_augment.ipynb #fc5ef9ba
 def enlarge_each(
@@ -223,8 +241,9 @@ def enlarge_each(
 ):
     "Enlarge a box to the size of the image, bilinearly, where `do` is True."
     H, W = x.shape[-2:]
-    zero, m = torch.zeros_like(h), [w/W, left + w/2 - W/2, h/H, top + h/2 - H/2]
-    return torch.where(_each(do), affine(x, torch.stack([m[0], zero, m[1], zero, *m[2:]], 1), pad='border'), x)
+    zero = torch.zeros_like(h)
+    out = affine(x, w/W, zero, left + w/2 - W/2, zero, h/H, top + h/2 - H/2, pad='border')
+    return torch.where(_each(do), out, x)
 
 class BatchResizedCrop(PerImage):
     "Enlarge a random box to the full image; area fraction within `scale`, height by width within `ratio`."
@@ -236,49 +255,60 @@ class BatchResizedCrop(PerImage):
 RAND_OPS = ('brightness', 'contrast', 'saturation', 'sharpness', 'rotate', 'shear_x', 'shear_y', 'translate_x',
             'translate_y', 'posterize', 'solarize', 'autocontrast', 'identity')
 
-def _drawn(op, name): return op == RAND_OPS.index(name) # bool [n]: which images drew `name`?
-
-def colour_op(x, op, level):
-    "Brightness, contrast, saturation or sharpness by a factor of 1 + 0.9 `level`."
-    other = torch.where(_each(_drawn(op, 'sharpness')), blur_each(x), without_each(x, op))
-    return blend_each(x, other, 1 + 0.9*level)
+def colour_op(x, brightness, contrast, sharpness, factor): # the first three: bool [n], which images drew it
+    "Brightness, contrast, sharpness, or else saturation by `factor`."
+    other = torch.where(_each(sharpness), blur_each(x), without_each(x, brightness, contrast))
+    return blend_each(x, other, factor)
 
 # %% ../../nbs/14_augment.ipynb #8e73054f
-def move_op(x, op, level):
-    "Rotate, shear or translate by `level` of the full range."
-    h, w = x.shape[-2:]
-    angle, shear_x, shear_y, right, down = (_drawn(op, o)*level for o in RAND_OPS[4:9])
-    cos, sin = (30*angle).deg2rad().cos(), (30*angle).deg2rad().sin()
+def _matrix(h, w, angle, shear_x, shear_y, right, down): # image size; the rest in full ranges, of any shape
+    "The six numbers of `affine`."
+    cos, sin = _turn(30*angle)
     s, t = -(150/331*w*right).trunc(), -(150/331*h*down).trunc()
-    return affine(x, torch.stack([cos, 0.3*shear_x - sin, s, sin + 0.3*shear_y, cos, t], 1))
+    return cos, 0.3*shear_x - sin, s, sin + 0.3*shear_y, cos, t
 
 # %% ../../nbs/14_augment.ipynb #1a240405
-def posterize_op(x, level):
-    "Keep the 8 - 4 |`level`| most significant bits."
-    steps = _each((8 - 4*level.abs()).round().exp2())
+def posterize_op(x, steps):
+    "Round down to the next of `steps` values."
+    steps = _each(steps)
     return torch.minimum((x*steps).floor(), steps - 1)/steps
 
-def solarize_op(x, level):
-    "Invert values of at least 1 - |`level`|."
-    return torch.where(x >= 1 - _each(level.abs()), 1 - x, x)
+def solarize_op(x, limit):
+    "Invert values of at least `limit`."
+    return torch.where(x >= _each(limit), 1 - x, x)
 
-def autocontrast_op(x, level):
-    "Stretch each channel to [0, 1]; `level` is ignored, constant channels are unchanged."
+def autocontrast_op(x):
+    "Stretch each channel to [0, 1]; constant channels are unchanged."
     low, high = x.amin((-2, -1), keepdim=True), x.amax((-2, -1), keepdim=True)
     return torch.where(high > low, (x - low)/(high - low), x)
 
 # %% ../../nbs/14_augment.ipynb #2e599330
+def rand_numbers(
+    x,      # float [n, 3, h, w]
+    ops,    # int [n, ...], index into RAND_OPS
+    levels, # float, of the same shape, magnitude from -1 to 1
+) -> list: # of lists of tensors, all of that shape
+    "For each of the five functions: which images drew it, and its numbers, for all draws of an image at once."
+    drawn, size = torch.arange(len(RAND_OPS), device=x.device).view(-1, *[1]*ops.ndim) == ops, levels.abs()
+    brightness, contrast, _, sharpness, *_, posterize, solarize, autocontrast, _ = drawn
+    return [[ops < 4, brightness, contrast, sharpness, 1 + 0.9*levels],
+            [drawn[4:9].any(0), *_matrix(*x.shape[-2:], *drawn[4:9]*levels)],
+            [posterize, (8 - 4*size).round().exp2()], [solarize, 1 - size], [autocontrast]]
+
+def rand_step(x, numbers): # as returned by `rand_numbers`, [n] each
+    "Apply to each image the operation that it drew."
+    out = x
+    for f, (drawn, *own) in zip((colour_op, affine, posterize_op, solarize_op, autocontrast_op), numbers):
+        out = torch.where(_each(drawn), f(x, *own), out)
+    return out
+
 def rand_op(
     x,     # float [n, 3, h, w] in [0, 1]
     op,    # int [n], index into RAND_OPS
     level, # [n], magnitude from -1 to 1
 ):
-    "Apply to each image the operation that it drew."
-    out = torch.where(_each(op < 4), colour_op(x, op, level), x)
-    out = torch.where(_each((op >= 4) & (op < 9)), move_op(x, op, level), out)
-    for name, f in dict(posterize=posterize_op, solarize=solarize_op, autocontrast=autocontrast_op).items():
-        out = torch.where(_each(_drawn(op, name)), f(x, level), out)
-    return out
+    "Apply the operation `op` to each image."
+    return rand_step(x, rand_numbers(x, op, level))
 
 # %% ../../nbs/14_augment.ipynb #6d470b58
 class RandAugment(PerImage):
@@ -288,7 +318,8 @@ class RandAugment(PerImage):
         op, sign = (torch.randint(k, (len(x), self.n_ops), device=x.device) for k in (len(RAND_OPS), 2))
         return op, (2*sign - 1)*self.magnitude/30
     def apply(self, x, ops, levels):
-        for op, level in zip(ops.unbind(1), levels.unbind(1)): x = rand_op(x, op, level)
+        numbers = rand_numbers(x, ops, levels)
+        for k in range(ops.shape[1]): x = rand_step(x, [[t[:, k] for t in own] for own in numbers])
         return x
 
 # %% ../../nbs/14_augment.ipynb #cb61d216

@@ -163,9 +163,13 @@ class RowDL(TfmdDL):
             y = target[i.to(target.device, non_blocking=True)]
             yield self.as_input(images(i)), y.as_subclass(TensorCategory)
     def as_input(self, x): return x
+    def get_idxs(self):
+        plain = self.device.type == 'cpu' or not self.shuffle or self.n is None
+        return super().get_idxs() if plain else self.shuffle_fn(range(self.n)) # a list of all numbers takes longer
     def shuffle_fn(self, idxs):
         if self.device.type == 'cpu': return super().shuffle_fn(idxs)
-        return np.random.default_rng(self.rng.getrandbits(64)).permutation(idxs)
+        whole = isinstance(idxs, range) and idxs == range(len(idxs)) # then NumPy makes the same numbers itself
+        return np.random.default_rng(self.rng.getrandbits(64)).permutation(len(idxs) if whole else idxs)
     def new(self, dataset=None, cls=None, **kwargs):
         "A DataLoader with these settings for `dataset`; a `TfmdDL` if some images are not in `pixels`."
         dataset = self.dataset if dataset is None else dataset

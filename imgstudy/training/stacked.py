@@ -221,10 +221,10 @@ class StackedSchedules(Callback):
         unique = list(dict.fromkeys(shapes)) # each is computed once
         self.schedules, self.which = [create_schedule(r) for r in unique], [unique.index(r) for r in shapes]
     def before_epoch(self):
-        n = len(self.dls.train)
-        frac = lambda i: self.epoch/self.n_epoch + i/(n*self.n_epoch)
-        rows = [[(s['lr'](frac(i))[0], s['mom'](frac(i))) for s in self.schedules] for i in range(n)]
-        self.table = torch.tensor(rows)[:, self.which, :, None] # [steps, members, 2, 1]
+        n, epoch, epochs = len(self.dls.train), self.epoch, self.n_epoch # once: fastai takes long to find them
+        fracs = [epoch/epochs + i/(n*epochs) for i in range(n)]
+        columns = [[[s['lr'](p)[0] for p in fracs], [s['mom'](p) for p in fracs]] for s in self.schedules]
+        self.table = torch.tensor(columns)[self.which].permute(2, 0, 1)[..., None].contiguous() # [steps, members, 2, 1]
         self.rows = self.table.to(self.dls.device)
     def set(self, i): self.opt.opt.lr, self.opt.opt.mom = self.rows[i].unbind(1)
     def before_batch(self):
@@ -285,10 +285,10 @@ class StackedHistory(Callback):
         s, seconds = {k: v.cpu() for k, v in self.sums.items()}, (time.perf_counter() - self.start)/len(self.members)
         means = {f'{part}_{name}': s[f'{part}_{k}']/s[f'{part}_n'] # NaN without images
                  for part in ('train', 'valid') for name, k in (('loss', 'loss'), ('accuracy', 'right'))}
+        lrs, bad = self.opt.opt.lr[:, 0].tolist(), self.bad.tolist() # read once, not for each member
         for k, m in enumerate(self.members):
-            row = {name: v[k].item() for name, v in means.items()}
-            row |= dict(lr=self.opt.opt.lr[k, 0].item(), seconds=seconds)
-            if not m.over: self.note(k, m, int(s['train_n'][k]), int(self.bad[k]), row)
+            row = {name: v[k].item() for name, v in means.items()} | dict(lr=lrs[k], seconds=seconds)
+            if not m.over: self.note(k, m, int(s['train_n'][k]), bad[k], row)
         self.say()
 
 # %% ../../nbs/47_stacked.ipynb #c4292601

@@ -24,6 +24,8 @@ from .loss_scale import *
 def _is_dense(t): # do its values fill a block of memory?
     return t.numel() == 1 + sum((n - 1)*s for n, s in zip(t.shape, t.stride()))
 
+def _line(t): return t.as_strided((t.numel(),), (1,)) # the values of a dense tensor in the order of its memory
+
 def views(flat, like) -> list: # of tensors
     "Consecutive parts of `flat` [n], with the shapes and strides of the tensors `like`."
     starts = torch.tensor([0, *(t.numel() for t in like)]).cumsum(0).tolist()
@@ -33,7 +35,7 @@ def join(tensors) -> torch.Tensor: # [n]
     "Move the values of `tensors` into one tensor, of which they are views afterwards."
     for t in tensors:
         if not _is_dense(t): t.data = t.data.contiguous()
-    flat = torch.cat([t.detach().as_strided((t.numel(),), (1,)) for t in tensors])
+    flat = torch.cat([_line(t.detach()) for t in tensors])
     for t, v in zip(tensors, views(flat, tensors)): t.data = v
     return flat
 
@@ -171,6 +173,7 @@ class Step:
         self.pos = torch.zeros(1, dtype=torch.int64, device=device)
         self.losses = torch.zeros(self.n, self.members, device=device)
         self.hits = torch.zeros(self.members, dtype=torch.int64, device=device)
+        self.numbers = torch.arange(self.n, device=device)[:, None]
         self.order = None
         self.chunks, self.kind = self._chunks(), self._kind()
         self.average = self._average()
@@ -284,19 +287,32 @@ def _skip(self:Step, bad, before):
 @torch.no_grad()
 def note(self:Step, each, pred, y):
     "Add the losses `each` [members] and the hits of the batch to the counters, and count the step."
-    here = torch.arange(self.n, device=each.device)[:, None] == self.pos
-    torch.where(here, each, self.losses, out=self.losses)
+    torch.where(self.numbers == self.pos, each, self.losses, out=self.losses)
     self.hits.add_((pred.argmax(-1) == y).sum(-1))
     self.pos.add_(1)
 
 # %% ../../nbs/42_step.ipynb #3d858e2f
 @patch
+def _forget(self:Step): # the gradients of single parameters
+    for c in self.active:
+        for p in c.params: p.grad = None
+
+@patch
+@torch.no_grad()
+def _collect(self:Step):
+    "Move the gradients of the parameters into that of their chunk; a parameter without one has zeros."
+    line = lambda p: _line(torch.zeros_like(p) if p.grad is None else p.grad)
+    for c in self.active: torch.cat([line(p) for p in c.params], out=c.grad.view(-1))
+    self._forget()
+
+@patch
 def __call__(self:Step):
     "Do the next step."
-    for c in self.active: c.grad.zero_()
+    self._forget() # autograd would add to them
     x, y = self.batch()
     pred = self.learn.model(x)
     each = self.backward(pred, y)
+    self._collect()
     self.update()
     self.note(each, pred.detach(), y)
     self.last = x, y, pred.detach(), each # of a recording: the memory that each replay writes to
@@ -305,13 +321,9 @@ def __call__(self:Step):
 @patch
 @contextmanager
 def gradients(self:Step):
-    "Let autograd write the gradients of the active chunks into their `grad`."
-    for c in self.active:
-        for p, g in zip(c.params, views(c.grad, c.params)): p.grad = g
+    "Leave no gradients of single parameters behind, also after an error within a step."
     try: yield
-    finally:
-        for c in self.active:
-            for p in c.params: p.grad = None
+    finally: self._forget()
 
 @patch
 def leave(self:Step):
