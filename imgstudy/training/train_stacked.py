@@ -158,14 +158,19 @@ class Measuring:
         return self.dls
 
 _measuring = ContextVar('measuring', default=None)
+_accounts = {} # deadline -> seconds for all measurements before it; a worker makes many
 
 @contextmanager
 def measuring(share=.05): # our choice
-    "Measurements in the block share images, and take at most `share` of the time to the deadline; one in another, its."
-    outer, now = _measuring.get(), time.time()
-    before = _measuring.set(outer or Measuring(now + share*(deadline() - now)))
+    "Measurements in the block share images; with those in blocks before they take at most `share` of the time."
+    outer, now, until = _measuring.get(), time.time(), deadline()
+    left = share*(until - now)
+    unspent = _accounts.setdefault(until, left) # from the first block on
+    before = _measuring.set(outer or Measuring(now + min(left, unspent)))
     try: yield _measuring.get()
-    finally: _measuring.reset(before)
+    finally:
+        _measuring.reset(before)
+        if not outer: _accounts[until] -= time.time() - now # one in another spends the other's
 
 def _check(): # is it too late for the measurement that is being made, if any?
     if now := _measuring.get(): now.check()
