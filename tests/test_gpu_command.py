@@ -180,3 +180,26 @@ def test_a_sweep_that_trained_nothing_says_why(an_hour_in_a_moment, monkeypatch)
     monkeypatch.setattr(module, 'subprocess', SimpleNamespace(run=lambda *args, **kwargs: SimpleNamespace(stderr='imgstudy: no data', stdout='')))
     row = module.share_of_limit(module.Bench(cpu=True))
     assert row['why'] == 'imgstudy: no data' and row['trained'] == 0 and 'share' not in row
+
+
+@pytest.mark.parametrize('model', ['lenet5', 'cnn3', 'resnet9', 'convnext_tiny at 224', 'vit_small at 224'])
+def test_every_peer_has_a_row_for_every_network_that_is_compared(model):
+    from imgstudy.gpu import gpu_rows
+    from imgstudy.peers import peers
+    names = [r.name for r in gpu_rows()]
+    assert len(set(names)) == len(names) and {f'{p}, {model}' for p in peers} <= {*names}
+
+
+def test_of_the_large_networks_one_peer_comes_early_and_the_others_last():
+    from imgstudy.gpu import gpu_rows
+    names, large = [r.name for r in gpu_rows()], [r.name for r in gpu_rows('6')]
+    assert names[-2 - 8:-2] == large[-8:] and names[-2:] == ['share of a time limit', 'CUDA tests'] and len(large) == 12
+    assert large[:4] == [f'{p}{m} at 224' for m in ('convnext_tiny', 'vit_small') for p in ('', 'fastai_fp16, ')]
+
+
+@pytest.mark.parametrize('peer', ['pytorch', 'timm_loader'])
+def test_a_peer_of_a_large_network_is_measured(peer):
+    from imgstudy.gpu import Bench, gpu_rows
+    row, = [r for r in gpu_rows('6') if r.name == f'{peer}, vit_small at 224']
+    got = row.measure(Bench(cpu=True))
+    assert got['ours_over_peer'] > 0 and got['peer'] == peer
