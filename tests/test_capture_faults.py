@@ -225,6 +225,43 @@ def test_what_is_drawn_on_the_cpu_is_not_recorded(kind, cuda):
         with pytest.raises(CaptureFailed, match='random numbers on the CPU'): step.record(cuda.stream)
 
 
+def replay_that(extra, monkeypatch):
+    "Let a recording do what the step does, and then `extra`."
+    from contextlib import nullcontext
+    from types import SimpleNamespace
+    def record(step, stream):
+        def replay():
+            with step.gradients(): step()
+            extra(step)
+        return SimpleNamespace(replay=replay)
+    monkeypatch.setattr(capture, '_aside', lambda: nullcontext(SimpleNamespace(synchronize=lambda: None)))
+    monkeypatch.setattr(Step, 'record', record)
+
+
+def draw_alike(step): # as if the generator of the recording were not that of the steps
+    torch.manual_seed(5)
+
+
+@pytest.mark.parametrize('extra', [lambda step: torch.rand(1), draw_alike, lambda step: torch.set_rng_state(step.began), lambda step: torch.randperm(3)], ids='one more, another, none, some'.split(', '))
+@pytest.mark.parametrize('augment', ['none', 'basic'])
+def test_a_recording_that_leaves_the_generator_elsewhere_is_refused(extra, augment, monkeypatch):
+    "Though weights, moments and losses of the compared steps agree."
+    step = step_of(learner_of(create_run(**base | dict(augment='standard' if augment == 'basic' else augment, model='cnn3', dropout=.3))))
+    step.began, before = torch.get_rng_state(), step.save()
+    calls = []
+    replay_that(lambda step: (calls.append(1), extra(step)) if len(calls) == 2 else calls.append(0), monkeypatch) # after the last
+    with pytest.raises(CaptureFailed, match='draw other random numbers'): step.proven()
+    after = step.save()
+    assert largest_difference(before[0], after[0]) == 0 and torch.equal(before[2][2], after[2][2])
+
+
+@pytest.mark.parametrize('options', [dict(), dict(model='cnn3', dropout=.3, augment='standard'), dict(augment='none')], ids=str)
+def test_a_recording_that_draws_as_the_step_does_is_taken(options, monkeypatch):
+    step = step_of(learner_of(create_run(**base | options)))
+    replay_that(lambda step: None, monkeypatch)
+    assert step.proven()[1] == 0
+
+
 @pytest.mark.parametrize('augment', ['none', 'shift', 'basic', 'standard', 'erasing', 'affine', 'cifar100', 'resized_crop'])
 def test_our_augmentations_draw_on_the_device_alone(augment):
     from imgstudy.training.step import host_random

@@ -68,6 +68,33 @@ def test_a_captured_training_has_the_bits_of_called_steps(options, tmp_path, mon
 
 
 @pytest.mark.cuda
+@pytest.mark.parametrize('options', [dict(model='cnn3', dropout=.3), dict(augment='standard'), dict(precision='fp16', model='cnn3', dropout=.1), dict(augment='none')], ids=str)
+def test_replays_leave_the_generator_where_called_steps_leave_it(options, tmp_path, monkeypatch):
+    "So that what is drawn later, as by the next epoch, is the same."
+    from imgstudy.training import capture
+    compared, trial = [], capture.trial
+    monkeypatch.setattr(capture, 'trial', lambda *args: (compared.append(out := trial(*args)), out)[1])
+    record = train(_run(**options), root=tmp_path)
+    assert record.info['model']['captured'] is True
+    called, again, replayed = (c[-1] for c in compared)
+    assert torch.equal(called, again) and torch.equal(called, replayed) and called.numel() == 16 # seed and offset
+
+
+@pytest.mark.cuda
+def test_a_recording_that_draws_more_is_refused(tmp_path, monkeypatch, capsys):
+    from imgstudy.training import capture
+    trial, calls = capture.trial, []
+    def more(*args):
+        out = trial(*args)
+        calls.append(1)
+        if len(calls) == 3: out[-1] = out[-1].roll(1)
+        return out
+    monkeypatch.setattr(capture, 'trial', more)
+    record = train(_run(), root=tmp_path)
+    assert record.info['model']['captured'] is False and 'draw other random numbers' in capsys.readouterr().out
+
+
+@pytest.mark.cuda
 def test_a_captured_training_that_was_killed_ends_with_the_same_bits(tmp_path, monkeypatch):
     run = _run(model='cnn3', dropout=.2)
     whole = train(run, root=tmp_path/'whole')
