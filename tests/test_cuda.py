@@ -31,12 +31,14 @@ def test_no_step_waits_for_the_gpu(tmp_path):
         order = -100
         def before_batch(self): torch.cuda.set_sync_debug_mode('error' if self.training and self.iter else 'default')
         def after_train(self): torch.cuda.set_sync_debug_mode('default')
-    run = create_run(dataset='digits', model='lenet5', epochs=2, augment='basic', precision='fp32') # in fp16 fastai's loop asks whether to skip a step
+    run = create_run(dataset='digits', model='lenet5', epochs=2, augment='basic', precision='fp32', bs=8) # in fp16 fastai's loop asks whether to skip a step
     data = load_data(run)
     seed_everything(0)
     learn = create_learner(run, create_dls(run, data))
+    assert len(learn.dls.train) > 128
     try: fit(learn, run.recipe, cbs=[Watch()])
     finally: torch.cuda.set_sync_debug_mode('default')
+    assert learn.layout['not_captured'] == 'watch acts on each batch' # it was fastai's loop
 
 
 @pytest.mark.cuda
