@@ -138,3 +138,41 @@ def test_a_finished_record_counts_before_all_else(tmp_path):
     noted_file(checkpoint_file(run, tmp_path)).write_text(json.dumps(dict(seconds=500., members=1, environment=environment())))
     speed = Speed([train(run, root=tmp_path/'done')])
     assert need_of([run], speed, limited(tmp_path)) < 60
+
+
+def measured_on_a_card():
+    "Rows of the committed measurements of a GPU: how fast each network trains."
+    from imgstudy.core import checkout_path
+    record = json.loads((checkout_path('report/records/benchmarks')/'gpu-NVIDIA-H200.json').read_text())
+    return [r for r in record['rows'] if r['group'] == 2 and 'images_per_s' in r]
+
+
+@pytest.mark.parametrize('row', measured_on_a_card(), ids=lambda r: r['name'])
+def test_a_guess_for_a_card_is_within_a_factor_of_two_of_what_was_measured(row):
+    "Without validation and test images, whose share differs."
+    from imgstudy.study.estimate import guess_seconds
+    run = create_run(dataset='cifar10', model=row['model'], bs=row['bs'], augment=row.get('augment', 'basic'), valid=0)
+    epoch = guess_seconds(run, 11, 'cuda') - guess_seconds(run, 1, 'cuda')
+    assert .5 < epoch/10/(50_000/row['images_per_s']) < 2
+
+
+@pytest.mark.parametrize('model, epochs, bs, seconds', [('resnet9', 20, 512, 24), ('resnet9', 50, 128, 47), ('lenet5', 50, 128, 21)])
+def test_a_guess_of_a_whole_training_on_a_card_is_no_longer_many_times_too_long(model, epochs, bs, seconds):
+    from imgstudy.study.estimate import guess_seconds
+    assert seconds/2 < guess_seconds(create_run(dataset='cifar10', model=model, epochs=epochs, bs=bs), device='cuda') < 2*seconds
+
+
+@pytest.mark.parametrize('model, bs', [('vit', 64), ('vit', 128), ('cnn3', 64), ('lenet5', 64), ('resnet9', 128)])
+def test_a_guess_for_a_core_is_within_a_factor_of_two_of_the_median_of_the_records(model, bs):
+    "A ViT has few operations in many layers."
+    import numpy as np
+    from imgstudy.records.find import committed_records
+    from imgstudy.records.record import read_record
+    from imgstudy.study.estimate import guess_seconds
+    ratios = []
+    for file in committed_records().glob(f'cifar10-{model}-*/record.json'):
+        r = read_record(file.parent)
+        env, kind = r.info['environment'], r.info['model'].get('precision')
+        if r.outcome == 'finished' and r.run.recipe.bs == bs and env['cpu'].startswith('AMD') and env['threads'] == 1:
+            ratios.append(guess_seconds(r.run, len(r.history), 'cpu', kind)/r.info['cost']['seconds'])
+    assert len(ratios) > 1 and .5 < np.median(ratios) < 2

@@ -28,7 +28,10 @@ _counts = dict( # train, valid, test
     stl5=(2000, 500, 4000), stl5_standin=(2000, 500, 4000), stl10=(4000, 1000, 8000),
     stanford_dogs=(9600, 2400, 8580), stanford_dogs20=(2651, 663, 829), pets=(2944, 736, 3669),
     imagenette=(7575, 1894, 3925))
-_rates = dict(cpu=(4e-4, 2e-11), cpu_bf16=(1.2e-4, 4.3e-12), cuda=(1.5e-5, 2e-13)) # seconds per image, per operation
+_rates = dict( # seconds per image, per operation, per weight tensor and batch, per weight tensor and image
+    # cpu: least absolute logarithms over the committed records of one AMD EPYC core, 295 in float32, 321 in bfloat16;
+    # cuda: least relative squares over the eight rows of group 2 in report/records/benchmarks/gpu-NVIDIA-H200.json
+    cpu=(2.1e-4, 2.2e-11, 0., 8.3e-6), cpu_bf16=(2.3e-5, 3.9e-12, 0., 7.7e-6), cuda=(5.3e-6, 5.1e-15, 2.7e-5, 0.))
 
 @lru_cache
 def _count_state(state): return len(images_of(state))
@@ -46,14 +49,19 @@ def _images(dataset, reading=()):
 @lru_cache
 def _flops(model, size): return count_flops(create_light(model, 10, size=size), size)
 
+@lru_cache
+def _tensors(model, size): return len([*create_light(model, 10, size=size).parameters()])
+
 # %% ../../nbs/65_estimate.ipynb #8887e586
-def _work(run, epochs) -> np.ndarray: # images, operations
+def _work(run, epochs) -> np.ndarray: # images, operations, weight tensors of all batches, and of all images
     "The work of `epochs` epochs of `run` and of its test; before them, of the features its head is fitted to."
     (train, valid, test), flops, tune = _split_sizes(run), _flops(run.model, run.size), run.recipe.tune
-    once = np.array([1, flops])*(train + valid + test) # a forward pass over all images
+    tensors, bs = _tensors(run.model, run.size), run.recipe.bs or 64
+    once = np.array([1, flops, tensors/bs, tensors])*(train + valid + test) # a forward pass over all images
     if tune == 'probe': return once
     test *= 1 + (run.recipe.tta or 0)
-    epochs_and_test = np.array([epochs*(train + valid) + test, flops*(epochs*(3*train + valid) + test)])
+    seen = epochs*(train + valid) + test
+    epochs_and_test = np.array([seen, flops*(epochs*(3*train + valid) + test), tensors/bs*seen, tensors*seen])
     return epochs_and_test + once*(tune == 'probe_then_all' and epochs == total_epochs(run.recipe))
 
 def _split_sizes(run) -> tuple: # training, validation and test images
@@ -72,7 +80,7 @@ def guess_seconds(
     device=None,     # device type; None: that of fastai's default
     precision=None,  # as in a record; None: the one that `run` has on this machine
 ) -> float: # seconds
-    "Approximate duration of `epochs` epochs of `run` and of its test, from their operations; rough."
+    "Approximate duration of `epochs` epochs of `run` and of its test, from their operations and layers; rough."
     device = device or default_device().type
     if device == 'cpu':
         precision = precision or choose_precision(run.precision, device, models[run.model].bf16_pays(run.size))
