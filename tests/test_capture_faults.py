@@ -225,6 +225,43 @@ def test_what_is_drawn_on_the_cpu_is_not_recorded(kind, cuda):
         with pytest.raises(CaptureFailed, match='random numbers on the CPU'): step.record(cuda.stream)
 
 
+def replay_that(extra, monkeypatch):
+    "Let a recording do what the step does, and then `extra`."
+    from contextlib import nullcontext
+    from types import SimpleNamespace
+    def record(step, stream):
+        def replay():
+            with step.gradients(): step()
+            extra(step)
+        return SimpleNamespace(replay=replay)
+    monkeypatch.setattr(capture, '_aside', lambda: nullcontext(SimpleNamespace(synchronize=lambda: None)))
+    monkeypatch.setattr(Step, 'record', record)
+
+
+def draw_alike(step): # as if the generator of the recording were not that of the steps
+    torch.manual_seed(5)
+
+
+@pytest.mark.parametrize('extra', [lambda step: torch.rand(1), draw_alike, lambda step: torch.set_rng_state(step.began), lambda step: torch.randperm(3)], ids='one more, another, none, some'.split(', '))
+@pytest.mark.parametrize('augment', ['none', 'basic'])
+def test_a_recording_that_leaves_the_generator_elsewhere_is_refused(extra, augment, monkeypatch):
+    "Though weights, moments and losses of the compared steps agree."
+    step = step_of(learner_of(create_run(**base | dict(augment='standard' if augment == 'basic' else augment, model='cnn3', dropout=.3))))
+    step.began, before = torch.get_rng_state(), step.save()
+    calls = []
+    replay_that(lambda step: (calls.append(1), extra(step)) if len(calls) == 2 else calls.append(0), monkeypatch) # after the last
+    with pytest.raises(CaptureFailed, match='draw other random numbers'): step.proven()
+    after = step.save()
+    assert largest_difference(before[0], after[0]) == 0 and torch.equal(before[2][2], after[2][2])
+
+
+@pytest.mark.parametrize('options', [dict(), dict(model='cnn3', dropout=.3, augment='standard'), dict(augment='none')], ids=str)
+def test_a_recording_that_draws_as_the_step_does_is_taken(options, monkeypatch):
+    step = step_of(learner_of(create_run(**base | options)))
+    replay_that(lambda step: None, monkeypatch)
+    assert step.proven()[1] == 0
+
+
 @pytest.mark.parametrize('augment', ['none', 'shift', 'basic', 'standard', 'erasing', 'affine', 'cifar100', 'resized_crop'])
 def test_our_augmentations_draw_on_the_device_alone(augment):
     from imgstudy.training.step import host_random
@@ -743,3 +780,47 @@ def test_a_stack_of_one_is_not_put_through_vmap(model, monkeypatch):
     torch.manual_seed(1)
     assert torch.allclose(alone(x[0]), logits[0], atol=1e-5) and stack.flat.grad.abs().sum() > 0
     for k, v in alone.state_dict().items(): assert torch.allclose(v.float(), stack.member(0)[k].float(), atol=1e-6), k # also the statistics
+
+
+class OnCard:
+    "A loss on a GPU."
+    device = torch.device('cuda')
+    def __init__(self, value): self.value = torch.tensor(value)
+    def detach(self): return self.value
+
+
+def watched(values, loss=OnCard):
+    "A `StopOnNaN` that has seen an epoch of losses with these values in fastai's loop, and how often it has looked at them."
+    from types import SimpleNamespace
+    looks = []
+    class Stop(StopOnNaN):
+        def check_finite(self): looks.append(len(self.seen)); super().check_finite()
+    stop = Stop()
+    stop.learn = SimpleNamespace(training=True, epoch=2, n_epoch=3, lr=.1, recorder=SimpleNamespace(lrs=[.1]*1000), opt=SimpleNamespace(hypers=[dict(lr=.1)]))
+    stop.before_train()
+    for i, v in enumerate(values):
+        stop.learn.train_iter, stop.learn.loss = i, loss(v)
+        stop.after_loss()
+    return stop, looks
+
+
+@pytest.mark.parametrize('n', [1, 63, 64, 65, 300])
+def test_on_a_card_no_loss_is_looked_at_within_an_epoch(n):
+    "However many batches it has: looking waits for the device."
+    stop, looks = watched([.5]*n)
+    assert looks == []
+    stop.after_train()
+    assert looks == [n] and stop.error is None
+
+
+@pytest.mark.parametrize('n, bad', [(1, 0), (64, 3), (200, 70), (200, 199)])
+def test_on_a_card_the_first_bad_step_is_named_after_the_epoch(n, bad):
+    from fastai.basics import CancelFitException
+    stop, looks = watched([.5]*bad + [float('nan')]*(n - bad))
+    with pytest.raises(CancelFitException): stop.after_train()
+    assert looks == [n] and f'became nan at step {bad + 1} (epoch 3 of 3)' in str(stop.error)
+
+
+def test_on_a_cpu_a_bad_loss_ends_the_training_at_once():
+    from fastai.basics import CancelFitException
+    with pytest.raises(CancelFitException): watched([.5, float('inf'), .5], torch.tensor)

@@ -31,12 +31,14 @@ def test_no_step_waits_for_the_gpu(tmp_path):
         order = -100
         def before_batch(self): torch.cuda.set_sync_debug_mode('error' if self.training and self.iter else 'default')
         def after_train(self): torch.cuda.set_sync_debug_mode('default')
-    run = create_run(dataset='digits', model='lenet5', epochs=2, augment='basic', precision='fp32') # in fp16 fastai's loop asks whether to skip a step
+    run = create_run(dataset='digits', model='lenet5', epochs=2, augment='basic', precision='fp32', bs=8) # in fp16 fastai's loop asks whether to skip a step
     data = load_data(run)
     seed_everything(0)
     learn = create_learner(run, create_dls(run, data))
+    assert len(learn.dls.train) > 128
     try: fit(learn, run.recipe, cbs=[Watch()])
     finally: torch.cuda.set_sync_debug_mode('default')
+    assert learn.layout['not_captured'] == 'watch acts on each batch' # it was fastai's loop
 
 
 @pytest.mark.cuda
@@ -65,6 +67,33 @@ def test_a_captured_training_has_the_bits_of_called_steps(options, tmp_path, mon
     assert ends[''].info['model']['captured'] is True and ends[''].info['model']['capture_difference'] == 0
     a, b = map(_weights, ends.values())
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize('options', [dict(model='cnn3', dropout=.3), dict(augment='standard'), dict(precision='fp16', model='cnn3', dropout=.1), dict(augment='none')], ids=str)
+def test_replays_leave_the_generator_where_called_steps_leave_it(options, tmp_path, monkeypatch):
+    "So that what is drawn later, as by the next epoch, is the same."
+    from imgstudy.training import capture
+    compared, trial = [], capture.trial
+    monkeypatch.setattr(capture, 'trial', lambda *args: (compared.append(out := trial(*args)), out)[1])
+    record = train(_run(**options), root=tmp_path)
+    assert record.info['model']['captured'] is True
+    called, again, replayed = (c[-1] for c in compared)
+    assert torch.equal(called, again) and torch.equal(called, replayed) and called.numel() == 16 # seed and offset
+
+
+@pytest.mark.cuda
+def test_a_recording_that_draws_more_is_refused(tmp_path, monkeypatch, capsys):
+    from imgstudy.training import capture
+    trial, calls = capture.trial, []
+    def more(*args):
+        out = trial(*args)
+        calls.append(1)
+        if len(calls) == 3: out[-1] = out[-1].roll(1)
+        return out
+    monkeypatch.setattr(capture, 'trial', more)
+    record = train(_run(), root=tmp_path)
+    assert record.info['model']['captured'] is False and 'draw other random numbers' in capsys.readouterr().out
 
 
 @pytest.mark.cuda

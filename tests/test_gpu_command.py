@@ -136,3 +136,70 @@ def test_the_seconds_of_all_epochs_are_added_up(tmp_path, monkeypatch):
     monkeypatch.setattr('imgstudy.training.train_stacked.event_cbs', lambda *args, **kwargs: [Kill(1)])
     with pytest.raises(Killed): train_stacked([create_run(**quick, seed=s) for s in (2, 3)], root=tmp_path)
     assert seconds_trained(tmp_path) > one
+
+
+@pytest.fixture
+def an_hour_in_a_moment(monkeypatch):
+    "A made-up clock; `imgstudy run` imports for 38 s, trains until 30 s before its limit, and keeps a paused training and a stack of two."
+    from types import SimpleNamespace
+    from imgstudy import gpu as module
+    from imgstudy.training.checkpoint import write_checkpoint
+    now, asked = [1e9], []
+    def run(call, env, **kwargs):
+        asked.append(call[call.index('--time-limit') + 1])
+        trained = (limit := int(asked[-1][:-1])) - 38 - 30
+        half, root = [dict(seconds=trained/4)]*2, Path(env['IMGSTUDY_RUNS'])
+        write_checkpoint(dict(callbacks=dict(history=dict(rows=half))), root/'.a.checkpoint')
+        write_checkpoint(dict(callbacks=dict(stacked_history=dict(progress=[dict(rows=half[:1])]*2))), root/'.stack-b.checkpoint')
+        now[0] += limit - 20
+        return SimpleNamespace(stderr='', stdout='')
+    monkeypatch.setattr(module, 'time', SimpleNamespace(time=lambda: now[0], perf_counter=lambda: now[0]))
+    monkeypatch.setattr(module, 'subprocess', SimpleNamespace(run=run))
+    return now, asked
+
+
+@pytest.mark.parametrize('left, limit, share', [(600, 540, .874), (1e6, 540, .874), (330, 315, .784), (float('inf'), 540, .874)])
+def test_the_share_is_that_of_nine_minutes_if_there_is_time_for_them(left, limit, share, an_hour_in_a_moment):
+    from imgstudy.gpu import Bench, share_of_limit
+    now, asked = an_hour_in_a_moment
+    bench = Bench(cpu=True, deadline=now[0] + left)
+    assert share_of_limit(bench) == dict(limit=limit, took=limit - 20., trained=limit - 68., share=share) and asked == [f'{limit}s']
+
+
+@pytest.mark.parametrize('minutes, measured', [(4, False), (5, False), (10, True)])
+def test_a_default_run_lists_the_share_and_ten_minutes_measure_it(minutes, measured, an_hour_in_a_moment):
+    from imgstudy.gpu import measure_gpu
+    record = measure_gpu(60*minutes, only='share', cpu=True)
+    assert record['no_time'] == ([] if measured else ['share of a time limit'])
+    assert [r.get('share', 0) > .8 for r in record['rows']] == [True]*measured
+
+
+def test_a_sweep_that_trained_nothing_says_why(an_hour_in_a_moment, monkeypatch):
+    from types import SimpleNamespace
+    from imgstudy import gpu as module
+    monkeypatch.setattr(module, 'subprocess', SimpleNamespace(run=lambda *args, **kwargs: SimpleNamespace(stderr='imgstudy: no data', stdout='')))
+    row = module.share_of_limit(module.Bench(cpu=True))
+    assert row['why'] == 'imgstudy: no data' and row['trained'] == 0 and 'share' not in row
+
+
+@pytest.mark.parametrize('model', ['lenet5', 'cnn3', 'resnet9', 'convnext_tiny at 224', 'vit_small at 224'])
+def test_every_peer_has_a_row_for_every_network_that_is_compared(model):
+    from imgstudy.gpu import gpu_rows
+    from imgstudy.peers import peers
+    names = [r.name for r in gpu_rows()]
+    assert len(set(names)) == len(names) and {f'{p}, {model}' for p in peers} <= {*names}
+
+
+def test_of_the_large_networks_one_peer_comes_early_and_the_others_last():
+    from imgstudy.gpu import gpu_rows
+    names, large = [r.name for r in gpu_rows()], [r.name for r in gpu_rows('6')]
+    assert names[-2 - 8:-2] == large[-8:] and names[-2:] == ['share of a time limit', 'CUDA tests'] and len(large) == 12
+    assert large[:4] == [f'{p}{m} at 224' for m in ('convnext_tiny', 'vit_small') for p in ('', 'fastai_fp16, ')]
+
+
+@pytest.mark.parametrize('peer', ['pytorch', 'timm_loader'])
+def test_a_peer_of_a_large_network_is_measured(peer):
+    from imgstudy.gpu import Bench, gpu_rows
+    row, = [r for r in gpu_rows('6') if r.name == f'{peer}, vit_small at 224']
+    got = row.measure(Bench(cpu=True))
+    assert got['ours_over_peer'] > 0 and got['peer'] == peer

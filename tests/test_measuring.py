@@ -163,6 +163,47 @@ def test_all_kinds_of_a_sweep_share_the_time(monkeypatch):
     with measuring() as again: assert again is not all
 
 
+@pytest.mark.parametrize('spent, allowed', [((20, 40), (50, 30, 0)), ((0, 0, 0), (50,)*4), ((60, 5), (50, 0, 0)), ((10,)*7, (50, 40, 30, 20, 10, 0, 0, 0))], ids=str)
+def test_blocks_one_after_the_other_share_a_twentieth(spent, allowed, monkeypatch):
+    "Of 1,000 s 50 may be spent in all, also if a measurement ends late; a block in another does not count twice."
+    now = [time.time()]
+    monkeypatch.setattr(module, 'time', SimpleNamespace(time=lambda: now[0]))
+    monkeypatch.setenv('IMGSTUDY_DEADLINE', str(now[0] + 1000))
+    seen = []
+    for seconds in (*spent, 0):
+        with measuring() as block, measuring():
+            seen.append(max(0, round(block.until - now[0])))
+            now[0] += seconds
+    assert seen == [*allowed]
+    monkeypatch.setenv('IMGSTUDY_DEADLINE', str(now[0] + 2000)) # another sweep
+    with measuring() as block: assert round(block.until - now[0]) == 100
+
+
+def test_a_block_takes_no_more_than_a_twentieth_of_what_is_left(monkeypatch):
+    now = [time.time()]
+    monkeypatch.setattr(module, 'time', SimpleNamespace(time=lambda: now[0]))
+    monkeypatch.setenv('IMGSTUDY_DEADLINE', str(now[0] + 1000))
+    with measuring(): now[0] += 10
+    now[0] += 790 # of training
+    with measuring() as block: assert round(block.until - now[0]) == 10
+
+
+def test_what_an_error_cuts_short_was_spent_too(monkeypatch):
+    now = [time.time()]
+    monkeypatch.setattr(module, 'time', SimpleNamespace(time=lambda: now[0]))
+    monkeypatch.setenv('IMGSTUDY_DEADLINE', str(now[0] + 1000))
+    with pytest.raises(ZeroDivisionError), measuring(): now[0] += 45; 1/0
+    with measuring() as block: assert round(block.until - now[0]) == 5
+
+
+def test_a_choice_is_not_measured_when_others_have_spent_the_time(monkeypatch):
+    monkeypatch.setenv('IMGSTUDY_DEADLINE', str(time.time() + 10))
+    with measuring(): time.sleep(.6)
+    start = time.time()
+    assert choose_stack(create_run(**quick), 8)[1] == 'there was no time to measure whether they are faster as one'
+    assert time.time() - start < 3
+
+
 @pytest.fixture
 def card(monkeypatch):
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)

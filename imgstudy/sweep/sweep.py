@@ -113,15 +113,18 @@ def need_of(
     plan:Plan,
 ) -> float: # seconds
     "Seconds until the first epoch of `runs` is over; 0 without a time limit, or if it was never measured."
+    if plan.soft: speed.add_begun(runs, plan.root)
     epoch = speed.epoch(runs[0], len(runs)) if plan.soft else None
     start = 15 if plan.runner is run_notebook else 2 # seconds for imports on two busy cores; our choice
     return 0. if epoch is None else start + epoch
 
 def _learn(runs, speed, plan):
-    "Let `speed` learn from the records that `runs` have by now; the runs that have none."
+    "Let `speed` learn from the records that `runs` have by now, and from what others have begun; the runs without one."
     records = [record_at(plan.root/run_id(r)) for r in runs]
     for r in filter(None, records): speed.add(r)
-    return [run for run, record in zip(runs, records) if record is None]
+    left = [run for run, record in zip(runs, records) if record is None]
+    for run in left: speed.add_begun([run], plan.root)
+    return left
 
 # %% ../../nbs/75_sweep.ipynb #eae5d062
 def in_turn(

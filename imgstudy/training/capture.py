@@ -96,11 +96,13 @@ def trial(
     run,       # a function that does one step: `step`, or a replay
     start,     # where to start, as returned by `save`
     n:int=3,   # steps
-) -> list: # of tensors: those of `step` themselves, which the next trial changes
-    "The state of `step` after `n` calls of `run` from `start`."
+) -> list: # of tensors: those of `step` themselves, which the next trial changes, and the state of the generator
+    "The state of `step`, and last that of the generator it draws from, after `n` calls of `run` from `start`."
     step.restore(start)
     for _ in range(n): run()
-    return [t.detach() for t in step.tensors()]
+    device = step.pos.device
+    drawn = torch.cuda.get_rng_state(device) if device.type == 'cuda' else torch.get_rng_state()
+    return [*(t.detach() for t in step.tensors()), drawn]
 
 # %% ../../nbs/43_capture.ipynb #f9b8cbbc
 class CaptureFailed(Exception): "A recording cannot be made, or does not do what the step does."
@@ -157,7 +159,7 @@ def _recorded(step, start, n):
     "A function that replays `step`, the state after `n` calls of it, and by how much the same calls differ from it."
     with _aside() as stream, step.gradients():
         once = [t.clone() for t in trial(step, step, start, n)] # also warms up: cuBLAS and cuDNN choose kernels
-        noise = largest_difference(once, trial(step, step, start, n))
+        noise = largest_difference(once[:-1], trial(step, step, start, n)[:-1])
         stream.synchronize()
         return step.record(stream).replay, once, noise
 
@@ -166,9 +168,11 @@ def proven(self:Step) -> tuple: # a function that replays the step; the largest 
     "Record this step and compare; `CaptureFailed` if the recording does something else."
     start, n = self.save(), min(3, self.n)
     try:
-        replay, once, noise = _recorded(self, start, n)
-        gap = largest_difference(once, trial(self, replay, start, n))
+        replay, (*once, drawn), noise = _recorded(self, start, n)
+        *again, drawn_again = trial(self, replay, start, n)
+        gap = largest_difference(once, again)
     finally: self.restore(start) # also after an error
+    if not torch.equal(drawn, drawn_again): raise CaptureFailed('the replayed steps draw other random numbers')
     if gap > noise: raise CaptureFailed(f'the replayed steps differ by {gap:.2g}, repeated ones by {noise:.2g}')
     return replay, gap
 

@@ -4,17 +4,18 @@
 
 # %% auto #0
 __all__ = ['checkpoint_format', 'random_states', 'restore_random_states', 'checkpoint_file', 'write_checkpoint', 'has_checkpoint',
-           'drop_checkpoint', 'load_checkpoint', 'Checkpoint', 'Paused', 'deadline', 'Deadline', 'DiskFull',
-           'needs_space']
+           'noted_file', 'begun_epoch', 'drop_checkpoint', 'load_checkpoint', 'Checkpoint', 'Paused', 'deadline',
+           'Deadline', 'DiskFull', 'needs_space']
 
 # %% ../../nbs/44_checkpoint.ipynb #5d57b98d
-import errno, io, math, os, pickle, random, time, uuid
-from contextlib import contextmanager
+import errno, io, json, math, os, pickle, random, statistics, time, uuid
+from contextlib import contextmanager, suppress
 from fastai.basics import Callback, CancelEpochException, CancelFitException, Learner
 from fastcore.basics import patch
+from functools import cached_property
 import numpy as np, torch
 from pathlib import Path
-from ..core import DiskFull, StudyError, needs_space, runs_root, say_duration
+from ..core import DiskFull, StudyError, environment, needs_space, runs_root, say_duration
 from ..runs import run_id
 from .energy import *
 
@@ -85,9 +86,31 @@ def has_checkpoint(
     state = _read(checkpoint_file(run, root), mmap=True) # tensors stay on the disk
     return state and state['epoch']
 
+def noted_file(file:Path) -> Path:
+    "Where a training without an epoch to keep in `file` notes how long one takes."
+    return file.with_suffix('.seconds')
+
+def begun_epoch(
+    run,       # a `Run`, or its id
+    root=None, # the folder of all records; None: `runs_root()`
+) -> dict: # seconds of all members, members, environment; empty: nothing is known
+    "How long an epoch takes of the unfinished training of `run`: of those kept, or as the first was given up."
+    state = _read(file := checkpoint_file(run, root), mmap=True)
+    if state and 'environment' in state: return _kept_epoch(state)
+    try: return dict(json.loads(noted_file(file).read_text()))
+    except (OSError, TypeError, ValueError): return {}
+
+def _kept_epoch(state):
+    kept = state['callbacks']
+    members = kept.get('stacked_history', {}).get('progress') or [kept.get('history', {})]
+    seconds = [[row['seconds'] for row in m.get('rows', ())] for m in members] # its own part, of streams or a stack
+    longest = max(seconds, key=len) # a member may have stopped
+    if not longest: return {}
+    return dict(seconds=len(members)*statistics.median(longest), members=len(members), environment=state['environment'])
+
 def drop_checkpoint(file:Path):
-    "Remove `file`, and unfinished copies that killed processes left."
-    for f in [file, *file.parent.glob(f'{file.name}.*.part')]: f.unlink(missing_ok=True)
+    "Remove `file`, unfinished copies that killed processes left, and what was noted beside it."
+    for f in [file, noted_file(file), *file.parent.glob(f'{file.name}.*.part')]: f.unlink(missing_ok=True)
 
 # %% ../../nbs/44_checkpoint.ipynb #3113436d
 def load_checkpoint(
@@ -129,8 +152,10 @@ class Checkpoint(Callback):
         device='cpu',      # of the training
     ):
         self.file, self.setting, self.found, self.label, self.start = file, setting, found, label, time.perf_counter()
-        self.meter = EnergyMeter(device)
+        self.meter, self.noted = EnergyMeter(device), noted_file(file)
 
+    @cached_property
+    def environment(self): return environment()
     @property
     def spent(self): return self.seconds + time.perf_counter() - self.start # seconds, over all pieces
 
@@ -143,7 +168,7 @@ def state(self:Checkpoint) -> dict:
     return dict(setting=self.setting, layout=dict(getattr(self.learn, 'layout', {})), epoch=self.epoch + 1,
                 train_iter=self.train_iter, seconds=self.spent, joules=self.meter.read(),
                 resumed=list(self.resumed), callbacks=callbacks, model=self.model.state_dict(),
-                opt=self.opt.state_dict(), random=random_states(self.dls))
+                opt=self.opt.state_dict(), random=random_states(self.dls), environment=self.environment)
 
 # %% ../../nbs/44_checkpoint.ipynb #318bb0d3
 @patch
@@ -216,6 +241,14 @@ def _late(self:Deadline, done):
     return time.time() + epoch + self.tests*last > self.when
 
 @patch
+def note(self:Checkpoint, seconds): # beside others, its own part of the time
+    "Note that an epoch would take so many `seconds`; `begun_epoch` reads it."
+    beside = getattr(self.learn, 'shared', None)
+    own, members = seconds/(len(beside.lane.lanes) if beside else 1), len(getattr(self.learn, 'members', [0]))
+    text = json.dumps(dict(seconds=own, members=members, environment=self.environment))
+    with suppress(OSError): self.noted.write_text(text) # it only saves time
+
+@patch
 def stop(self:Deadline):
     "End the training; `error` tells what is done and what is left."
     done, n = self.checkpoint.saved, self.n_epoch
@@ -224,6 +257,7 @@ def stop(self:Deadline):
     why = f'an epoch takes about {say_duration(self.needs)}' if self.needs else 'the deadline came first'
     restarts = f'Paused with no epoch kept: {why}. The same command begins again, and needs more time.'
     self.error = Paused(continues if done else restarts)
+    if self.needs: self.checkpoint.note(self.needs)
     raise CancelFitException
 
 # %% ../../nbs/44_checkpoint.ipynb #aeca4b1c

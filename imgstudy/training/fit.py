@@ -98,14 +98,13 @@ class Diverged(StudyError):
     "The loss or the predictions are NaN or infinite; continuing would end the same way."
 
 class StopOnNaN(Callback):
-    "Stop at a training loss that is NaN or infinite; `error` names the first such step."
+    "Stop at a training loss that is NaN or infinite, on a GPU after the epoch; `error` names the first such step."
     error, seen = None, ()
     def before_train(self): self.seen = []
     def after_loss(self):
         if not self.training: return
         self.seen.append((self.train_iter + 1, self.loss.detach()))
-        every = 1 if self.loss.device.type == 'cpu' else 64 # on a GPU each check waits for all steps before it
-        if len(self.seen) >= every: self.check_finite()
+        if self.loss.device.type == 'cpu': self.check_finite() # elsewhere this would wait for all steps before it
     def replayed(self, done):
         bad = (~done.losses[:, 0].isfinite()).nonzero()
         if len(bad): self.seen = [(self.train_iter - len(done.losses) + int(bad[0]) + 1, done.losses[int(bad[0]), 0])]

@@ -44,6 +44,7 @@ def put_back(bad, before, now):
 # %% ../../nbs/41a_loss_scale.ipynb #53361d33
 class LossScale(Callback):
     "Multiply the loss by a factor, divide the gradients by it, and skip a step in which they are not finite."
+    # in fastai's loop each step waits for the device, to know whether it is skipped; a `Step` does not
     order, kept, scale = 10, ['factor'], None # before the gradients are clipped
     def before_fit(self):
         members = getattr(self.learn, 'members', None)

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['stack_id', 'kept_stacks', 'train_stacked', 'Enough', 'Measuring', 'measuring', 'Clock', 'alone_seconds',
-           'stacking_gain', 'kept_gain', 'choose_stack', 'best_stack', 'layout_gain', 'apart_gain', 'stack_layout',
-           'Portions', 'streams_rate', 'streams_gain', 'kept_streams_gain', 'best_streams']
+           'stacking_gain', 'timed_here', 'timed_as', 'kept_gain', 'choose_stack', 'best_stack', 'layout_gain',
+           'apart_gain', 'stack_layout', 'Portions', 'streams_rate', 'streams_gain', 'kept_streams_gain',
+           'best_streams']
 
 # %% ../../nbs/49_train_stacked.ipynb #16bc29d1
 import dataclasses, hashlib, json, math, time
@@ -47,7 +48,7 @@ def _stacked(runs, data, root, start):
     setting = dict(format=checkpoint_format, runs=[run_to_dict(r) for r in runs], images=first.fingerprint,
                    torch=str(torch.__version__), device=torch.device(device).type, **learn.layout)
     keep = Checkpoint(file, setting, load_checkpoint(file, setting), label, device)
-    keep.start = start
+    keep.start, keep.noted = start, noted_file(checkpoint_file(runs[0], root))
     tests = test_share(runs, [data[part_of(r)] for r in runs])*min(len(runs), 10) # tested one by one: slower per image
     rows = [partial(getattr, m, 'rows') for m in learn.members]
     streams = [*event_cbs(*map(run_id, runs), rows=rows, root=root), *tracker_cbs(runs, rows)]
@@ -158,14 +159,18 @@ class Measuring:
         return self.dls
 
 _measuring = ContextVar('measuring', default=None)
+_accounts = {} # deadline -> seconds for all measurements before it; a worker makes many
 
 @contextmanager
 def measuring(share=.05): # our choice
-    "Measurements in the block share images, and take at most `share` of the time to the deadline; one in another, its."
-    outer, now = _measuring.get(), time.time()
-    before = _measuring.set(outer or Measuring(now + share*(deadline() - now)))
+    "Measurements in the block share images; with those in blocks before they take at most `share` of the time."
+    outer, now, until = _measuring.get(), time.time(), deadline()
+    left = share*(until - now)
+    before = _measuring.set(outer or Measuring(now + min(left, _accounts.setdefault(until, left))))
     try: yield _measuring.get()
-    finally: _measuring.reset(before)
+    finally:
+        _measuring.reset(before)
+        if not outer: _accounts[until] -= time.time() - now # one in another spends the other's
 
 def _check(): # is it too late for the measurement that is being made, if any?
     if now := _measuring.get(): now.check()
@@ -250,21 +255,25 @@ def _known(file): # name -> gain; none if there is no such file, or it is damage
     try: return dict(json.loads(file.read_text()))
     except (OSError, ValueError): return {}
 
-def _timed_as(run, n) -> str: # the same for trainings whose steps take equally long
-    here, r = environment(), run.recipe
+def timed_here(threads=None) -> tuple: # threads: of the process that trains; None: of this one
+    "What the time of a step depends on, apart from the run."
+    here = environment()
     how = 'captured' if captures(torch.device(here['device'])) else 'called'
-    device = device_name(here), here['threads'], torch.__version__, how
+    return device_name(here), threads or here['threads'], torch.__version__, how
+
+def timed_as(run, n, here) -> str: # here: as returned by `timed_here`
+    "The same for trainings whose steps take equally long."
+    r = run.recipe
     also = [k for k in ('mixup', 'cutmix', 'ema', 'clip') if getattr(r, k)] + ['compiled']*bool(run.torch_compile)
-    return ' '.join(map(str, (*device, run.model, run.size, run.augment, r.bs, r.opt, r.tune, *also, run.precision, n)))
+    return ' '.join(map(str, (*here, run.model, run.size, run.augment, r.bs, r.opt, r.tune, *also, run.precision, n)))
 
 def _kept(measure, file, run, n): # what `measure` returns, from `file` in the cache if measured before
-    name, file = _timed_as(run, n), writable(cache_root(), 'IMGSTUDY_CACHE')/file
+    name, file = timed_as(run, n, timed_here()), writable(cache_root(), 'IMGSTUDY_CACHE')/file
     if name in (known := _known(file)): return known[name]
     gain = measure(run, n)
     if not math.isfinite(gain): return gain # another data set may have enough steps, or the device more room
     with FileLock(file.with_suffix('.lock')), atomic_file(file) as part:
-        known = {name: gain} | _known(file) # other jobs may have measured meanwhile: the first choice counts
-        part.write_text(json.dumps(known, indent=1))
+        part.write_text(json.dumps(known := {name: gain} | _known(file), indent=1)) # if others measured: the first
     return known[name]
 
 def kept_gain(run:Run, n:int=8) -> float:
