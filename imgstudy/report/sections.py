@@ -318,6 +318,7 @@ def grid_section(
         return parts + [as_list(['There are no cells and effects: they need a part of the grid that is whole.'])]
     fixed, first = _complete_part(study, factors), next(f for f in factors if f in cells)
     chosen = cells.assign(selected=['yes' if s else 'no' for s in cells.selected]).set_index(first)
+    chosen = chosen.dropna(axis=1, how='all') # one training has no interval over seeds
     effects = effects.assign(factor=effects.factor.map(field_words))
     return parts + [as_table(with_intervals(chosen.rename(columns=field_words).rename_axis(field_words(first)), 3),
                              f'Cells, the first chosen on validation images{fixed}', folded=len(cells) > 8),
@@ -327,6 +328,7 @@ def _complete_part(study, factors) -> str:
     "The part of a grid that is complete, in words: levels of the factors, if it is not all, and size of the trainings."
     part = grid_part(study, 'largest')
     size = f"; {next(iter(by_size([r for rs in part.values() for r in rs])))}"
+    size += ', one training each'*all(len(rs) == 1 for rs in part.values())
     if len(part) == len(study.rows): return size
     levels = {f: ', '.join(dict.fromkeys(str(factor_value(g[0], f)) for g in part.values())) for f in factors}
     return (f', in the {len(part)} of {len(study.rows)} cells of the grid that are whole: '

@@ -14,8 +14,9 @@ from collections import Counter
 from ..runs import run_to_dict
 from ..records.record import Record
 from ..records.find import find_records
-from ..stats.seeds import is_probe, tested_interval, valid_accuracy
-from ..stats.pairs import compare_all, holm, with_partners, with_winner
+from ..stats.seeds import is_probe, tested_interval, too_short, valid_accuracy
+from ..stats.pairs import compare_all, holm, interval_sign, with_partners, with_winner
+from ..stats.configs import drawn_seeds
 from ..stats.grid import best_cell, factor_effects, factor_value
 from ..stats.published import Verdict, compare_reference, kept_value, rounding, run_differences
 from ..study.studies import get_study, row_references, stated_params, studies, study_runs
@@ -282,10 +283,17 @@ def grid_part(
     scale:str='small', # one of `scales`, or 'largest'
     seeds=None,        # runs per row; None: as the study says
 ) -> dict: # name of a row -> finished records; empty if no two factors are crossed
-    "The largest part of a grid in which all combinations of some levels are trained, at one scale and with all seeds."
+    "The grid at full scale on the seeds that all cells have, or the largest part of it that is whole with all seeds."
+    if scale in ('full', 'largest') and (part := _on_shared_seeds(study, seeds)): return part
     found = {name: (find_records(runs), len(runs)) for name, runs in even_runs(study, scale, seeds).items()}
     part = _whole({name: rs for name, (rs, n) in found.items() if len(rs) == n}, grid_factors(study))
     return grid_part(study, 'small', seeds) if scale == 'largest' and not part else part
+
+def _on_shared_seeds(study, seeds) -> dict:
+    "The records of every cell of a grid at full scale, on the seeds that all of them have; empty if there are none."
+    found = {name: find_records(runs) for name, runs in study_runs(study, 'full', seeds).items()}
+    shared = set.intersection(*map(drawn_seeds, found.values())) if grid_factors(study) else ()
+    return {name: [r for r in rs if drawn_seeds([r]) <= shared] for name, rs in found.items()} if shared else {}
 
 def _whole(groups, factors) -> dict:
     "The largest part of `groups` that consists of all combinations of some levels."
@@ -298,14 +306,32 @@ def _whole(groups, factors) -> dict:
         if n > largest and crossed and have.issuperset(itertools.product(*levels)): best, largest = levels, n
     return {k: groups[k] for k, c in cells.items() if best and all(v in l for v, l in zip(c, best))}
 
+_signs = {1: 'more accurate', -1: 'less accurate', 0: 'no difference detected'}
+
+def _finding(effect, part) -> str: # effect: a row of `factor_effects`
+    "What an effect shows, or how many cells of its two levels nothing can be concluded from, and why."
+    level = lambda rs: str(factor_value(rs[0], effect.factor))
+    why = [too_short(rs) for rs in part.values() if level(rs) in (effect.level, effect.against)]
+    counts = Counter(w.replace(' it ', ' they ') for w in why if w)
+    if not counts: return _signs[interval_sign(effect.low, effect.high)]
+    return f'too short to tell: of {len(why)} cells {", ".join(f"{n} {w}" for w, n in counts.items())}'
+
+def _with_findings(effects, part, as_published):
+    "Effects with a finding; without interval and p where nothing can be concluded."
+    told = lambda e: _signs[interval_sign(e.low, e.high)] if as_published else _finding(e, part)
+    effects = effects.assign(finding=[told(e) for e in effects.itertuples()])
+    effects.loc[effects.finding.str.startswith('too short'), ['low', 'high', 'p']] = np.nan
+    return effects
+
 def grid_tables(
     study,             # a `Study` or its name
     scale:str='small', # one of `scales`, or 'largest'
     seeds=None,        # runs per row; None: as the study says
-) -> tuple: # results of `best_cell` and `factor_effects`; (None, None) if `grid_part` is empty
+) -> tuple: # results of `best_cell` and `factor_effects`, with a finding; (None, None) if `grid_part` is empty
     "The selected cell of a grid and the effect of each factor, over the part that `grid_part` returns."
-    part = grid_part(study, scale, seeds)
+    study, part = get_study(study), grid_part(study, scale, seeds)
     if not part: return None, None
     records = [r for g in part.values() for r in g]
     factors = [f for f in grid_factors(study) if f in varied([g[0].run for g in part.values()])]
-    return best_cell(records, factors), factor_effects(records, factors)
+    as_published = study.source != 'ours' and all(scale_of(study, k, [rs[0].run]) == 'full' for k, rs in part.items())
+    return best_cell(records, factors), _with_findings(factor_effects(records, factors), part, as_published)
