@@ -94,14 +94,15 @@ def _row_differs(study, row, records) -> list: # of `Reason`
     reasons = dict.fromkeys(d for r in records for d in run_differences(r.run, full, stated))
     return [d for d in reasons if d.smaller] or [*reasons]
 
-def _smaller_words(study, row, records) -> str:
-    "What makes the trainings of a row smaller than the published ones."
-    return reasons_words(_row_differs(study, row, records))
-
 def _gpu_words(study, rows) -> str:
     "Minutes on a GPU of one seed of `rows`, a guess."
     runs = [r for row in rows for r in study_runs(study, 'full', 1)[row]]
     return f"about {sum(guess_seconds(r, device='cuda') for r in runs)/60:.0f} GPU minutes for one seed, a guess"
+
+def _smaller_words(item, rows) -> list: # rows: name -> its records
+    "What makes trainings smaller than the published ones, of the first row, and what those would take on a GPU."
+    words = [reasons_words(_row_differs(item.study, row, records)) for row, records in [*rows.items()][:1]]
+    return words + [f'at full scale {_gpu_words(item.study, rows)}']*bool(rows and 'GPU' in item.needs)
 
 def _lacking_words(item, rows) -> str:
     "Why rows without a training have none, in words."
@@ -126,9 +127,9 @@ def _of_trainings(item) -> tuple: # state, reason
         words = _trained_words([rs for _, rs in found.values()]), _choice_words(item.study, full)
         return 'full', '; '.join(filter(None, words))
     if not full and not small: return 'cannot' if none and item.needs else 'none', '; '.join(lacks)
-    smaller = [_smaller_words(item.study, row, found[row][1]) for row in small]
+    smaller = _smaller_words(item, {row: found[row][1] for row in small})
     at_full = [f'{len(full)} of {len(found)} rows at full scale']*bool(full)
-    return 'smaller', '; '.join(dict.fromkeys(at_full + smaller[:1] + lacks))
+    return 'smaller', '; '.join(at_full + smaller + lacks)
 
 # %% ../../nbs/58_coverage.ipynb #a9ef71c8
 def _exhibit(dataset): # as returned by `read_data_exhibit`; None if no folder of records has one
