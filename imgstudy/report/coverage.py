@@ -14,7 +14,7 @@ from ..references import published_items, references
 from ..data.datasets import get_dataset
 from ..models.zoo import model_cost
 from ..records.find import find_records, record_folders
-from ..stats.published import Verdict, compare_count, compare_gain, network_seconds, run_differences
+from ..stats.published import Verdict, compare_count, compare_gain, network_seconds, run_differences, taken_span
 from ..study.studies import get_study, stated_params, study_runs
 from ..study.estimate import guess_seconds
 from .names import *
@@ -212,9 +212,15 @@ def _counted_name(ref) -> str:
     if ref.metric == 'parameters': return f'{model_title(ref.model)}: parameters' + f' {ref.setting}'*bool(ref.setting)
     return f'{dataset_title(ref.dataset)}: gain of {model_title(ref.model)} {ref.setting}'
 
+_agrees = {Verdict.within: 'agrees', Verdict.above: 'higher here', Verdict.below: 'lower here'}
+
+def _taken(ref) -> str:
+    "How wide a published number is taken to be; gains in points."
+    return f'{taken_span(ref, 100)} points' if ref.metric == 'accuracy_gain' else taken_span(ref)
+
 def counted_table(
     study=None, # name of a study; None: all
-) -> pd.DataFrame: # id, study, name, metric, where, published, ours, low, high, over, n, verdict, reasons, needs
+) -> pd.DataFrame: # id, study, name, metric, where, published, taken, ours, low, high, over, n, verdict, reasons, needs
     "Published channel means, numbers of parameters and gains beside ours; ours is NaN where something is missing."
     table, items = references() if study is None else references(study=get_study(study).name), published_items()
     needs = {id: i.needs for i in items.itertuples() for id in i.references.split()}
@@ -224,13 +230,13 @@ def counted_table(
         found = (_gained if ref.metric == 'accuracy_gain' else _counted)(ref)
         empty = dict(low=np.nan, high=np.nan, over='', n=0, reasons=())
         missing = found['verdict'] == Verdict.missing
-        rows.append(line | dict(published=ref.value) | empty | found | dict(needs=needs.get(ref.id, '')*missing))
-    columns = 'id study name metric where published ours low high over n verdict reasons needs'.split()
+        taken = '' if found['verdict'] not in _agrees or ref.setting.startswith('at most') else _taken(ref)
+        rows.append(line | dict(published=ref.value, taken=taken) | empty | found
+                    | dict(needs=needs.get(ref.id, '')*missing))
+    columns = 'id study name metric where published taken ours low high over n verdict reasons needs'.split()
     return pd.DataFrame(rows, columns=columns)
 
 # %% ../../nbs/58_coverage.ipynb #b9b70076
-_agrees = {Verdict.within: 'agrees', Verdict.above: 'higher here', Verdict.below: 'lower here'}
-
 def _number_words(metric, value, low=np.nan, high=np.nan) -> str:
     if np.isnan(value): return 'missing'
     if metric == 'accuracy_gain': return points_span(value, low, high)
@@ -241,8 +247,8 @@ def counted_words(
 ) -> pd.DataFrame: # published, ours, verdict: text; one row per published number, by name
     "Published numbers beside ours, as a page prints them."
     ours = [_number_words(r.metric, r.ours, r.low, r.high) for r in table.itertuples()]
-    verdicts = [_agrees.get(r.verdict) or verdict_words(r.verdict, r.reasons) + f': {r.needs}'*bool(r.needs)
-                for r in table.itertuples()]
+    words = lambda r: _agrees.get(r.verdict) or verdict_words(r.verdict, r.reasons) + f': {r.needs}'*bool(r.needs)
+    verdicts = [words(r) + f' (published taken as {r.taken})'*bool(r.taken) for r in table.itertuples()]
     published = [_number_words(r.metric, r.published) for r in table.itertuples()]
     columns = dict(published=published, ours=ours, verdict=verdicts)
     return pd.DataFrame(columns, index=pd.Index(table.name, name='number'))
