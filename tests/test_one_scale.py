@@ -1,11 +1,12 @@
 "Rows that are compared are of one scale and on the same seeds, whichever of them are trained already."
 import dataclasses
-import pytest
+import numpy as np, pytest
+from imgstudy.records.find import committed_records, records_in
 from imgstudy.report import overview, tables
-from imgstudy.report.tables import comparisons_table, even_runs, folds_table, grid_tables, scale_of
+from imgstudy.report.tables import comparisons_table, even_runs, folds_table, grid_part, grid_tables, scale_of
 from imgstudy.runs import run_id
 from imgstudy.stats.grid import factor_value
-from imgstudy.stats.seeds import synth_record
+from imgstudy.stats.seeds import synth_record, too_short
 from imgstudy.study.studies import study_runs
 
 cats, whole = 'cats_dogs_optimizers', 'cifar10_cnn_regularisation'
@@ -86,3 +87,44 @@ def test_rows_of_many_data_sets_keep_their_own_scale(trained):
     trained('tuned', 'full', {alone: 1} | dict.fromkeys(group[:2], 1))
     even = even_runs('tuned', 'largest')
     assert [scale_of('tuned', k, even[k]) for k in (alone, *group)] == ['full'] + ['small']*len(group)
+
+
+def told(effects): return effects.p.notna().to_numpy()
+
+
+@pytest.mark.parametrize('study', ['cifar10_cnn_batch_lr', whole, 'cifar10_cnn_augmentation', 'cifar10_vit'])
+def test_committed_effects_of_what_was_too_short_have_no_interval(study):
+    with records_in(committed_records()):
+        part, (_, effects) = grid_part(study, 'largest'), grid_tables(study, 'largest')
+    full = min(rs[0].info['data']['counts']['train'] for rs in part.values()) == 40_000  # there failures are as published
+    level = lambda rs, e: str(factor_value(rs[0], e.factor)) in (e.level, e.against)
+    sound = [full or not any(too_short(rs) for rs in part.values() if level(rs, e)) for e in effects.itertuples()]
+    assert told(effects).tolist() == sound and effects.low.notna().tolist() == sound
+    assert effects.finding.str.startswith('too short to tell: of').tolist() == [not s for s in sound]
+
+
+@pytest.mark.parametrize('study', ['cifar10_cnn_batch_lr', 'cifar10_vit'])
+def test_a_grid_that_is_whole_at_full_scale_is_judged_there(trained, study):
+    trained(study, 'small', 3)
+    assert not told(grid_tables(study, 'largest')[1]).any()
+    first, second, *_ = study_runs(study)
+    trained(study, 'full', dict.fromkeys(study_runs(study), 1) | {first: 3, second: 2})
+    cells, effects = grid_tables(study, 'largest')
+    assert cells.n.tolist() == [1]*6 and told(effects).all()
+    assert {scale_of(study, k, [r.run for r in rs]) for k, rs in grid_part(study, 'largest').items()} == {'full'}
+    assert not told(grid_tables(study, 'small')[1]).any()
+
+
+def test_an_effect_says_how_many_of_its_cells_were_too_short(trained, monkeypatch):
+    trained('cifar10_cnn_batch_lr', 'small', 3)
+    monkeypatch.setattr(tables, 'too_short', lambda rs: 'not better than chance' if rs[0].run.recipe.lr == .01 else '')
+    effects = grid_tables('cifar10_cnn_batch_lr')[1].set_index('level')
+    words = 'too short to tell: of {} cells 2 not better than chance'
+    assert effects.finding.tolist() == [words.format(4), words.format(4), words.format(6)]
+    assert np.isnan(effects[['low', 'high', 'p']]).all(axis=None) and effects.effect.notna().all()
+
+
+def test_without_the_cells_at_chance_the_other_levels_are_told_apart(trained, monkeypatch):
+    trained('cifar10_cnn_batch_lr', 'small', 3)
+    monkeypatch.setattr(tables, 'too_short', lambda rs: 'not better than chance' if rs[0].run.recipe.lr == 1e-4 else '')
+    assert told(grid_tables('cifar10_cnn_batch_lr')[1]).tolist() == [True, False, False]

@@ -76,8 +76,20 @@ def test_an_implausible_figure_is_called_so_beside_it():
 def test_seeds_of_the_rows_of_an_item(seeds, words): assert _trained_words([[timed(seed=s) for s in range(n)] for n in seeds]).startswith(words)
 
 
-@pytest.mark.parametrize('id', ['3.15', '3.18'])
-def test_resnet18_needs_weights_and_hours(id): assert published_items(id=id).needs.iloc[0] == 'weights not at hand, GPU hours (256 px)'
+@pytest.mark.parametrize('id, study, needs', [('3.15', 'cifar10_finetune', 'GPU hours (256 px)'), ('3.18', 'cifar10_finetune', 'GPU hours (256 px)'),
+                                              ('5.01', 'cifar10_scratch_vs_resnet18', ''), ('5.02', 'cifar10_scratch_vs_resnet18', '')])
+def test_weights_of_cntk_stand_in_for_resnet18_and_are_named(id, study, needs):
+    item = published_items(id=id).iloc[0]
+    assert item.needs == needs and 'weights of CNTK' in item.note and item.row.startswith('ResNet-18 of CNTK')
+    row = next(r for r in studies[study].rows if r.name == item.row)
+    assert row.run['model'] == 'resnet18_cntk' and row.published['model'] == 'resnet18'
+    assert all(ref[i].model == 'resnet18' for i in item.references.split())
+
+
+def test_a_network_of_cntk_is_said_to_be_another_one():
+    from imgstudy.report.tables import answer_table
+    with records_in(committed_records()): found = answer_table('cifar10_finetune', 'largest').loc['ResNet-18 of CNTK']
+    assert found.id == '3.15' and {'network', 'weights'} <= {r.field for r in found.reasons} and found.verdict == Verdict.not_comparable
 
 
 @pytest.fixture

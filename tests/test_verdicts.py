@@ -9,7 +9,7 @@ from imgstudy.report.wording import gain_sentence, gain_words, reason_words, sho
 from imgstudy.runs import make_run
 from imgstudy.stats.overlap import draw_folds, fold_coverage, overlap
 from imgstudy.stats.pairs import compare_all, paired_gain
-from imgstudy.stats.published import Reason, Verdict, compare_reference, taken_as
+from imgstudy.stats.published import Reason, Verdict, compare_reference, taken_as, taken_span, timed_words
 from imgstudy.stats.seeds import late_gain, synth_folds, synth_record, too_short
 from imgstudy.study.studies import row_references, studies
 
@@ -68,6 +68,49 @@ def test_validation_images_tell_before_training_images():
 def test_how_wide_a_published_figure_is_taken_to_be(value, words):
     assert words in taken_as(ref.replace(ref.value, value))
     assert words in compare_reference(ref.replace(ref.value, value), ours(.7), ours(.7)[0].run).note[0]
+
+
+@pytest.mark.parametrize('id, unit, words', [('3.19c', 1, '2,450,000 to 2,550,000'), ('5.04b', 1, '10,500,000 to 11,500,000'), ('1.16a', 1, '0.485 to 0.495'), ('4.14b', 100, '5.5 to 6.5')])
+def test_counted_numbers_say_how_wide_they_are_taken(id, unit, words):
+    from imgstudy.report.coverage import counted_table, counted_words
+    assert taken_span(references(id=id).iloc[0], unit) == words
+    with records_in(committed_records()): table = counted_table()
+    said, row = counted_words(table).verdict, table.id.tolist().index(id)
+    assert (f'(published taken as {words}' in said.iloc[row]) == (table.verdict[row] in (Verdict.within, Verdict.above, Verdict.below))
+
+
+@pytest.mark.parametrize('study', ['dog_breeds', 'cats_dogs_optimizers', 'cifar10_cnn_augmentation', 'cifar100_baseline'])
+def test_cells_of_a_verdict_say_how_wide_the_published_figure_is_taken(study):
+    from imgstudy.report.sections import published_and_ours
+    with records_in(committed_records()):
+        table, notes = results_table(study), answer_table(study, 'largest').note
+        page = published_and_ours(table, study)[0].data
+    decided = table.verdict.isin([Verdict.within, Verdict.above, Verdict.below])
+    assert [bool(t) for t in table.taken] == decided.tolist()
+    for span, note in zip(table.taken, notes): assert not span or f'is taken as {span}' in note and f'(published taken as {span})' in page
+
+
+@pytest.mark.parametrize('kept, metric, words', [
+    ([20, None, None], 'ms_per_step', 'timed in 1 of 3, 200 images a step'), ([20, 40, 10], 'images_per_s', '100 to 400 images a step'),
+    ([20]*3, 'ms_per_step', '200 images a step'), ([None]*3, 'ms_per_step', ''), ([20]*3, 'accuracy', ''), ([20]*3, 'train_hours', '')])
+def test_a_time_says_in_how_many_trainings_and_of_how_many_images_it_is(kept, metric, words):
+    records = [synth_record(s, .7) for s in range(3)]
+    for r, n in zip(records, kept): r.info['cost'] = dict(seconds=9.) | (dict(test_seconds=29.037, test_batches=n) if n else {})
+    assert timed_words(metric, records) == words
+    line = pd.Series(dict(n=3, value=1451.849, value_low=np.nan, value_high=np.nan, over='seeds', metric=metric))
+    assert _interval(line, timed=words) == (f'1,452 ({words})' if words else '1451.849')
+    ends = pd.concat([line, pd.Series(dict(value_low=1300.4, value_high=1600.2))]).groupby(level=0, sort=False).last()
+    if words: assert _interval(ends, timed=words) == f'1,452 [1,300, 1,600] over seeds ({words})'
+
+
+def test_the_table_of_costs_has_the_test_pass_where_it_was_timed():
+    from imgstudy.report.general import _configs_table
+    records = [synth_record(0, .7, lr=lr) for lr in (.1, .01)]
+    for r in records: r.info |= dict(model=dict(parameters=1, flops=1e6, trained=1), environment=dict(gpu=None, cpu='x')); r.info['cost'] = dict(seconds=9.); r.history['seconds'] = 1.; r.info['data'] |= dict(fingerprint='x', classes=['a', 'b'])
+    assert 'ms a test step' not in _configs_table(records)
+    records[0].info['cost'] |= dict(test_seconds=2., test_batches=10)
+    table = _configs_table(records)
+    assert sorted(table['ms a test step']) == ['', '200'] and sorted(table['test images a second']) == ['', '2,000']
 
 
 @pytest.mark.parametrize('valid, words', [(None, 'ours on validation images'), (0, 'ours not at all: its last epoch')])

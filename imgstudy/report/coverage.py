@@ -14,7 +14,7 @@ from ..references import published_items, references
 from ..data.datasets import get_dataset
 from ..models.zoo import model_cost
 from ..records.find import find_records, record_folders
-from ..stats.published import Verdict, compare_count, compare_gain, network_seconds, run_differences
+from ..stats.published import Verdict, compare_count, compare_gain, network_seconds, run_differences, taken_span
 from ..study.studies import get_study, stated_params, study_runs
 from ..study.estimate import guess_seconds
 from .names import *
@@ -94,14 +94,15 @@ def _row_differs(study, row, records) -> list: # of `Reason`
     reasons = dict.fromkeys(d for r in records for d in run_differences(r.run, full, stated))
     return [d for d in reasons if d.smaller] or [*reasons]
 
-def _smaller_words(study, row, records) -> str:
-    "What makes the trainings of a row smaller than the published ones."
-    return reasons_words(_row_differs(study, row, records))
-
 def _gpu_words(study, rows) -> str:
     "Minutes on a GPU of one seed of `rows`, a guess."
     runs = [r for row in rows for r in study_runs(study, 'full', 1)[row]]
     return f"about {sum(guess_seconds(r, device='cuda') for r in runs)/60:.0f} GPU minutes for one seed, a guess"
+
+def _smaller_words(item, rows) -> list: # rows: name -> its records
+    "What makes trainings smaller than the published ones, of the first row, and what those would take on a GPU."
+    words = [reasons_words(_row_differs(item.study, row, records)) for row, records in [*rows.items()][:1]]
+    return words + [f'at full scale {_gpu_words(item.study, rows)}']*bool(rows and 'GPU' in item.needs)
 
 def _lacking_words(item, rows) -> str:
     "Why rows without a training have none, in words."
@@ -126,9 +127,9 @@ def _of_trainings(item) -> tuple: # state, reason
         words = _trained_words([rs for _, rs in found.values()]), _choice_words(item.study, full)
         return 'full', '; '.join(filter(None, words))
     if not full and not small: return 'cannot' if none and item.needs else 'none', '; '.join(lacks)
-    smaller = [_smaller_words(item.study, row, found[row][1]) for row in small]
+    smaller = _smaller_words(item, {row: found[row][1] for row in small})
     at_full = [f'{len(full)} of {len(found)} rows at full scale']*bool(full)
-    return 'smaller', '; '.join(dict.fromkeys(at_full + smaller[:1] + lacks))
+    return 'smaller', '; '.join(at_full + smaller + lacks)
 
 # %% ../../nbs/58_coverage.ipynb #a9ef71c8
 def _exhibit(dataset): # as returned by `read_data_exhibit`; None if no folder of records has one
@@ -211,9 +212,15 @@ def _counted_name(ref) -> str:
     if ref.metric == 'parameters': return f'{model_title(ref.model)}: parameters' + f' {ref.setting}'*bool(ref.setting)
     return f'{dataset_title(ref.dataset)}: gain of {model_title(ref.model)} {ref.setting}'
 
+_agrees = {Verdict.within: 'agrees', Verdict.above: 'higher here', Verdict.below: 'lower here'}
+
+def _taken(ref) -> str:
+    "How wide a published number is taken to be; gains in points."
+    return f'{taken_span(ref, 100)} points' if ref.metric == 'accuracy_gain' else taken_span(ref)
+
 def counted_table(
     study=None, # name of a study; None: all
-) -> pd.DataFrame: # id, study, name, metric, where, published, ours, low, high, over, n, verdict, reasons, needs
+) -> pd.DataFrame: # id, study, name, metric, where, published, taken, ours, low, high, over, n, verdict, reasons, needs
     "Published channel means, numbers of parameters and gains beside ours; ours is NaN where something is missing."
     table, items = references() if study is None else references(study=get_study(study).name), published_items()
     needs = {id: i.needs for i in items.itertuples() for id in i.references.split()}
@@ -223,13 +230,13 @@ def counted_table(
         found = (_gained if ref.metric == 'accuracy_gain' else _counted)(ref)
         empty = dict(low=np.nan, high=np.nan, over='', n=0, reasons=())
         missing = found['verdict'] == Verdict.missing
-        rows.append(line | dict(published=ref.value) | empty | found | dict(needs=needs.get(ref.id, '')*missing))
-    columns = 'id study name metric where published ours low high over n verdict reasons needs'.split()
+        taken = '' if found['verdict'] not in _agrees or ref.setting.startswith('at most') else _taken(ref)
+        rows.append(line | dict(published=ref.value, taken=taken) | empty | found
+                    | dict(needs=needs.get(ref.id, '')*missing))
+    columns = 'id study name metric where published taken ours low high over n verdict reasons needs'.split()
     return pd.DataFrame(rows, columns=columns)
 
 # %% ../../nbs/58_coverage.ipynb #b9b70076
-_agrees = {Verdict.within: 'agrees', Verdict.above: 'higher here', Verdict.below: 'lower here'}
-
 def _number_words(metric, value, low=np.nan, high=np.nan) -> str:
     if np.isnan(value): return 'missing'
     if metric == 'accuracy_gain': return points_span(value, low, high)
@@ -240,8 +247,8 @@ def counted_words(
 ) -> pd.DataFrame: # published, ours, verdict: text; one row per published number, by name
     "Published numbers beside ours, as a page prints them."
     ours = [_number_words(r.metric, r.ours, r.low, r.high) for r in table.itertuples()]
-    verdicts = [_agrees.get(r.verdict) or verdict_words(r.verdict, r.reasons) + f': {r.needs}'*bool(r.needs)
-                for r in table.itertuples()]
+    words = lambda r: _agrees.get(r.verdict) or verdict_words(r.verdict, r.reasons) + f': {r.needs}'*bool(r.needs)
+    verdicts = [words(r) + f' (published taken as {r.taken})'*bool(r.taken) for r in table.itertuples()]
     published = [_number_words(r.metric, r.published) for r in table.itertuples()]
     columns = dict(published=published, ours=ours, verdict=verdicts)
     return pd.DataFrame(columns, index=pd.Index(table.name, name='number'))

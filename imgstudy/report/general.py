@@ -19,6 +19,7 @@ from ..records.card import settings_words, tune_words
 from ..stats.seeds import is_probe, with_intervals
 from ..stats.pairs import compare_all, compare_pairs, plot_comparisons
 from ..stats.configs import config_of, configs, has_learnt, is_demonstration, transfer_pairs, validation
+from ..stats.published import testing_speed
 from ..study.studies import get_study, studies
 from .tables import *
 from .overview import *
@@ -140,6 +141,9 @@ def _configs_table(records) -> pd.DataFrame: # one row per configuration
         'epochs': _epochs(t, groups), 'n': t.n, 'accuracy (range)': span,
         'parameters': t.parameters.map('{:,}'.format), 'MFLOPs an image': (t.flops/1e6).map('{:,.1f}'.format),
         'seconds': t.seconds.map('{:,.0f}'.format)})
+    speeds = [testing_speed(groups[i]) for i in t.index]
+    for k, values in zip(('ms a test step', 'test images a second'), zip(*speeds)):
+        if not np.isnan(values).all(): table[k] = [f'{v:,.{int(v < 10)}f}' if v == v else '' for v in values]
     return table.set_axis(t.dataset).rename_axis('data set')
 
 def costs_section(records) -> list: # of HTML
@@ -152,7 +156,8 @@ def costs_section(records) -> list: # of HTML
     caption = ('What was published, from report/references.csv: of each network and data set the best figure; '
                'ImageNet as the documents and timm quote it.')
     costs = ('What every way to train costs: '
-             'seconds of the quickest of its trainings, median epoch times epochs')
+             'seconds of the quickest of its trainings, median epoch times epochs; '
+             'of the test pass the quickest too, where it was timed')
     return named([bubbles_figure(records, 'parameters'), as_figure(axs, alt, caption),
                   as_table(_configs_table(records), costs, folded=True)])
 

@@ -19,6 +19,7 @@ from ..stats.seeds import is_probe, repeats_of, with_intervals
 from ..stats.pairs import plot_comparisons
 from ..stats.grid import factor_value
 from ..stats.configs import has_learnt, validation
+from ..stats.published import timed_words
 from ..study.studies import get_study, row_references, studies, study_runs
 from .names import *
 from .wording import *
@@ -66,12 +67,14 @@ def _trainings(study) -> dict: # row -> text
     there = lambda values: [v for v in values.dropna() if v != 'missing'] or ['missing']
     return {row: ', '.join(map(cell, there(values))) for row, values in table.iterrows()}
 
-def _interval(r, ratio=0.): # r: a row of `answer_table`; ratio: as in `Repeats`
+def _interval(r, ratio=0., timed=''): # r: a row of `answer_table`; ratio: as in `Repeats`; timed: as `timed_words` says
     if not r.n: return 'missing'
     if r.value != r.value: return 'not recorded'
-    if r.value_low != r.value_low: return f'{r.value:.3f}' # no interval over one training
+    figure, timed = ('{:,.0f}' if timed else '{:.3f}').format, f' ({timed})'*bool(timed)
+    if r.value_low != r.value_low: return figure(r.value) + timed # no interval over one training
     corrected = f', Nadeau-Bengio ratio {ratio:.3g}'*bool(ratio and r.over != 'images')
-    return f'{r.value:.3f} [{r.value_low:.3f}, {r.value_high:.3f}] over {r.over}{corrected}'
+    value, low, high = map(figure, (r.value, r.value_low, r.value_high))
+    return f'{value} [{low}, {high}] over {r.over}{corrected}{timed}'
 
 _alone = 'train_loss', 'train_hours', 'ms_per_step', 'images_per_s'
 def _metric_words(r) -> str: # r: a row of `answer_table`
@@ -89,10 +92,12 @@ def results_table(
     wrong = {row: diagnosis(records[0], siblings=records[1:]) for row, records in groups.items()}
     rows = [r for _, r in t.iterrows()]
     ratios = [repeats_of(groups[row]).ratio if row in groups else 0. for row in t.index]
+    timed = [timed_words(r.metric, groups.get(r.name, [])) for r in rows]
     return pd.DataFrame({
         'scale': [scale_of(study, row, runs[row]) for row in t.index], 'n': [f'{r.n} of {r.of}' for r in rows],
         'metric': [_metric_words(r) for r in rows], 'published': t.published.tolist(), 'where': t['where'].tolist(),
-        'ours': [*map(_interval, rows, ratios)], 'verdict': t.verdict.tolist(), 'reasons': t.reasons.tolist(),
+        'ours': [*map(_interval, rows, ratios, timed)], 'verdict': t.verdict.tolist(), 'reasons': t.reasons.tolist(),
+        'taken': taken_spans(study, t),
         'trainings, test accuracy': [trained[row] for row in t.index],
         'probably wrong': [wrong.get(row, '') for row in t.index]}, index=t.index)
 
@@ -139,7 +144,8 @@ def published_and_ours(
     shown = pd.DataFrame({
         'scale, n': table.scale + ', ' + table.n, 'metric': table.metric,
         'published': [figure(p, w) for p, w in zip(table.published, table['where'].fillna(''))], 'ours': table.ours,
-        'verdict': [verdict_words(v, why) if v else '' for v, why in zip(table.verdict, table.reasons)]})
+        'verdict': [(verdict_words(v, why) if v else '') + f' (published taken as {span})'*bool(span)
+                    for v, why, span in zip(table.verdict, table.reasons, table.taken)]})
     shown = shown.loc[:, [any(shown[c].astype(bool)) for c in shown]]
     each = table[['trainings, test accuracy', 'probably wrong']]
     each = each[~each.index.duplicated()] # a row may be compared with several published figures
@@ -318,6 +324,7 @@ def grid_section(
         return parts + [as_list(['There are no cells and effects: they need a part of the grid that is whole.'])]
     fixed, first = _complete_part(study, factors), next(f for f in factors if f in cells)
     chosen = cells.assign(selected=['yes' if s else 'no' for s in cells.selected]).set_index(first)
+    chosen = chosen.dropna(axis=1, how='all') # one training has no interval over seeds
     effects = effects.assign(factor=effects.factor.map(field_words))
     return parts + [as_table(with_intervals(chosen.rename(columns=field_words).rename_axis(field_words(first)), 3),
                              f'Cells, the first chosen on validation images{fixed}', folded=len(cells) > 8),
@@ -327,6 +334,7 @@ def _complete_part(study, factors) -> str:
     "The part of a grid that is complete, in words: levels of the factors, if it is not all, and size of the trainings."
     part = grid_part(study, 'largest')
     size = f"; {next(iter(by_size([r for rs in part.values() for r in rs])))}"
+    size += ', one training each'*all(len(rs) == 1 for rs in part.values())
     if len(part) == len(study.rows): return size
     levels = {f: ', '.join(dict.fromkeys(str(factor_value(g[0], f)) for g in part.values())) for f in factors}
     return (f', in the {len(part)} of {len(study.rows)} cells of the grid that are whole: '

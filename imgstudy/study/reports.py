@@ -170,11 +170,13 @@ studies.add(Study('cifar10_finetune', 'How far do pretrained networks get?', _fo
      Row('EfficientNetV2-S', dict(_pretrained, model='efficientnetv2_s', size=384),
          dict(model='efficientnetv2_s', metric='accuracy')),
      Row('ResNet-18', dict(_pretrained, model='resnet18_tv', size=256), dict(model='resnet18', metric='accuracy')),
-     Row('ResNet-18 of CNTK', dict(_pretrained, model='resnet18_cntk', size=256)),
+     Row('ResNet-18 of CNTK', dict(_pretrained, model='resnet18_cntk', size=256),
+         dict(model='resnet18', metric='accuracy')),
      Row('ResNet-18 of CNTK, cut', dict(_pretrained, model='resnet18_cntk_cut', size=256))),
     expected=(.70, .97), small=dict(small_without_stop, subset=2000, size=64, epochs=2), small_seeds=1,
-    note='The validation loss of ResNet-18 was unstable there. The two rows of CNTK are ours: weights that Microsoft '
-         'trained, as they are (one block more than usual) and cut before their last block; not the published ones.',
+    note='The validation loss of ResNet-18 was unstable there. The two rows of CNTK are ours, with weights that '
+         'Microsoft trained: the first, of one block more, stands in for the published network, whose weights are not '
+         'at hand; the second is cut before its last block.',
     shown={'figure 11': 'training and validation loss by network', 'figure 12': 'validation accuracy'}));
 
 # %% ../../nbs/62_reports.ipynb #e51e92e2
