@@ -1,4 +1,5 @@
 "Packaging: everything is said once, in settings.ini."
+import sys
 from configparser import ConfigParser
 from pathlib import Path
 from setuptools import find_packages, setup
@@ -15,12 +16,17 @@ data = {'imgstudy': ['tables/*.json'], 'imgstudy.published': ['references.csv', 
 trackers = {name: cfg[f'{name}_requirements'].split() for name in ('wandb', 'trackio', 'mlflow')} # large: not for development
 bench = {'bench': cfg['bench_requirements'].split()} # the programs that the benchmark compares with
 
+# An editable installation has the checkout itself and needs no copies. Without them setuptools puts the folder on Python's path;
+# with them it would write an import hook, which comes too late where the folder `imgstudy` of the checkout lies in the current one.
+is_editable = 'editable_wheel' in sys.argv
+copies = {} if is_editable else {'imgstudy.nbs': 'nbs', 'imgstudy.published': 'report'}
+if is_editable: data = {'imgstudy': data['imgstudy']}
+
 setup(
     name=cfg['lib_name'], version=cfg['version'], description=cfg['description'],
     long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
     author=cfg['author'], license='Apache-2.0', keywords=cfg['keywords'],
-    packages=find_packages(include=['imgstudy*']) + ['imgstudy.nbs', 'imgstudy.published'],
-    package_dir={'imgstudy.nbs': 'nbs', 'imgstudy.published': 'report'}, package_data=data,
+    packages=find_packages(include=['imgstudy*']) + [*copies], package_dir=copies or {'': '.'}, package_data=data,
     python_requires=f">={cfg['min_python']}",
     install_requires=cfg['requirements'].split(),
     extras_require={**extras, **trackers, **bench, 'dev': sum(extras.values(), cfg['dev_requirements'].split())},

@@ -23,7 +23,8 @@ from .data.split import load_data, reading_of
 from .data.audit import audit_page
 from .models.zoo import weights_table
 from .records.record import read_records, verify_record
-from .records.find import committed_records, find_records, get_record, records_in, sound_records
+from .records.find import (committed_records, find_records, get_record, need_committed, records_in,
+                                   sound_records)
 from .training.features import features_table, get_features
 from .training.train import say_data
 from .stats.seeds import with_intervals
@@ -230,6 +231,7 @@ def verify_records(a): # root
 # %% ../nbs/77_commands.ipynb #d2cc216e
 def show_coverage(a): # the options of `imgstudy coverage`
     "Show how many published items are answered at full scale, by something smaller, not at all; or each of them."
+    if not a.root: need_committed('name a folder of records with --root')
     with records_in(_root(a.root)): table = coverage(find_study(a.study) if a.study else None)
     if not len(table): raise StudyError(f'No published table, figure or result is listed for the study {a.study!r}: '
                                         'name one that repeats a report, such as cifar10_mlp.')
@@ -325,7 +327,8 @@ def audit_images(a): # dataset, out
 def measure_card(a): # the options of `imgstudy gpu`
     "Measure what the GPU is worth; without one, say so and exit with 2."
     from imgstudy.gpu import NoGPU, measure_gpu # imports the other programs
-    try: measure_gpu(_left(a.time_limit), a.out, a.only, a.cpu)
+    out = a.out or ('' if a.cpu or find_checkout() else str(runs_root()/'benchmarks')) # never beside other packages
+    try: measure_gpu(_left(a.time_limit), out, a.only, a.cpu)
     except NoGPU as e:
         print(f'imgstudy: {e}', file=sys.stderr)
         sys.exit(2)
@@ -362,6 +365,7 @@ def _keep_data(records, dest) -> list: # of str, one reason per data set that ca
 
 def collect_records(a): # the options of `imgstudy collect`
     "Copy finished records to a folder, without weights, with the pictures that the report shows."
+    if not a.dest: need_committed('name a folder for the copies with --dest')
     root, dest = _root(a.root) or runs_root(), _root(a.dest) or committed_records()
     with records_in(root):
         records = find_records([r for s in _named(a.study) for rs in scale_runs(s, a.scale).values() for r in rs])
@@ -386,7 +390,7 @@ def report_pages(
 
 def make_report(a): # out, root, cards
     "Make the HTML report of a folder of records and model cards; of the committed ones, also update README and docs."
-    own = bool(a.root) or not committed_records().is_dir() # an installed package has none
+    own = bool(a.root) or not committed_records().is_dir() # an installed package, outside a checkout
     where = _root(a.root) or (runs_root() if own else committed_records())
     default = Path('report.html') if own else committed_records().parent/'index.html'
     out = Path(a.out).expanduser() if a.out else default
@@ -395,6 +399,7 @@ def make_report(a): # out, root, cards
     template = 'own_report' if own and own_page(records) else 'report'
     notebook = checkout_file(f'nbs/{template}.ipynb', 'take the checkout, which holds the notebook')
     for path in build_pages(notebook, report_pages(out, own), **params): print(path)
+    print(f"Made of {some(len(records), 'record')} in {where}. {'' if a.root else no_checkout()}".strip())
     for line in left_out: print(f'left out: {line}')
     cards = _root(a.cards) or (None if own else committed_records().parent/'cards')
     if cards: print(f'{len(write_cards(records, cards))} model cards in {cards}')

@@ -6,8 +6,9 @@
 __all__ = ['import_stack', 'StudyError', 'did_you_mean', 'nearest', 'Registry', 'fastai_folder', 'data_root', 'cache_root',
            'runs_root', 'is_writable', 'writable', 'atomic_file', 'atomic_dir', 'DiskFull', 'needs_space',
            'file_digest', 'content_key', 'seed_everything', 'has_native_bf16', 'choose_precision', 'set_float32',
-           'keep_memory', 'checkout_path', 'checkout_file', 'git_commit', 'cpu_name', 'device_name', 'version',
-           'environment', 'shows_bars', 'track_progress', 'plain_progress', 'parse_duration', 'say_duration']
+           'keep_memory', 'find_checkout', 'checkout_path', 'no_checkout', 'checkout_file', 'template_folder',
+           'git_commit', 'cpu_name', 'device_name', 'version', 'environment', 'shows_bars', 'track_progress',
+           'plain_progress', 'parse_duration', 'say_duration']
 
 # %% ../nbs/00_core.ipynb #cc218faa
 import ctypes, difflib, errno, gc, glob, hashlib, os, platform, psutil, re, shutil, subprocess, sys, tempfile, time
@@ -285,29 +286,57 @@ def keep_memory():
         libc.malloc_trim(0)
 
 # %% ../nbs/00_core.ipynb #b893e52e
+def _package_home() -> Path: return Path(find_spec('imgstudy').origin).parent.parent
+
+def _is_checkout(folder) -> bool: # of imgstudy, not of another library that is written in notebooks
+    if not ((folder/'nbs').is_dir() and (folder/'report').is_dir()): return False
+    try: return bool(re.search(r'^lib_name *= *imgstudy\s*$', (folder/'settings.ini').read_text('utf-8'), re.M))
+    except (OSError, UnicodeDecodeError): return False
+
+def find_checkout() -> Path|None:
+    "The checkout that this package was imported from, else the one around the current folder; None if there is none."
+    if _is_checkout(home := _package_home()): return home
+    here = Path.cwd()
+    return next(filter(_is_checkout, (here, *here.parents)), None)
+
 def checkout_path(
-    name, # a file or folder, such as 'report/references.csv'
+    name, # a file or folder, such as 'report/records'
 ) -> Path: # which may not exist
-    "The path of `name` in the checkout that this package was imported from."
-    return Path(find_spec('imgstudy').origin).parent.parent/name
+    "The path of `name` in the checkout that `find_checkout` finds, else beside the package."
+    return (find_checkout() or _package_home())/name
+
+def no_checkout(
+    instead='', # what the user can do without one
+) -> str: # '' where there is a checkout
+    "Where the records that come with the project are, for a message; an installed package has none."
+    if find_checkout(): return ''
+    return ('The records that come with imgstudy are in its checkout, and none was found: run this in the folder of a '
+            f'checkout{instead and ", or "}{instead}.')
 
 _in_wheel = dict(nbs='nbs', report='published') # folder of the checkout -> of the package, as setup.py has it
 
 def _installed_path(name):
     "Where an installed package has the file `name` of the checkout, if it has it."
     folder, _, file = name.rpartition('/')
-    return checkout_path('imgstudy')/_in_wheel.get(folder, folder)/file
+    return _package_home()/'imgstudy'/_in_wheel.get(folder, folder)/file
 
 def checkout_file(
     name,       # a file, such as 'nbs/run_study.ipynb'
     instead='', # what the user can do without it, for the message
 ) -> Path:
-    "The path of `name` in the checkout or, of what comes with it, in the installed package; else a `StudyError`."
-    if (path := checkout_path(name)).is_file(): return path
-    if (copy := _installed_path(name)).is_file(): return copy
+    "The path of `name` beside or in the package, else in the checkout around the current folder; else a `StudyError`."
+    path = checkout_path(name)
+    for found in (_package_home()/name, _installed_path(name), path): # the first two fit the code
+        if found.is_file(): return found
     raise StudyError(f'{path} is not there: it comes with a checkout of imgstudy, not with the installed package. '
-                     'Clone the repository and install it with `pip install -e .` in its folder'
-                     f'{instead and ", or "}{instead}.')
+                     f'Clone the repository and run this in its folder{instead and ", or "}{instead}.')
+
+def template_folder(
+    template, # path of a notebook to execute
+) -> Path:
+    "The folder that `template` works in: its own or, of a copy in the installed package, that of its original."
+    folder, nbs = Path(template).absolute().parent, checkout_path('nbs') # where records are found
+    return nbs if folder == _package_home().absolute()/'imgstudy/nbs' and nbs.is_dir() else folder
 
 # %% ../nbs/00_core.ipynb #c4ccd400
 def _archived_commit(home): # of an archive that git or a hosting site made, which fills in the file
@@ -316,8 +345,8 @@ def _archived_commit(home): # of an archive that git or a hosting site made, whi
     return found and found[0][:12]
 
 def git_commit() -> str|None:
-    "The commit of imgstudy's checkout, with a + if tracked files have changed; None if there is no checkout."
-    home = checkout_path('')
+    "The commit of the checkout that this package was imported from, with a + if tracked files have changed, or None."
+    home = _package_home()
     if not (home/'settings.ini').exists(): return None
     if not (home/'.git').exists(): return _archived_commit(home)
     git = lambda *a: subprocess.run(['git', *a], cwd=home, capture_output=True, text=True, check=True).stdout.strip()

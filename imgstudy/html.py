@@ -281,7 +281,7 @@ def execute_template(
 ):
     "Execute the notebook `template`, in its folder, with `params` into `out`."
     import papermill # slow to import, and only needed here
-    options = dict(kernel_name='python3', cwd=Path(template).parent, extra_arguments=['--log-level=CRITICAL'])
+    options = dict(kernel_name='python3', cwd=template_folder(template), extra_arguments=['--log-level=CRITICAL'])
     bar = shows_bars() # of the cells; inside the notebook there are lines
     try:
         with plain_progress(): papermill.execute_notebook(template, out, params, progress_bar=bar, **options)

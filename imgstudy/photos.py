@@ -15,7 +15,7 @@ from .runs import Run, fold_runs, run_id, seed_runs, total_epochs
 from .quick import run_options
 from .show import say_bytes, show_table
 from .data.content import known_states
-from .data.datasets import get_dataset, is_own
+from .data.datasets import get_dataset, is_own, say_not_here
 from .data.layouts import some
 from .data.split import load_data, name_content, part_of
 from .own_weights import name_weights
@@ -48,8 +48,9 @@ def check_blocked(
     given, # the options of `imgstudy train` that `run` was planned from, as a dict
 ):
     "Raise `StudyError` if images or weights that `run` needs are missing."
-    if reason := blocked_by(run, root)[1]: raise StudyError(
-        f"Nothing can be trained, {reason}.{_without_weights(given) if reason.startswith('weights') else ''}")
+    by, reason = blocked_by(run, root)
+    if by == 'data' and not is_own(run.dataset): raise StudyError(f'Nothing can be trained: {say_not_here(run.dataset)}')
+    if by: raise StudyError(f"Nothing can be trained, {reason}.{_without_weights(given) if by == 'weights' else ''}")
 
 def record_bytes(run, classes:int) -> int:
     "About how much a record takes on the disk: its weights."

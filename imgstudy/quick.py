@@ -10,7 +10,8 @@ __all__ = ['reading_parameters', 'is_own_study', 'check_studies', 'study_root', 
 # %% ../nbs/76_quick.ipynb #4df96d26
 import json, os
 from pathlib import Path
-from .core import StudyError, checkout_path, did_you_mean, is_writable, parse_duration, runs_root, writable
+from .core import (StudyError, checkout_path, did_you_mean, is_writable, no_checkout, parse_duration, runs_root,
+                           writable)
 from .runs import (Recipe, check_place, check_rules, check_seeds, fields_of, is_content, make_run,
                            seed_runs)
 from .light_tables import light_names, light_table
@@ -161,8 +162,9 @@ def record_folder(
     # the last has priority
     roots = [Path(root).expanduser()] if root else [checkout_path('report/records'), runs_root()]
     known = {p.parent.name: p.parent for r in roots for p in r.glob('*/record.json')}
-    if not known: raise StudyError(f'There are no records in {roots[-1]}: train first, or name its folder.')
-    if name not in known: raise StudyError(did_you_mean('record', name, known))
+    where = '' if root else f' {no_checkout()}'.rstrip()
+    if not known: raise StudyError(f'There are no records in {roots[-1]}: train first, or name its folder.{where}')
+    if name not in known: raise StudyError(did_you_mean('record', name, known) + where)
     return known[name]
 
 # %% ../nbs/76_quick.ipynb #9ee0d0ef

