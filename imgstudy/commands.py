@@ -118,7 +118,12 @@ def _short(table):
     # of two seeds a bootstrap draws one of three mixtures: no probability can be read from that
     table = table.assign(p_better=[r.p_better if r.gain.n > 2 else None for r in rows])
     table = table.assign(says=[gain_words(r.gain) for r in rows], finding=[winner_words(r) for r in rows])
-    return table[['difference', 'seeds_low', 'seeds_high', 'over', 'p_better', 'p_holm', 'says', 'finding']]
+    ends = {k: [getattr(r.gain, k) for r in rows] for k in ('low', 'high', 'over')} # what the answer in words says too
+    return table.assign(**ends)[['difference', 'low', 'high', 'over', 'p_better', 'p_holm', 'says', 'finding']]
+
+def _pairs_title(n) -> str: # n: rows of a table of comparisons
+    "What stands above the table of `_short`."
+    return 'Compared pair by pair' + f', each interval alone, p_holm and finding adjusted for all {n}'*(n > 1)
 
 def _answers(table):
     "Published figures beside ours, with verdicts in words, for the terminal."
@@ -143,7 +148,7 @@ def _answer_one(study, *args):
     if args[1] == 'smoke': return # a smoke test shows that rows train, not which is better
     part, (cells, effects) = _grid_words(*args), grid_tables(*args)
     tables = {'Zero-one loss, fold by fold': folds_table(*args),
-              'Compared pair by pair': _short(comparisons_table(*args)),
+              _pairs_title(len(compared := _short(comparisons_table(*args)))): compared,
               f'Cells{part}, the first selected on validation images': cells,
               f'Effects on accuracy{part}': effects}
     for title, table in tables.items():
