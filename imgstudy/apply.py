@@ -14,7 +14,7 @@ from .core import StudyError, atomic_file
 from .labels import class_label, use_fonts
 from .panels import panels
 from .show import show_table
-from .data.images import is_image
+from .data.images import file_kind, is_image
 from .data.folders import check_text, scan_folder
 from .data.layouts import few
 from .records.record import read_whole
@@ -87,9 +87,16 @@ def sort_into(
         if not to.exists(): shutil.copy2(path, to) # else it is there, perhaps as this very file
 
 # %% ../nbs/69_apply.ipynb #15d47e02
-def _notes(others, damaged):
+def _named(file, paths): # file: as `image_files` returns one that is none
+    "`file` as seen from the one of `paths` that it lies in, and what it is."
+    tops = [os.path.join(os.path.expanduser(p), '') for p in paths if os.path.isdir(os.path.expanduser(p))]
+    name = next((os.path.relpath(file, top) for top in tops if file.startswith(top)), file)
+    kind = file_kind(file) if os.path.isfile(file) else '' # else its reason is part of it
+    return f'{name} ({kind})' if kind else name
+
+def _notes(others, damaged, paths): # paths: files and folders that name them
     "Say on standard error which files were left out, at most five of each kind."
-    names = ', '.join(os.path.basename(f) for f in others[:5]) + ', ...'*(len(others) > 5)
+    names = ', '.join(_named(f, paths) for f in others[:5]) + ', ...'*(len(others) > 5)
     if others: print(f"{len(others)} file{'s are' if len(others) > 1 else ' is'} no image: {names}", file=sys.stderr)
     for why in damaged[:5]: print(f'left out: {why}', file=sys.stderr)
     if len(damaged) > 5: print(f'left out: {len(damaged) - 5} more', file=sys.stderr)
@@ -136,7 +143,7 @@ def predict_files(a): # the options of `imgstudy predict`
         left = sorted_before(images, a.files, a.sort_into, predictor.classes)
         images = _without(images, left, f'as images are sorted into {a.sort_into}, where they are')
     table, images, damaged = predict_readable(images, predictor)
-    _notes(others, damaged)
+    _notes(others, damaged, a.files)
     print(doubts_line(table), file=sys.stderr)
     if a.sort_into: sort_into(a.sort_into, images, table.predicted)
     if a.out:
@@ -184,7 +191,7 @@ def explain_files(a): # the options of `imgstudy explain`
     (images, others), record = image_files(a.files), read_whole(a.record)
     out = Path(a.out or f'explained-{record.id}.png').expanduser()
     images = _without(images, {f for f in images if _real(f) == _real(out)}, f'as the picture is written to {out}')
-    _notes(others, [])
+    _notes(others, [], a.files)
     fig = plot_explained(images, load_predictor(record))
     with atomic_file(out) as part: fig.savefig(part)
     plt.close(fig)

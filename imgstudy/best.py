@@ -32,13 +32,14 @@ from .training.checkpoint import Paused
 from .training.features import get_features
 from .training.fit import is_out_of_memory
 from .training.learner import create_learner
+from .training.trackers import tracker_names
 from .training.train import describe_data, free_memory, in_time, predict_test, say_data, train_once
 from .study.create import create_run
 from .study.estimate import guess_seconds
 from .study.judge import (few_valid, fold_label_hits, judging_folds, label_hits, label_shares, most_in_folds,
                                   probe_by_folds, probe_by_valid, scored)
-from .study.ladder import (Facts, choose_unit, doubling_range, judged, next_unit, reserve, took_too_long,
-                                   unit_name)
+from .study.ladder import (Facts, best_words, choose_unit, doubling_range, judged, next_unit, reserve,
+                                   took_too_long, unit_name)
 from .study.search_picture import chosen_on, judges, labels_or_training, plot_best, time_paid, units_table
 from .sweep.claims import Claim
 from .report.cards import model_card
@@ -323,8 +324,7 @@ def _say(search):
     said = u.get('error', '')
     if 'accuracy' in u: said = f"{u['accuracy']:.1%} [{u['low']:.1%}, {u['high']:.1%}] of {judges(u)}"
     if 'labels' in u: said = ', '.join(f'{n:,}: {a:.1%}' for n, a in zip(u['labels'], u['curve']))
-    best = ', the best so far' if choose_unit(search.units) is u else ''
-    print(f'{say_duration(clock)}: {unit_name(u)}: {said}{best}', flush=True)
+    print(f'{say_duration(clock)}: {unit_name(u)}: {said}{best_words(search.units)}', flush=True)
 
 def go_on(
     search:Search,
@@ -434,7 +434,7 @@ def best(
     **reading,       # how your own images are read: layout, groups, ... as in `Run`
 ) -> Best:
     "Search for the best model of your images within `budget`; the same call goes on with a search that was stopped."
-    seconds = parse_duration(budget)
+    seconds, _ = parse_duration(budget), tracker_names() # an unknown tracker is said before images are read
     search = start_search(dataset, networks, tuple(small), size, root, **reading)
     with claimed(search):
         go_on_or_stop(search, seconds)

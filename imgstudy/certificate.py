@@ -234,7 +234,8 @@ _causes = 'Such are a changed resize, other classes or their order, or another r
 
 def _refusal(name, record, fault):
     precision = _precision(record)
-    why = (f'The record was tested in {precision}, and the file computes in fp32: train it with precision=fp32.'
+    why = (f'The record was tested in {precision}, and the file computes in fp32: train it again in fp32, with '
+           "-p precision fp32 of run_study.ipynb or with create_run(..., precision='fp32')."
            if precision not in ('fp32', None) else f'{_causes}.')
     return f'{name} is not what {record.id} measured: {fault}. {why}'
 

@@ -72,12 +72,12 @@ def _planned(chosen, scale, seeds, only) -> list: # of Run
     wanted |= {source_id(r) for _, r in runs if run_id(r) in wanted} # the runs they start from
     return list({run_id(r): r for _, r in runs if run_id(r) in wanted}.values())
 
-def _plan(chosen, scale, seeds, speed, runs):
+def _plan(chosen, scale, seeds, speed, runs, at=' at scale {}'):
     "Print the rows of the studies `chosen` with a run among `runs`, and the estimated time."
     ids, seeds = {run_id(r) for r in runs}, int(seeds) if seeds else None
     for s in chosen:
         plan, groups = plan_table(s, scale, speed, seeds), study_runs(s, scale, seeds)
-        print(f'{s.name} at scale {scale}: {s.question}')
+        print(f'{s.name}{at.format(scale)}: {s.question}')
         show_table(plan.loc[[row for row, rs in groups.items() if any(run_id(r) in ids for r in rs)]])
 
 # %% ../nbs/77_commands.ipynb #025ebfa0
@@ -119,7 +119,12 @@ def _short(table):
     # of two seeds a bootstrap draws one of three mixtures: no probability can be read from that
     table = table.assign(p_better=[r.p_better if r.gain.n > 2 else None for r in rows])
     table = table.assign(says=[gain_words(r.gain) for r in rows], finding=[winner_words(r) for r in rows])
-    return table[['difference', 'seeds_low', 'seeds_high', 'over', 'p_better', 'p_holm', 'says', 'finding']]
+    ends = {k: [getattr(r.gain, k) for r in rows] for k in ('low', 'high', 'over')} # what the answer in words says too
+    return table.assign(**ends)[['difference', 'low', 'high', 'over', 'p_better', 'p_holm', 'says', 'finding']]
+
+def _pairs_title(n) -> str: # n: rows of a table of comparisons
+    "What stands above the table of `_short`."
+    return 'Compared pair by pair' + f', each interval alone, p_holm and finding adjusted for all {n}'*(n > 1)
 
 def _answers(table):
     "Published figures beside ours, with verdicts in words, for the terminal."
@@ -144,7 +149,7 @@ def _answer_one(study, *args):
     if args[1] == 'smoke': return # a smoke test shows that rows train, not which is better
     part, (cells, effects) = _grid_words(*args), grid_tables(*args)
     tables = {'Zero-one loss, fold by fold': folds_table(*args),
-              'Compared pair by pair': _short(comparisons_table(*args)),
+              _pairs_title(len(compared := _short(comparisons_table(*args)))): compared,
               f'Cells{part}, the first selected on validation images': cells,
               f'Effects on accuracy{part}': effects}
     for title, table in tables.items():
@@ -292,13 +297,14 @@ def _write_answer(study, scale, seeds, root):
     print(f'Written: {base}.txt, {base}.png')
 
 # %% ../nbs/77_commands.ipynb #a247f9ca
-def _say_needs(study, scale, seeds, root):
-    "Print the disk space of the records of `study`, and which of its rows cannot be trained, and why."
-    rows = study_runs(study, scale, seeds)
+def _blocked_rows(rows, root) -> dict: # row -> reason; rows: row -> runs
+    "The rows that cannot be trained."
+    return {row: reason for row, runs in rows.items() if (reason := blocked_by(runs[0], root)[1])}
+
+def _say_needs(rows, blocked, free, root):
+    "Print the disk space of the records of the runs `free`, and which of the `rows` cannot be trained, and why."
     first = next(iter(rows.values()))[0]
     classes = find_images(first.dataset, **reading_of(first))[1].label.nunique()
-    blocked = {row: reason for row, runs in rows.items() if (reason := blocked_by(runs[0], root)[1])}
-    free = [r for row, runs in rows.items() if row not in blocked for r in runs]
     print(f'Weights of all records: {say_bytes(sum(record_bytes(r, classes) for r in free))} in {root}.')
     for row, reason in blocked.items(): print(f'Cannot be trained: {row}: {reason}')
 
@@ -309,9 +315,12 @@ def compare_models(a): # the options of `imgstudy compare`
     root, scale = _root(a.root), 'full'
     runs, speed = _planned([study], scale, a.seeds, ''), _speed(root, a.jobs)
     if is_own(a.dataset): say_data(load_data(runs[0]), runs[0])
-    if a.dry_run: _plan([study], scale, a.seeds, speed, runs)
-    _say_total(runs, speed, root)
-    _say_needs(study, scale, a.seeds, root or runs_root())
+    rows = study_runs(study, scale, int(a.seeds) if a.seeds else None)
+    blocked = _blocked_rows(rows, root or runs_root())
+    free = [r for row, rs in rows.items() if row not in blocked for r in rs]
+    if a.dry_run: _plan([study], scale, a.seeds, speed, runs, at='')
+    if free: _say_total(free, speed, root)
+    _say_needs(rows, blocked, free, root or runs_root())
     if a.dry_run: return
     _run_all(_by_cost(study, scale, a.seeds, speed) if a.budget else runs, root, speed=speed, budget=a.budget,
              **_sweep_options(a))

@@ -344,8 +344,13 @@ def _archived_commit(home): # of an archive that git or a hosting site made, whi
     found = re.search('[0-9a-f]{40}', file.read_text()) if file.exists() else None
     return found and found[0][:12]
 
+def _built_commit(): # of an installed package, which setup.py wrote down when it was built
+    file = Path(find_spec('imgstudy').origin).with_name('commit.txt')
+    return file.read_text().strip() if file.exists() else ''
+
 def git_commit() -> str|None:
-    "The commit of the checkout that this package was imported from, with a + if tracked files have changed, or None."
+    "The commit that imgstudy was installed from, or of its checkout, with a + if tracked files had changed; or None."
+    if built := _built_commit(): return built
     home = _package_home()
     if not (home/'settings.ini').exists(): return None
     if not (home/'.git').exists(): return _archived_commit(home)

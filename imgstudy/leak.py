@@ -150,6 +150,12 @@ def _records_of(name, root):
     sound, _ = sound_records(Path(root) if root else runs_root())
     return [r for r in sound if r.run.dataset == name and not r.run.groups]
 
+def _can_leak(record, pairs) -> bool: # pairs: as for `leakfree_pairs`
+    "Whether a training of `record`, or on another split of these images, can have test images with a twin."
+    if pairs < 2: return bool(leaked_images(record).leaked.any())
+    groups = twin_groups((data := load_data(record.run)).root, data.files.tolist())
+    return groups.nunique() < len(groups)
+
 def leak_of(a): # the options of `imgstudy leak`
     "Print what leaked images were worth for a record, or for each record of a data set."
     records = [as_record(a.record)] if a.record else _records_of(a.name, a.root)
@@ -158,4 +164,7 @@ def leak_of(a): # the options of `imgstudy leak`
         'Twins alone are counted by imgstudy audit.')
     if len(records) == 1: print(say_leak(record_leak(records[0])))
     else: show_table(pd.DataFrame([dict(record=r.id) | record_leak(r) for r in records]), a.json)
-    if a.train: print(say_leakfree(compare_leakfree(*leakfree_pairs(records[0], a.pairs, a.root))))
+    if not a.train: return
+    if not _can_leak(records[0], a.pairs): return print(
+        'Nothing is trained again, as no test image has a twin among the training images.')
+    print(say_leakfree(compare_leakfree(*leakfree_pairs(records[0], a.pairs, a.root))))

@@ -57,8 +57,12 @@ def record_bytes(run, classes:int) -> int:
     return 4*count_params(create_light(run.model, classes, size=run.size, dropout=run.recipe.dropout))
 
 # %% ../nbs/78_photos.ipynb #2bde1a56
+def _start(run): # where its weights come from
+    kind, _, of = run.init.partition(':')
+    return f'from {Path(of.strip()).name}' if of else kind
+
 def _how(run): # in a few words
-    how = ', '.join(filter(None, [run.init.split(':')[0], tune_words(run.recipe.tune)]))
+    how = ', '.join(filter(None, [_start(run), tune_words(run.recipe.tune)]))
     epochs = '' if is_probe(run) else f'{some(total_epochs(run.recipe), "epoch")}, '
     return f'{run.model} ({how}; {epochs}{run.size} pixels)'
 

@@ -364,8 +364,8 @@ def _get_format(path):
         raise StudyError(f'A model is exported as {" or ".join(_formats)}, not as {path.name!r}.')
     write, run, needs = _formats[path.suffix]
     missing = [p for p in needs if version(p) is None]
-    if missing: raise StudyError(f'{path.suffix} needs packages that are not installed: pip install '
-                                 f'{" ".join(missing)}. A .pt2 file needs none.')
+    if missing: raise StudyError(f"ONNX needs {' and '.join(missing)}: pip install 'imgstudy[onnx]'. A .pt2 file needs "
+                                 'nothing else.')
     return write, run
 
 # %% ../nbs/33_predict.ipynb #e411e37d

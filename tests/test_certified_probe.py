@@ -60,6 +60,6 @@ def test_predictions_that_rounding_changed_are_refused_with_what_to_do(bf16, tmp
     flipped = dict(bf16.predictions)
     flipped['pred'] = np.where(np.arange(len(flipped['pred'])) == 0, 1 - flipped['pred'], flipped['pred'])
     monkeypatch.setattr(bf16, 'predictions', flipped)
-    with pytest.raises(StudyError, match='tested in bf16, and the file computes in fp32: train it with precision=fp32'):
+    with pytest.raises(StudyError, match='tested in bf16, and the file computes in fp32: train it again in fp32, with -p precision fp32 of run_study.ipynb'):
         export_certified(bf16, tmp_path/'m.pt2')
     assert not [*tmp_path.iterdir()]

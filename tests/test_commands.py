@@ -223,7 +223,7 @@ def test_compare_says_first_what_it_takes_and_what_is_missing(photos, tmp_path, 
     monkeypatch.setenv('HF_HUB_OFFLINE', '1')
     words = ('--models', 'lenet5,convnext_small', '--epochs', 2, '--size', 64, '--subset', .5, '--lr', .01, '--dry-run', '--root', tmp_path/'runs')
     said = run_main(monkeypatch, capsys, 'compare', f'folder:{photos}/photos', *words).out
-    assert '9 trainings, about' in said and re.search(r'Weights of all records: \d+ MB in', said)
+    assert '6 trainings, about' in said and 'at scale' not in said and re.search(r'Weights of all records: \d+ MB in', said)
     assert 'Cannot be trained: convnext_small, imagenet: weights: ' in said and not (tmp_path/'runs').exists()
     plan = [line.split('\t') for line in said.splitlines() if line.startswith('lenet5, scratch')]
     assert plan[0][5:8] == ['64', '0.5', '6'], 'size, subset, epochs of three seeds'
@@ -254,14 +254,63 @@ def test_a_budget_that_is_used_up_starts_nothing(words, tmp_path, monkeypatch, c
     assert 'Not complete: lenet5, scratch: ' in said and not [*(tmp_path/'runs').glob('*/record.json')]
 
 
-@pytest.mark.parametrize('difference, low, high, ends', [
-    (.4, -2.7, 3.5, '[-100.0, +100.0]'), (.4, .1, 1.8, '[+10.0, +100.0]'), (-.5, -1.01, .01, '[-100.0, +1.0]'), (.02, -.03, .07, '[-3.0, +7.0]')])
-def test_an_interval_of_points_ends_at_a_hundred(difference, low, high, ends):
-    "By t over two seeds it would go to 350: no two accuracies are further apart than 100 points."
-    from types import SimpleNamespace
+def gained(fractions):
+    "Records of two networks, one seed for each pair of accuracies."
+    from imgstudy.stats.seeds import synth_record
+    return [[synth_record(s, f) for s, f in enumerate(side)] for side in zip(*fractions)]
+
+
+@pytest.mark.parametrize('fractions, ends', [
+    ([(.1, .9), (.1, .2)], '[-100.0, +100.0]'), ([(.2, .3), (.1, .8)], '[-100.0, +100.0]'), ([(.9, .3), (.5, .6)], '[-100.0, +100.0]'),
+    ([(.9, .01), (.95, .1)], '[-100.0, -60.9]'), ([(.8, .82), (.8, .83)], '[+2.4, +2.9]')])
+def test_an_interval_of_points_ends_at_a_hundred(fractions, ends):
+    "By t over two seeds it would go to 350: no two accuracies are further apart than 100 points, in a table or a sentence."
+    from imgstudy.commands import _short
     from imgstudy.report.compare import _against
-    row = SimpleNamespace(gain=SimpleNamespace(difference=difference, low=low, high=high, over='seeds'), better=None, second='B', n_pairs=2)
-    assert _against('A', row) == f'B is not told apart ({100*difference:+.1f} points {ends} over seeds)'
+    from imgstudy.report.wording import gain_sentence
+    from imgstudy.stats.pairs import compare_all
+    table = compare_all(dict(zip('AB', gained(fractions))))
+    row, shown = next(table.itertuples()), _short(table).iloc[0]
+    assert f'{ends} over seeds and images' in _against('A', row) and shown.over == 'seeds and images'
+    assert f'[{100*shown.low:+.1f}, {100*shown.high:+.1f}]' == ends, 'the table and the sentence say the same interval'
+    values = [*table.filter(regex='_low|_high').iloc[0]]
+    assert max(map(abs, values)) <= 1 and not re.search(r'[+-](1\.\d*[1-9]|[2-9]\.)', gain_sentence(row.gain))
+
+
+def told(better, p, p_holm, ends=(-.9, -.01), test='paired t', short=('', ''), repeats='seeds'):
+    from types import SimpleNamespace
+    from imgstudy.stats.pairs import Gain
+    gain = Gain(.9, .5, -.4, repeats, 3, 3, ends, ends, ends, 0., short=short)
+    return SimpleNamespace(gain=gain, better=better, first='A', second='B', p=p, p_holm=p_holm, n_pairs=3, test=test)
+
+
+@pytest.mark.parametrize('row, n, why', [
+    (told(None, .0489, .1466), 3, 'over seeds; the interval is for this comparison alone, the verdict adjusted for all 3: p = 0.147)'),
+    (told(None, .03, .06), 2, 'over seeds; the interval is for this comparison alone, the verdict adjusted for all 2: p = 0.060)'),
+    (told(None, .057, .057, test='McNemar'), 1, "over seeds; the verdict is by McNemar's test: p = 0.057)"),
+    (told('A', .0001, .0002, ends=(-.9, .01)), 2, 'over seeds; the verdict is by a paired t-test: p < 0.001)'),
+    (told(None, .3, .3, test='Nadeau-Bengio, ratio 0.5', repeats='folds'), 1, 'over folds; the verdict is by the test of Nadeau and Bengio: p = 0.300)'),
+    (told(None, float('nan'), float('nan')), 2, 'over seeds; no test, as all seeds differ alike)'),
+    (told(None, .01, .02, short=('not better than chance', '')), 2, 'over seeds; too short to tell: A was not better than chance)'),
+    (told('A', .01, .02), 2, '[-90.0, -1.0] over seeds)'), (told(None, .4, .8, ends=(-.9, .1)), 2, '[-90.0, +10.0] over seeds)')])
+def test_an_interval_beside_another_verdict_is_explained(row, n, why):
+    from imgstudy.report.compare import _against
+    assert _against('A', row, n).endswith(why)
+
+
+def test_what_learnt_nothing_is_no_cheap_alternative(monkeypatch):
+    from dataclasses import replace
+    from imgstudy.report.compare import answer_text
+    a, b = gained([(.8, .5), (.82, .51), (.79, .5)])
+    quick = [replace(r, history=r.history.assign(seconds=.01)) for r in b]
+    said = answer_text({'A': a, 'B': quick})
+    assert 'too short to tell: B was not better than chance' in said and 'costs less' not in said
+
+
+def test_the_table_of_pairs_says_what_is_adjusted():
+    from imgstudy.commands import _pairs_title
+    assert _pairs_title(1) == 'Compared pair by pair'
+    assert _pairs_title(3).endswith('each interval alone, p_holm and finding adjusted for all 3')
 
 
 @pytest.mark.parametrize('model', ['mlp_s', 'perceptron2', 'perceptron3'])

@@ -194,6 +194,42 @@ def test_damaged_images_are_all_named(n_bad, max_bad, fine, tmp_path, capsys):
     assert all(name in said for name in names)
 
 
+def heic(name): return (Path(__file__).parent/'lying.heic').read_bytes() if name.lower().endswith('heic') else struct.pack('>I', 24) + b'ftypavif' + bytes(4) + b'mif1avif' + bytes(100)
+
+
+@pytest.mark.parametrize('names, n_torn, says, damaged', [
+    (['a/IMG_1.HEIC'], 0, '1 image cannot be read here and is left out: a/IMG_1.HEIC. HEIC needs the package pillow-heif: ', ''),
+    (['a/x.heic', 'b/y.HEIC'], 0, '2 images cannot be read here and are left out: a/x.heic, b/y.HEIC. HEIC needs', ''),
+    (['b/x.heic'], 1, '1 image cannot be read here and is left out: b/x.heic. HEIC needs', '1 image is damaged and left out: a/0.jpg'),
+    (['b/x.avif'], 0, '1 image cannot be read here and is left out: b/x.avif. AVIF needs Pillow 11.3 or newer', '')])
+def test_what_lacks_a_package_is_not_called_damaged(names, n_torn, says, damaged, tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'pillow_heif', None)
+    monkeypatch.setattr(Image, 'OPEN', {k: v for k, v in Image.OPEN.items() if k not in ('HEIF', 'AVIF')})
+    root = folder(tmp_path/'photos')
+    for name in names: (root/name).write_bytes(heic(name))
+    for i in range(n_torn): (root/f'a/{i}.jpg').write_bytes(saved('jpeg')[:-300])
+    load_data(make_run(dataset=f'folder:{root}', model='lenet5'))
+    said = capsys.readouterr().out
+    assert says in said and (damaged in said if damaged else 'damaged' not in said)
+    with pytest.raises(StudyError, match='install what some need' if n_torn else 'Install what they need, or leave'):
+        load_data(make_run(dataset=f'folder:{root}', model='lenet5', max_bad=0))
+
+
+@pytest.mark.parametrize('name, data, says', [('IMG_1.HEIC', b'words', 'a/IMG_1.HEIC (text)'), ('a.jpg', b'', 'a/a.jpg (an empty file)'), ('b.png', b'PK\3\4' + bytes(9), 'a/b.png (a ZIP archive)'),
+                                              ('c.jpg', b'<!DOCTYPE html><html>', 'a/c.jpg (HTML)'), ('notes.txt', b'words', 'a/notes.txt')])
+@pytest.mark.parametrize('more', [0, 1])
+def test_predict_names_what_is_no_image_as_train_does(name, data, says, more, tmp_path, capsys):
+    from imgstudy.apply import _notes, image_files
+    root = folder(tmp_path/'photos')
+    (root/'a'/name).write_bytes(data)
+    if more: (root/'b/film.avi').write_bytes(b'RIFF1234AVI LIST')
+    _notes(image_files([str(root)])[1], [], [str(root)])
+    said = capsys.readouterr().err
+    assert said == (f'2 files are no image: {says}, b/film.avi\n' if more else f'1 file is no image: {says}\n'), said
+    load_data(make_run(dataset=f'folder:{root}', model='lenet5'))
+    assert says in capsys.readouterr().out
+
+
 def test_endings_and_contents():
     assert all(is_image(saved(ext)[:64]) for ext in ('png', 'jpeg', 'gif', 'tiff', 'webp'))
     assert all(is_image(b'', e) for e in ('.jpg', '.JPEG', '.HEIC', '.Tif', '.bmp', '.avif'))

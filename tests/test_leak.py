@@ -42,6 +42,18 @@ def test_the_command(given, tmp_path, capsys):
     with pytest.raises(StudyError, match='no-such-thing'): answer(['leak', 'no-such-thing', '--root', str(root)])
 
 
+@pytest.mark.parametrize('pairs', [1, 2])
+def test_without_a_twin_nothing_is_trained_again(pairs, given, tmp_path, capsys):
+    from imgstudy.cli import answer
+    for c in 'ab':
+        for i in range(3): (given/f'test/{c}/twin{i}.png').unlink()
+    train(create_run(dataset=f'folder:{given}', model='mlp_s', size=16, epochs=1), root=tmp_path/'runs')
+    answer(['leak', f'folder:{given}', '--root', str(tmp_path/'runs'), '--train', '--pairs', str(pairs)])
+    said = capsys.readouterr().out
+    assert 'None of 18 test images has a twin' in said and 'Nothing is trained again, as no test image has a twin' in said
+    assert len([*(tmp_path/'runs').glob('*/record.json')]) == 1
+
+
 def test_a_column_of_that_name_is_still_a_column(given, tmp_path):
     rows = [f'photos/train/{c}/{i}.png,{c},{c}{i % 5}' for c in 'ab' for i in range(30)]
     (tmp_path/'t.csv').write_text('\n'.join(['image,label,duplicates', *rows]) + '\n')

@@ -280,11 +280,27 @@ def test_without_a_cache_the_record_knows_its_images(grown, tmp_path, monkeypatc
 def test_train_goes_on_from_a_record(grown, runs_dir, capsys):
     photos, first, old, run, *_ = grown
     said = command(capsys, 'train', f'folder:{photos}', '--from', run_id(first), '--epochs', 2)
-    assert '12 added' in said and '(run; 2 epochs, 16 pixels)' in said
+    assert '12 added' in said and f'(from {run_id(first)}; 2 epochs, 16 pixels)' in said
     (new,) = [r for p in runs_dir.glob('*/record.json') if (r := read_record(p.parent)).id != run_id(first)]
     assert new.run == replace(run, init=f'run:{run_id(first)}', recipe=replace(run.recipe, epochs=2))
     assert new.info['init']['counts'].keys() == {'loaded'}, 'the head too, as the classes are the same'
     assert {*old.index[old == 'train']}.isdisjoint(new.predictions['path']) and (old[old == 'test'].index.isin(new.predictions['path'])).all()
+
+
+@pytest.mark.parametrize('words', [['train', '--epochs', '1'], ['train', '--dry-run'], ['features'], ['train', '--root', 'elsewhere']])
+def test_a_record_from_elsewhere_says_how_to_go_on_from_it(words, tmp_path, runs_dir, monkeypatch, capsys):
+    "The id alone would be looked for beside the new record, where it is not."
+    photos = photographs(tmp_path/'photos', range(12))
+    record = train(lenet(photos), root=tmp_path/'theirs').path
+    monkeypatch.chdir(tmp_path)
+    name, *more = words
+    with pytest.raises(SystemExit) as e: command(capsys, name, f'folder:{photos}', '--from', record, *more)
+    home = 'elsewhere' if '--root' in words else runs_dir
+    way = f'the environment variable IMGSTUDY_RUNS={record.parent}' if name == 'features' else f'--root {record.parent}, where the new record goes then'
+    assert f'must lie with the others in {home}, and {record} does not: copy that folder there, or give {way}.' in str(e.value)
+    shutil.copytree(record, (tmp_path/home)/record.name)
+    command(capsys, name, f'folder:{photos}', '--from', tmp_path/home/record.name, *more)
+    if name == 'train': command(capsys, 'train', f'folder:{photos}', '--from', record, '--root', record.parent, '--dry-run')
 
 
 def test_from_the_same_images_splits_as_before(tmp_path, runs_dir, capsys):

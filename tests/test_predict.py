@@ -93,7 +93,7 @@ def test_bf16_predictions_are_near(tmp_path):
 
 def test_without_onnx_the_message_names_the_packages(record, tmp_path, monkeypatch):
     monkeypatch.setattr('imgstudy.predict.version', lambda name: None)
-    with pytest.raises(ValueError, match='pip install onnx onnxscript onnxruntime'): export_model(record, tmp_path/'a.onnx')
+    with pytest.raises(ValueError, match=r"needs onnx and onnxscript and onnxruntime: pip install 'imgstudy\[onnx\]'"): export_model(record, tmp_path/'a.onnx')
 
 
 def test_preparation_follows_the_weights(tmp_path):

@@ -1,7 +1,7 @@
 "What a search says and draws of more labels: of images that are all right it promises nothing, and nothing beyond 100 %."
 import matplotlib.pyplot as plt, numpy as np, pytest
 from imgstudy.records.metrics import wilson_interval
-from imgstudy.study.ladder import doubling_range
+from imgstudy.study.ladder import best_words, doubling_range
 from imgstudy.study.search_picture import labels_or_training, plot_best
 
 
@@ -13,6 +13,19 @@ def searched(n, wrong=(2, 1, 0, 0), folds=0, tried=160):
     if folds: probe |= dict(folds=folds, valid=8, hits='1'*n)
     labels = dict(kind='labels', model='m', seconds=1., labels=[20, 40, 80, 160], tried=tried, curve=hits.mean((0, 2)).tolist())
     return [probe, labels | dict(zip(('gain', 'gain_low', 'gain_high'), doubling_range(hits, labels['labels'])))]
+
+
+def tried(name, low, loss, seconds=1., kind='tune', **more): return dict(kind=kind, model=name, accuracy=low, low=low, high=1., loss=loss, seconds=seconds) | more
+
+
+@pytest.mark.parametrize('units, says', [
+    ([tried('a', .8, .3)], ', the best so far'), ([tried('a', .7, .1), tried('b', .8, .3)], ', the best so far'), ([tried('a', .9, .1), tried('b', .8, .3)], ''),
+    ([tried('a', .8, .3), tried('b', .8, .2)], ', the best so far, with another as accurate, by its smaller log loss'), ([tried('a', .8, .2), tried('b', .8, .3)], ''),
+    ([tried('a', .8, .3, 9), tried('b', .8, .3, 2)], ', the best so far, with another as accurate, by its shorter time'),
+    ([tried('a', .8, .3), tried('b', .8, .2), tried('c', .8, .1)], ', the best so far, with another as accurate, by its smaller log loss'),
+    ([tried('a', .8, .3, kind='probe', train=10), tried('a', .8, .2, kind='probe', train=20)], ', the best so far'), # the same network, on more images
+    ([tried('a', .8, .3), dict(kind='labels', model='a', seconds=1.)], '')])
+def test_the_best_so_far_says_what_broke_a_tie(units, says): assert best_words(units) == says
 
 
 @pytest.mark.parametrize('units, judge', [(searched(42, folds=5), 42), (searched(8), 8), (searched(60, (0, 0, 0, 0)), 60), (searched(100, (30, 9, 2, 0)), 100)])

@@ -57,6 +57,26 @@ def test_a_command_finds_its_files(name, there, installed, tmp_path):
     else: assert 'Clone the repository' in done.stderr
 
 
+git = lambda folder, *words: subprocess.run(['git', '-c', 'user.name=a', '-c', 'user.email=a@b', *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@pytest.mark.parametrize('kind', ['checkout', 'changed', 'archive', 'neither'])
+def test_what_is_installed_knows_its_commit(kind, source, tmp_path, monkeypatch):
+    "Installed not editable, the README of a study and of an archive can say which imgstudy made it."
+    from types import SimpleNamespace
+    from imgstudy import core
+    checkout, built, digits = shutil.copytree(source, tmp_path/'source'), tmp_path/'built', '0123456789ab'
+    if kind == 'archive': (checkout/'.git_archival.txt').write_text(f'node: {digits}{"c"*28}')
+    elif kind != 'neither':
+        for words in (['init', '-q'], ['add', 'setup.py', 'settings.ini'], ['commit', '-q', '-m', 'first']): git(checkout, *words)
+        if kind == 'changed': (checkout/'settings.ini').write_text((checkout/'settings.ini').read_text() + '\n')
+        digits = git(checkout, 'rev-parse', '--short=12', 'HEAD') + '+'*(kind == 'changed')
+    done = subprocess.run([sys.executable, 'setup.py', '-q', 'build_py', '--build-lib', str(built)], cwd=checkout, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    monkeypatch.setattr(core, 'find_spec', lambda name: SimpleNamespace(origin=str(built/'imgstudy/__init__.py')))
+    assert core.git_commit() == (None if kind == 'neither' else digits)
+
+
 def test_published_results(installed, tmp_path):
     done = python('from imgstudy.references import references; print(len(references()))', installed, tmp_path)
     assert done.returncode == 0 and int(done.stdout) > 150, done.stderr[-2000:]

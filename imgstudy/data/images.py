@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['raster_formats', 'no_image', 'check_raster', 'open_raster', 'is_deep', 'mode_of', 'deep_values', 'to_rgb',
-           'deep_image', 'upright', 'page_kind', 'content_kind', 'is_image', 'open_upright', 'StudyImage',
-           'check_image', 'listing_key', 'check_images', 'tell_once', 'fingerprint']
+           'deep_image', 'upright', 'page_kind', 'content_kind', 'is_image', 'open_upright', 'StudyImage', 'file_kind',
+           'lacks_reader', 'check_image', 'listing_key', 'check_images', 'tell_once', 'fingerprint']
 
 # %% ../../nbs/10_images.ipynb #fe6454bf
 import codecs, hashlib, io, os, re, struct, sys, warnings
@@ -318,6 +318,14 @@ def _error(path, e):
     except OSError: pass
     kind = '' if isinstance(e, StudyError) else f'{type(e).__name__}: '
     return f'{kind}{e}'.split('\n')[0].replace(str(path), Path(path).name)[:120]
+
+def file_kind(path) -> str:
+    "What the file `path`, which is no image, is instead, such as 'text'; '' if nobody need be told."
+    return error.removeprefix(no_image).lstrip(': ') if (error := _error(path, '')).startswith(no_image) else ''
+
+def lacks_reader(error:str) -> bool:
+    "Whether `check_image` says with `error` that something must be installed: the image may be sound."
+    return error.startswith(('HEIC needs', 'AVIF needs'))
 
 def check_image(
     path, # a file

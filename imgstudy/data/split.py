@@ -38,17 +38,29 @@ def _refuse_damaged(bad, n, max_bad, root):
     "Raise `StudyError` if too many of `n` images are damaged."
     if len(bad) <= (most := _allowed(max_bad, n)): return
     named = _some([f'{r.path} ({r.error})' for r in bad.itertuples()])
+    lack = bad.error.map(lacks_reader)
+    fix = 'Install what they need' if lack.all() else 'Repair or remove them, install what some need'
+    if not lack.any(): fix = 'Repair or remove them'
     raise StudyError(f'{len(bad)} of {n} images in {root} cannot be read, more than the {most} allowed: {named}. '
-                     f'Repair or remove them, or leave them out with max_bad={len(bad)}.')
+                     f'{fix}, or leave them out with max_bad={len(bad)}.')
 
 # %% ../../nbs/13_split.ipynb #128f0145
 def _with_kind(path, error): # 'a/page.png (EPS)'
     kind = error.removeprefix(no_image).lstrip(': ')
     return f'{path} ({kind})' if kind else path
 
-def _tell_skipped(other, bad, root):
-    "Name the files that are no images, and the damaged images."
+def _tell_unread(bad, root) -> list: # text of the others
+    "Name those images of `bad` that cannot be read without something that must be installed."
+    for error in dict.fromkeys(filter(lacks_reader, bad.error)):
+        names = bad.path[bad.error == error].tolist()
+        tell_once(root, f"{some(len(names), 'image')} cannot be read here and {'is' if len(names) == 1 else 'are'} "
+                        f'left out: {_some(names)}. {error}.')
+    return [f'{path} ({error})' for path, error in zip(bad.path, bad.error) if not lacks_reader(error)]
+
+def _tell_skipped(other, bad, root): # bad: rows with path and error
+    "Name the files that are no images, the images that nothing here can read, and the damaged images."
     count = lambda n, one, more: f'1 {one}' if n == 1 else f'{n} {more}'
+    bad = _tell_unread(bad, root)
     if other: tell_once(root, f"{count(len(other), 'file is no image', 'files are no images')}: {_some(other)}.")
     if bad: tell_once(root, f"{count(len(bad), 'image is', 'images are')} damaged and left out: {_some(bad)}.")
 
@@ -73,7 +85,7 @@ def drop_unreadable(
     skipped, other = items[items.error.notna()], items.error.fillna('').str.startswith(no_image)
     _refuse_damaged(bad := skipped[~other[skipped.index]], (~other).sum(), max_bad, root)
     none = [_with_kind(r.path, r.error) for r in items[other].itertuples()]
-    _tell_skipped(none, [f'{r.path} ({r.error})' for r in bad.itertuples()], root)
+    _tell_skipped(none, bad, root)
     good = items[items.error.isna()].drop(columns='error').reset_index(drop=True)
     _check_left(good, skipped, root)
     return good, skipped[['path', 'error']].to_dict('records')

@@ -25,7 +25,7 @@ from ..records.record import confidence, finished, tested_flops
 from ..records.find import get_record
 from ..stats.seeds import has_learnt, is_probe, tested_interval, training_seconds, valid_accuracy, with_intervals
 from ..stats.pairs import compare_all, holm, right_gains
-from .wording import field_words, signed
+from .wording import field_words, short_words, signed
 
 # %% ../../nbs/85_compare.ipynb #c43e39be
 def _images_differ(a, b) -> str:
@@ -339,14 +339,26 @@ def _cost_words(row) -> str:
             f"{say_number(row.flops, 'FLOPs')} an image" if row.flops == row.flops else '']
     return ', '.join(filter(None, said)) or 'not recorded'
 
-def _against(chosen, row) -> str: # row: of `compare_all`
+_tests = {'McNemar': "McNemar's test", 'paired t': 'a paired t-test'}
+
+def _unlike(chosen, row, n) -> str: # n: number of comparisons
+    "Why the verdict of `row` is not what its interval says; '' if the two agree."
+    if not row.gain.told:
+        return '; ' + short_words(row.gain, f'{chosen} was', f'{row.second} was', 'both were')
+    if row.gain.sign == (0 if row.better is None else 1 if row.better == row.second else -1): return ''
+    if row.p != row.p: return f'; no test, as all {row.gain.repeats} differ alike'
+    p = 'p < 0.001' if row.p_holm < .001 else f'p = {row.p_holm:.3f}'
+    if (row.p < .05) != (row.p_holm < .05):
+        return f'; the interval is for this comparison alone, the verdict adjusted for all {n}: {p}'
+    return f"; the verdict is by {_tests.get(row.test, 'the test of Nadeau and Bengio')}: {p}"
+
+def _against(chosen, row, n=1) -> str: # row: of `compare_all`, with `n` rows
     "How the network `chosen` compares with another, with an interval, and whether that is significant."
-    gain = np.array([row.gain.difference, row.gain.low, row.gain.high])
-    points, low, high = 100*gain.clip(-1, 1) # an interval by t knows no bounds
+    points, low, high = (signed(100*v, 1) for v in (row.gain.difference, row.gain.low, row.gain.high))
     apart = 'is not told apart' if row.better is None else 'is better' if row.better == row.second else 'is worse'
     once = ', in these two trainings' if row.n_pairs == 1 else ''
-    ends = f'[{signed(low, 1)}, {signed(high, 1)}]'
-    return f'{row.second} {apart} ({signed(points, 1)} points {ends} over {row.gain.over}{once})'
+    why = _unlike(chosen, row, n)
+    return f'{row.second} {apart} ({points} points [{low}, {high}] over {row.gain.over}{once}{why})'
 
 # %% ../../nbs/85_compare.ipynb #c692d738
 def _nothing_learnt(records, name, best) -> str: # best: a row of `networks_table`
@@ -370,8 +382,8 @@ def answer_text(
     said = [f'Take {name}: chosen by {basis}, it is right on {best.accuracy:.1%} of the test images '
             f'(95 % interval {best.low:.1%} to {best.high:.1%} over {best.over}; {trainings}).']
     others = compare_all(groups, name) if len(groups) > 1 else pd.DataFrame()
-    if len(others): said.append('Against it, ' + '; '.join(_against(name, r) for r in others.itertuples()) + '.')
-    alike = [r.second for r in others.itertuples() if r.better is None]
+    if len(others): said.append('Against it, ' + '; '.join(_against(name, r, len(others)) for r in others.itertuples()) + '.')
+    alike = [r.second for r in others.itertuples() if r.better is None and r.gain.told]
     cheap = min(alike, key=lambda k: table.seconds[k], default=None)
     said.append(f'It costs {_cost_words(best)}.')
     if cheap and table.seconds[cheap] < .8*best.seconds:

@@ -11,6 +11,7 @@ import html, pandas as pd
 from IPython.display import HTML
 from ..core import device_name
 from ..data.datasets import get_dataset, is_own
+from ..data.layouts import some
 from ..stats.seeds import tested_interval
 from ..stats.pairs import paired_gain
 from ..stats.configs import configs, transfer_pairs, validation
@@ -60,7 +61,9 @@ def with_titles(
 # %% ../../nbs/94a_own.ipynb #13d141eb
 def _way(record) -> str:
     run = record.run
-    start = 'from scratch' if run.init == 'scratch' else f"from {run.init.split(':')[0]} weights"
+    kind = run.init.partition(':')[0]
+    start = dict(scratch='from scratch', run='from an earlier training', file='from weights in a file').get(kind)
+    start = start or f'from {kind} weights'
     return f'{model_title(run.model)} {start} ({training_scale(record)})'
 
 def _best_way(title, ways) -> str:
@@ -131,7 +134,7 @@ def _doubts_of(title, records) -> list: # of sentences; None where there is noth
             len(ways) > 1 and f'{title}: the best of {len(ways)} ways looks a little better than it is.',
             leaked and f'{title}: {leaked} test images are among the training images, byte for byte.',
             part and f'{title}: {part} of {len(records)} trainings use part of the training images.',
-            bad and f'{title}: {bad} damaged files were left out; the records name them.']
+            bad and f'{title}: left out as no images or not readable: {some(bad, "file")}; the records name them.']
 
 def own_doubts(
     records, # finished ones

@@ -109,8 +109,9 @@ def gain_table(
     pairs = pair_records(base, other)
     over, (gains, paths) = pair_repeats(pairs).over, grouped_gains(pairs)
     images = t_interval(per_image([g.mean(0) for g in gains], paths))[1:]
+    ends = np.clip([*t_interval(*gain_values(pairs)), *images], -1, 1) # by t an interval knows no bounds
     means = [np.mean([r.metrics['accuracy'] for r in rs]) for rs in zip(*pairs)]
-    row = (*means, *t_interval(*gain_values(pairs)), *images)
+    row = (*means, *ends)
     columns = ['base', 'other', 'gain', f'{over}_low', f'{over}_high', 'images_low', 'images_high']
     return pd.DataFrame([row], index=['accuracy'], columns=columns)
 
@@ -245,7 +246,7 @@ def paired_gain(
     gains, paths = grouped_gains(pairs)
     draws = bootstrap_gains(gains, n, ratio=repeats.ratio, paths=paths if repeats.over == 'splits' else None)
     p_better = float(np.mean(draws > 0) + np.mean(draws == 0)/2)
-    both = _hull(np.quantile(draws, [.025, .975]), ends[:2])
+    both = _hull(np.quantile(draws, [.025, .975]).clip(-1, 1), ends[:2])
     short = tuple(too_short(rs) for rs in with_partners(base, other))
     return Gain(a, b, difference, repeats.over, repeats.n, len(pairs), tuple(ends[:2]), tuple(ends[2:]), both, p_better,
                 repeats.ratio, short)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['took_too_long', 'Facts', 'unit_name', 'judging_images', 'probe_rungs', 'promoted', 'image_seconds', 'unit_seconds',
-           'judged', 'choose_unit', 'reserve', 'next_unit', 'frontier', 'stopped_paying', 'paired_change',
+           'judged', 'choose_unit', 'best_words', 'reserve', 'next_unit', 'frontier', 'stopped_paying', 'paired_change',
            'doubling_gain', 'doubling_range', 'training_change', 'label_curve']
 
 # %% ../../nbs/66a_ladder.ipynb #cb8051d8
@@ -136,7 +136,17 @@ def _latest(done): # a probe on more images says more of its network, even if it
 
 def choose_unit(done) -> dict|None: # None: there is none yet
     "The best of the units `done`; of the probes of a network the largest counts."
-    return max(_latest(done), key=lambda u: (u['low'], -u['loss'], -u['seconds']), default=None)
+    return max(_latest(done), key=_merit, default=None)
+
+def _merit(u): return u['low'], -u['loss'], -u['seconds']
+
+def best_words(done) -> str: # '' if the last unit is not the best
+    "That the last of the units `done` is the best so far, and by what where another is as accurate."
+    if choose_unit(done) is not (last := done[-1]): return ''
+    rival = max((u for u in _latest(done) if u is not last), key=_merit, default=None)
+    if not rival or rival['low'] < last['low']: return ', the best so far'
+    by = 'its smaller log loss' if last['loss'] < rival['loss'] else 'its shorter time'
+    return f', the best so far, with another as accurate, by {by}'
 
 def _spent(done): return sum(u['seconds'] for u in done)
 
