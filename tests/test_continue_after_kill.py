@@ -293,6 +293,21 @@ def test_halved_until_memory_does(extra, tmp_path, monkeypatch):
     assert np.allclose(record.history.train_loss, whole.history.train_loss, atol=1e-4) and np.allclose(record.history.lr, whole.history.lr)
 
 
+@pytest.mark.parametrize('how, most, said', [('call', 10, 'a batch does not fit into memory at once'), ('call', 20, 'a batch does not fit into memory at once'),
+                                             ('0', 10, 'switched off'), ('call', 1000, 'a hook acts on each batch')])
+def test_the_record_says_that_parts_of_a_batch_are_not_captured(how, most, said, tmp_path, monkeypatch):
+    if how == '0': said = 'it trains on a CPU' if not torch.cuda.is_available() else said
+    monkeypatch.setenv('IMGSTUDY_CAPTURE', how)
+    def check(module, args):
+        if isinstance(module, torch.nn.Conv2d) and module.training and len(args[0]) > most:
+            raise RuntimeError('[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: not enough memory')
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(check)
+    try: record = train(create_run(**{**quick, 'epochs': 1}), root=tmp_path)
+    finally: hook.remove()
+    assert record.info['model']['captured'] is False and record.info['model']['not_captured'] == said
+    assert ('micro_batch' in record.info['model']) == (most < 1000)
+
+
 def test_another_error_is_no_lack_of_memory(tmp_path):
     def check(module, args): raise RuntimeError('mat1 and mat2 shapes cannot be multiplied')
     hook = torch.nn.modules.module.register_module_forward_pre_hook(check)

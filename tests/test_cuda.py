@@ -121,6 +121,34 @@ def test_a_stack_is_captured(model, tmp_path, monkeypatch):
 
 
 @pytest.mark.cuda
+@pytest.mark.parametrize('options', [dict(), dict(model='cnn3', dropout=.2, augment='standard'), dict(model='vit', clip=.5)], ids=str)
+def test_a_stack_of_one_is_captured(options, tmp_path, monkeypatch):
+    "As what is left of a stack of which the others have ended; it is not put through vmap."
+    from imgstudy.training import train_stacked as module
+    monkeypatch.setattr(module, 'stack_layout', lambda run, n: dict(channels_last=False, valid_apart=False)) # it is measured for each mode
+    run, ends = _run(**options), {}
+    for how in ('call', ''):
+        monkeypatch.setenv('IMGSTUDY_CAPTURE', how)
+        ends[how], = module.train_stacked([run], root=tmp_path/(how or 'captured'))
+    called, captured = ends.values()
+    assert captured.outcome == 'finished' and captured.info['model']['stacked'] == 1
+    assert captured.info['model']['captured'] is True and captured.info['model']['capture_difference'] == 0
+    assert all(torch.equal(p, q) for p, q in zip(_weights(called).values(), _weights(captured).values(), strict=True))
+
+
+@pytest.mark.cuda
+def test_a_training_in_parts_of_a_batch_says_why_it_is_not_captured(tmp_path):
+    "Out of memory with more than ten images at once."
+    def check(module, args):
+        if isinstance(module, torch.nn.Conv2d) and module.training and len(args[0]) > 10: raise torch.OutOfMemoryError('CUDA out of memory')
+    hook = torch.nn.modules.module.register_module_forward_pre_hook(check)
+    try: record = train(_run(), root=tmp_path)
+    finally: hook.remove()
+    assert record.info['model']['micro_batch'] == 8
+    assert record.info['model']['captured'] is False and record.info['model']['not_captured'] == 'a batch does not fit into memory at once'
+
+
+@pytest.mark.cuda
 @pytest.mark.parametrize('options', [dict(), dict(model='cnn3', dropout=.2), dict(precision='fp16', opt='sgd', lr=.01)], ids=str)
 def test_a_captured_stack_that_was_killed_ends_with_the_same_bits(options, tmp_path, monkeypatch):
     "Also what is drawn: the offset of the generator is part of the checkpoint."

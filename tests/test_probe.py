@@ -57,6 +57,7 @@ def test_a_probe_is_a_record_like_any(model, runs_dir, cache, tmp_path):
     assert {k for k in own if not torch.equal(own[k], theirs[k])} == set(last)
     assert len(record.history) == 1 and record.info['best_epoch'] == 1 and np.isnan(record.history.lr[0])
     assert record.info['model']['trained'] == sum(own[k].numel() for k in last)
+    assert record.info['model']['captured'] is False and record.info['model']['not_captured'] == 'the head is fitted to features, without steps'
     data = load_data(run)
     paths, classes = data.of('test').path[:100], record.info['data']['classes']
     shown = predict([data.root/p for p in paths], record)

@@ -221,6 +221,7 @@ def _probed(run, data, root, start, way): # `way` is not used: there are no epoc
     learn = create_learner(run, create_dls(run, data), root)
     keep = Checkpoint(checkpoint_file(run, root), {}, device=learn.dls.device)
     keep.start = start
+    learn.layout |= dict(captured=False, not_captured='the head is fitted to features, without steps')
     use_features(learn, run, data, in_time)
     history = History()
     history.rows, history.images, history.best_epoch = [fit_head(learn, data)], len(data.of('train')), 1
