@@ -33,6 +33,8 @@ $(READY): settings.ini setup.py pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "imgstudy needs Python 3.10 or newer: make PYTHON=python3.11 ..."; exit 1; }
 	$(PYTHON) -m venv .venv || { echo "No virtual environment could be made; on Debian or Ubuntu: apt install python3-venv"; exit 1; }
 	$(BIN)/python -m pip install --quiet --progress-bar off --editable '.[dev]'
+# else each kernel warns that it talks to the process that started it, on this machine, without encryption
+	@mkdir -p .venv/etc/ipython && echo "c.IPKernelApp.log_level = 'ERROR'" > .venv/etc/ipython/ipython_kernel_config.py
 	@touch $@
 
 # the values reach the shell through its environment, so that a path may hold spaces and quotes

@@ -64,6 +64,7 @@ def create_parser(
     for k, spec in docments(f, full=True, returns=False).items():
         names, how = _as_option(k, spec)
         parser.add_argument(*names, **how)
+    if name in ('run', 'status'): parser.add_argument('--study', metavar='FOLDER', help='of your own study, for STUDY')
     def refuse(message): raise UsageError(f'{message}. The options: imgstudy {name} --help')
     parser.error = refuse
     return parser
@@ -140,7 +141,7 @@ def train(
     cutmix=0.,       # alpha of pasted boxes; 0: none
     tta=0,           # augmented views averaged into each test prediction; 0: none
     class_weights='', # balanced: each class has the same weight in training, however many images it has
-    layout='',       # what the levels of a folder are, where it asks: class, split/class, class/group, name:REGEX
+    layout='',       # levels of a folder: class, split/class, class/group, */class, class/images, name:REGEX
     image_col='',    # column of a table (csv:PATH) that names the images; default: found
     label_col='',    # column of the classes; default: found
     split_col='',    # column that says train, valid or test; default: found
@@ -211,7 +212,7 @@ def compare(
     subset=0.,          # number or fraction of the training images; 0: all
     folds=0,            # folds of a cross-validation; 0: none
     lr=0.,              # peak learning rate, of all models; 0: as in each model's own recipe
-    layout='',          # what the levels of a folder are, where it asks: class, split/class, class/group, name:REGEX
+    layout='',          # levels of a folder: class, split/class, class/group, */class, class/images, name:REGEX
     image_col='',       # column of a table (csv:PATH) that names the images; default: found
     label_col='',       # column of the classes; default: found
     split_col='',       # column that says train, valid or test; default: found
@@ -241,11 +242,11 @@ def compare(
 @command
 def audit(
     dataset:str, # a registered name, folder:PATH or csv:PATH
-    layout='',   # what the levels of a folder are, where it asks: class, split/class, class/group, name:REGEX
+    layout='',   # levels of a folder: class, split/class, class/group, */class, class/images, name:REGEX
     image_col='',# column of a table (csv:PATH) that names the images; default: found
     label_col='',# column of the classes; default: found
     split_col='',# column that says train, valid or test; default: found
-    groups='',   # column, or name:REGEX: images of a group stay on one side of every split
+    groups='',   # column, name:REGEX or duplicates: images of a group stay on one side of every split
     out='',      # HTML file to write; default: audit-NAME.html
 ):
     "Audit a data set: sizes, balance, duplicates, damaged images."
@@ -262,11 +263,11 @@ def features(
     from_='',                  # id or folder of a record: its network, images read as there, test images kept
     size=0,                    # image side in pixels; 0: that of the weights
     subset=0.,                 # number or fraction of the training images; 0: all
-    layout='',                 # what the levels of a folder are: class, split/class, class/group, name:REGEX
+    layout='',                 # levels of a folder: class, split/class, class/group, */class, class/images, name:REGEX
     image_col='',              # column of a table (csv:PATH) that names the images; default: found
     label_col='',              # column of the classes; default: found
     split_col='',              # column that says train, valid or test; default: found
-    groups='',                 # column, or name:REGEX: images of a group stay on one side of every split
+    groups='',                 # column, name:REGEX or duplicates: images of a group stay on one side of every split
     image_range='',            # black and white of images with more than 8 bits, such as 0,4095; default: found
     max_bad='',                # damaged images allowed, a number or a fraction; default: 1 %
     out='',                    # CSV file to write; default: features-NAME.csv.gz
@@ -408,11 +409,10 @@ def clean(
     do('caches.clean_caches', locals())
 
 # %% ../nbs/98_cli.ipynb #899bc383
-for further in (best, suspects, decide, plan, share, work): command(further)
+for further in (best, suspects, decide, plan, share, work, study_commands.new_study, study_commands.hand_in,
+                study_commands.check_hand_in): command(further)
 
 # %% ../nbs/98_cli.ipynb #b7b2389a
-for f in (study_commands.new_study, study_commands.hand_in, study_commands.check_hand_in): command(f)
-
 _groups = {
     'Your own photographs': 'train best predict explain compare audit suspects leak features locate',
     'Studies': 'new-study studies models datasets run status coverage plan work',

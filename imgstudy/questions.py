@@ -33,11 +33,11 @@ def best(
     budget='20m',   # time for all of it: 20m, 90s; the same command with more goes on
     networks='',    # pretrained networks, separated by commas; default: all that are at hand
     size=0,         # image side in pixels of these; 0: that of their weights
-    layout='',      # what the levels of a folder are: class, split/class, class/group, name:REGEX
+    layout='',      # levels of a folder: class, split/class, class/group, */class, class/images, name:REGEX
     image_col='',   # column of a table (csv:PATH) that names the images; default: found
     label_col='',   # column of the classes; default: found
     split_col='',   # column that says train, valid or test; default: found
-    groups='',      # column, or name:REGEX: images of a group stay on one side of every split
+    groups='',      # column, name:REGEX or duplicates: images of a group stay on one side of every split
     image_range='', # black and white of images with more than 8 bits, such as 0,4095; default: found
     max_bad='',     # damaged images allowed, a number or a fraction; default: 1 %
     root='',        # folder for the records; default: IMGSTUDY_RUNS, else runs/
@@ -55,11 +55,11 @@ def suspects(
     networks='',    # two or more pretrained networks, separated by commas; default: the two cheapest at hand
     size=0,         # image side in pixels; 0: that of the weights
     subset=0.,      # number or fraction of the images to look at; 0: all
-    layout='',      # what the levels of a folder are: class, split/class, class/group, name:REGEX
+    layout='',      # levels of a folder: class, split/class, class/group, */class, class/images, name:REGEX
     image_col='',   # column of a table (csv:PATH) that names the images; default: found
     label_col='',   # column of the classes; default: found
     split_col='',   # column that says train, valid or test; default: found
-    groups='',      # column, or name:REGEX: images of a group stay together
+    groups='',      # column, name:REGEX or duplicates: images of a group stay together
     image_range='', # black and white of images with more than 8 bits, such as 0,4095; default: found
     max_bad='',     # damaged images allowed, a number or a fraction; default: 1 %
     out='',         # CSV file to write; default: suspects-NAME.csv

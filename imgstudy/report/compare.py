@@ -146,9 +146,11 @@ def changed_cells_table(
     a, # a record
     b, # a record of the same test images
     most:int=15, # maximum number of rows
+    diagonal:bool=True, # also right answers, or only confusions?
 ) -> pd.DataFrame: # true, predicted, change (images, B - A): largest change first
-    "The cells of the confusion matrix that changed most, including the diagonal."
+    "The cells of the confusion matrix that changed most."
     change, classes = confusion_change(a, b), np.asarray(get_record(a).info['data']['classes'])
+    if not diagonal: np.fill_diagonal(change, 0)
     first = np.argsort(-np.abs(change).ravel(), kind='stable')[:most]
     i, j = np.unravel_index(first[change.ravel()[first] != 0], change.shape)
     return pd.DataFrame(dict(true=classes[i], predicted=classes[j], change=change[i, j]))
@@ -312,7 +314,7 @@ def run_comparison(
             ('What differs', runs_differ_table(a, b)),
             ('Who is right', with_intervals(outcomes_table(a, b))),
             ('Class by class', with_intervals(classwise_change_table(a, b)[:most], 3)),
-            ('Confusions that changed most', changed_cells_table(a, b, most)),
+            ('Confusions that changed most', changed_cells_table(a, b, most, diagonal=False)),
             ('One right, the other wrong', disagreements_table(a, b)[:most]),
             ('Costs', costs_table(a, b))]
 
