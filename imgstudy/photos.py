@@ -49,7 +49,8 @@ def check_blocked(
 ):
     "Raise `StudyError` if images or weights that `run` needs are missing."
     by, reason = blocked_by(run, root)
-    if by == 'data' and not is_own(run.dataset): raise StudyError(f'Nothing can be trained: {say_not_here(run.dataset)}')
+    if by == 'data' and not is_own(run.dataset):
+        raise StudyError(f'Nothing can be trained: {say_not_here(run.dataset)}')
     if by: raise StudyError(f"Nothing can be trained, {reason}.{_without_weights(given) if by == 'weights' else ''}")
 
 def record_bytes(run, classes:int) -> int:

