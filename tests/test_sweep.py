@@ -4,7 +4,7 @@ from collections import Counter
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
-import numpy as np, nbformat, psutil, pytest, torch
+import numpy as np, nbformat, pandas as pd, psutil, pytest, torch
 from fastai.basics import Learner
 from safetensors.torch import load_file
 from imgstudy import cli
@@ -442,3 +442,12 @@ def test_a_kernel_that_dies_is_a_failed_run(tmp_path, monkeypatch):
     (state,) = sweep([run], tmp_path/'runs', backend='here').itertuples()
     assert state.state == 'failed' and state.reason.startswith('The kernel of its notebook died: most often, no memory was left.')
     assert {p.suffix for p in (tmp_path/'runs/.failed').iterdir()} == {'.ipynb', '.log'}
+
+
+def test_one_reason_is_said_once():
+    "Eighteen runs that lack the same images are one line, which names the first of them."
+    from imgstudy.sweep.sweep import summary
+    kinds = [('done', '')] + [('blocked', 'data: put it there')]*18 + [('blocked', 'weights: w.pth'), ('failed', 'data: put it there')]
+    states = pd.DataFrame([(f'r{i}', *kind) for i, kind in enumerate(kinds)], columns=['id', 'state', 'reason'])
+    assert summary(states).splitlines()[1:] == ['  r1 and 17 more blocked: data: put it there', '  r19 blocked: weights: w.pth',
+                                                '  r20 failed: data: put it there']

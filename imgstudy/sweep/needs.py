@@ -91,7 +91,7 @@ def data_missing(
     if is_own(name): return _own_missing(name)
     if _is_here(spec) or (spec.url and answers(_host(spec.url))): return ''
     source = get_dataset(spec.parent) if spec.parent else spec
-    return f'{source.name}/ or an archive of it in {data_root()}, from {source.source}'
+    return f'put {source.name}/ or an archive of it, from {source.source}, into {data_root()}, or set IMGSTUDY_DATA'
 
 # %% ../../nbs/71_needs.ipynb #2b2dad70
 def source_id(run:Run) -> str|None:

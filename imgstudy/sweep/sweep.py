@@ -301,11 +301,15 @@ def _some(names, most=3): # at most `most` of the names, and how many more there
 def summary(
     states, # as returned by `run_states`
 ) -> str:
-    "The result of a sweep in one sentence, and one line for each run that is blocked or has failed."
+    "The result of a sweep in one sentence, and one line for each reason why runs are blocked or have failed."
     counts = states.state.value_counts()
     each = [f'{counts[s]} {s}' for s in 'done running paused left blocked failed'.split() if s in counts]
     total = f"{len(states)} runs: {', '.join(each)}."
-    lines = [f'  {r.id} {r.state}: {r.reason}' for r in states.itertuples() if r.state in ('blocked', 'failed')]
+    stopped = states[states.state.isin(['blocked', 'failed'])]
+    lines = []
+    for (state, reason), of in stopped.groupby(['state', 'reason'], sort=False, dropna=False):
+        more = f' and {len(of) - 1} more' if len(of) > 1 else ''
+        lines.append(f'  {of.id.iloc[0]}{more} {state}: {reason}')
     unfinished = set(counts.index) & {'paused', 'left', 'running'}
     return '\n'.join([f'{total} {_again}' if unfinished else total, *lines])
 
