@@ -133,8 +133,9 @@ def check_reading(
     check_bounds(run)
     check_rules(run.dataset, run.layout, run.groups)
 
-def _at_hand(record, given) -> Path: # given: as for `run_options`
-    "The folder `record`, if it lies where a run looks for the weights that it goes on from; else a `StudyError`."
+def _at_hand(given) -> Path: # given: as for `run_options`
+    "The folder of the record to go on from, if it lies where a run looks for its weights; else a `StudyError`."
+    record = record_folder(given['from_'], given.get('root', ''))
     root = Path(given['root']).expanduser() if given.get('root') else runs_root()
     if record.resolve() in ((folder/record.name).resolve() for folder in (root, Path())): return record
     other = (f'--root {record.parent}, where the new record goes then' if 'root' in given else
@@ -147,7 +148,7 @@ def run_options(
 ) -> dict: # parameters of `create_run`
     "What is given of a run; a model with ImageNet weights starts from them, with a fitted head, unless told otherwise."
     params = {k: given[k] for k in _of_a_run if given.get(k)} | reading_options(given)
-    if given.get('from_'): return continued(params, _at_hand(record_folder(given['from_'], given.get('root', '')), given))
+    if given.get('from_'): return continued(params, _at_hand(given))
     if 'model' in given: params.setdefault('model', 'efficientnet_lite0')
     if params.get('subset', 0) > 1 and params['subset'].is_integer(): params['subset'] = int(params['subset'])
     if 'model' not in params: return {k: v for k, v in params.items() if k != 'dataset'} # of several models

@@ -384,7 +384,8 @@ def answer_text(
     said = [f'Take {name}: chosen by {basis}, it is right on {best.accuracy:.1%} of the test images '
             f'(95 % interval {best.low:.1%} to {best.high:.1%} over {best.over}; {trainings}).']
     others = compare_all(groups, name) if len(groups) > 1 else pd.DataFrame()
-    if len(others): said.append('Against it, ' + '; '.join(_against(name, r, len(others)) for r in others.itertuples()) + '.')
+    against = [_against(name, r, len(others)) for r in others.itertuples()]
+    if against: said.append(f"Against it, {'; '.join(against)}.")
     alike = [r.second for r in others.itertuples() if r.better is None and r.gain.told]
     cheap = min(alike, key=lambda k: table.seconds[k], default=None)
     said.append(f'It costs {_cost_words(best)}.')
