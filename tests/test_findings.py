@@ -3,6 +3,7 @@ import dataclasses, re
 import numpy as np, pandas as pd, pytest
 from imgstudy.records.find import committed_records, records_in
 from imgstudy.report import conclusions, findings
+from imgstudy.report.tables import why_short
 from imgstudy.report.conclusions import decided_sentences, verdicts_sentence
 from imgstudy.report.findings import (Aim, aims, brief_gain, change_groups, changes_in_short, failed_as_published, networks_sentence,
                                       published_gain, target_sentence, transfer_verdict, tuned_pairs, tuned_sentence, tuning_sentence)
@@ -52,7 +53,7 @@ def test_a_change_of_what_learnt_nothing_is_neither_better_nor_worse(published, 
 def test_committed_changes_are_told_only_where_they_can_be():
     found = change_groups()
     for (what, g), line in zip(found.items(), changes_in_short(found), strict=True):
-        told = {k: paired_gain(g['as published'], rs).told for k, rs in g.items() if k != 'as published'}
+        told = {k: paired_gain(g['as published'], rs, short=why_short).told for k, rs in g.items() if k != 'as published'}
         parts = re.split('; ', line.split('With one change, ')[1])
         for k, is_told in told.items():
             part = next(p for p in parts if re.search(rf'(: |, ){re.escape(k)} ', p))

@@ -11,7 +11,7 @@ from imgstudy.stats.overlap import draw_folds, fold_coverage, overlap
 from imgstudy.stats.pairs import compare_all, paired_gain
 from imgstudy.stats.published import Reason, Verdict, compare_reference, taken_as, taken_span, timed_words
 from imgstudy.stats.seeds import late_gain, synth_folds, synth_record, too_short
-from imgstudy.study.studies import row_references, studies
+from imgstudy.study.studies import row_references, studies, study_runs
 
 ref = references(id='4.02').iloc[0]
 
@@ -206,3 +206,55 @@ def test_every_interval_over_folds_or_splits_names_its_ratio():
 def test_how_often_intervals_over_folds_hold(k, ratio, held):
     said = coverage_sentence(k, ratio)
     assert f'here {ratio:.3g} ' in said and f'of {k} folds {held}' in said
+
+
+def planned(study, row, scale, n=3):
+    return [dataclasses.replace(synth_record(s, .7), run=r) for s, r in enumerate(study_runs(study, scale, n)[row])]
+
+
+cut = 'cut short, to less than a tenth of the images and epochs at full scale'
+@pytest.mark.parametrize('study, row, small', [
+    *(('cifar100_schedules', f'{net}, {how}', cut) for net in ('2-layer perceptron', 'LeNet-5') for how in ('one cycle', 'cosine', 'exponential')),
+    ('cifar100_deeper', 'LeNet-5, batch norm', cut), ('tuned', 'CIFAR-10 MLP (S)', cut),
+    ('stl5_transfer', 'from scratch', ''),  # its rows are whole, on other images
+    ('cifar100_baseline', 'LeNet-5', 'still learning fast when it stopped')])  # at a constant rate the curve says so
+def test_a_schedule_that_was_cut_is_too_short(study, row, small):
+    from imgstudy.report.tables import why_short
+    assert why_short(planned(study, row, 'small')) == small
+    if small == cut: assert why_short(planned(study, row, 'full')) == ''
+
+
+@pytest.mark.parametrize('image_size', [16, 32, 96])
+def test_the_size_of_images_alone_cuts_nothing_short(image_size, monkeypatch):
+    from imgstudy.report import tables
+    full = study_runs('cifar100_schedules', 'full', 1)['LeNet-5, one cycle'][0]
+    half = dataclasses.replace(full, size=image_size, recipe=dataclasses.replace(full.recipe, epochs=50))
+    monkeypatch.setattr(tables, '_full_runs', lambda registered: {half: full})
+    assert tables.why_short([dataclasses.replace(synth_record(0, .7), run=half)]) == ''
+
+
+def test_a_source_that_was_cut_short_decides_no_comparison():
+    from imgstudy.records.find import sound_records
+    from imgstudy.report.evidence import named_pairs, transfer_tally
+    from imgstudy.report.findings import brief_gain, transfer_verdict
+    from imgstudy.report.front import _gain_text
+    from imgstudy.report.tables import why_short
+    from imgstudy.stats.configs import transfer_pairs
+    with records_in(committed_records()):
+        pairs = named_pairs(transfer_pairs(sound_records(committed_records())[0]))
+        tally, said = transfer_tally(pairs), transfer_verdict(pairs)
+        short = {k: paired_gain(a, b, short=why_short) for k, (a, b) in pairs.items() if '4,900 images' in k}
+        sentence = brief_gain(*pairs[next(iter(short))])
+    assert tally['n'] == tally['won'] + tally['lost'] + tally['tied'] + tally['short'] and tally['tied'] == 0 and tally['short'] == len(short) == 1
+    assert 'one too short to tell' in said and 'could not be told apart' not in said
+    assert f'begun from a training that was {cut}' in sentence and 'no difference detected' not in sentence
+    for g in short.values(): assert _gain_text(g).endswith('too short to tell') and '(' not in _gain_text(g)
+
+
+def test_comparisons_of_schedules_that_were_cut_name_no_winner(monkeypatch):
+    from imgstudy.report import tables
+    rows = {r: planned('cifar100_schedules', r, 'small') for r in ('LeNet-5, one cycle', 'LeNet-5, cosine')}
+    by_run = {x.run: dataclasses.replace(x) for rs in rows.values() for x in rs}
+    monkeypatch.setattr(tables, 'find_records', lambda runs: [by_run[r] for r in runs if r in by_run])
+    table = tables.comparisons_table('cifar100_schedules', 'small')
+    assert len(table) == 1 and table.better.isna().all() and not table.gain.iloc[0].told and table.gain.iloc[0].short == (cut, cut)

@@ -52,7 +52,7 @@ def transfer_tally(
     pairs:dict, # name -> (records from scratch, records transferred)
 ) -> dict: # n, won, lost, tied, short, once; low and high: smallest and largest gain of those won, as shares of 1
     "How the comparisons of `pairs` end, each over its own interval; `once`: of how many those won are of one training."
-    gains = [paired_gain(a, b) for a, b in pairs.values()]
+    gains = [paired_gain(a, b, short=why_short) for a, b in pairs.values()]
     of = lambda sign: [g for g in gains if g.told and g.sign == sign]
     won = [g.difference for g in of(1)]
     return dict(n=len(gains), won=len(won), lost=len(of(-1)), tied=len(of(0)), short=sum(not g.told for g in gains),

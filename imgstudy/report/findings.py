@@ -20,6 +20,7 @@ from ..stats.configs import drawn_seeds, validation
 from ..study.studies import get_study, studies, study_runs
 from .names import *
 from .wording import *
+from .tables import why_short
 from .overview import *
 from .page import count, percent, points, printed
 
@@ -67,7 +68,7 @@ def brief_gain(
     called=('from scratch', 'transferred'), # names of the two
 ) -> str: # a sentence
     "Difference in test accuracy with one interval: over three or more seeds, folds or splits, else over images."
-    row = paired_gain(a, b)
+    row = paired_gain(a, b, short=why_short)
     noise = '' if row.sign else ', no difference detected'
     if not row.told: noise = f'; {short_words(row, *(f"{side} it was" for side in called), "both were")}'
     differ = called[0] == 'from scratch' and not _same_recipe(a[0].run, b[0].run)
@@ -108,7 +109,7 @@ def transfer_verdict(
 ) -> str|None: # one sentence; None if there are no pairs
     "Number of transfers that gained, lost, stayed within noise or are too short to tell."
     if not pairs: return None
-    rows = [paired_gain(a, b) for a, b in pairs.values()]
+    rows = [paired_gain(a, b, short=why_short) for a, b in pairs.values()]
     of = lambda sign: sorted(abs(r.difference) for r in rows if r.told and r.sign == sign)
     won, lost, tied, short = of(1), of(-1), of(0), sum(not r.told for r in rows)
     once = sum(r.n_pairs == 1 for r in rows if r.told and r.sign > 0)
@@ -136,7 +137,7 @@ def published_gain(
     other,     # records with the same seeds, folds and splits, of the same images
 ) -> Gain:
     "`paired_gain`, but a gain over a failure can be told where that failure is the published result."
-    gain = paired_gain(published, other)
+    gain = paired_gain(published, other, short=why_short)
     return replace(gain, short=('', gain.short[1])) if failed_as_published(published) else gain
 
 def _each(records): return ', '.join(f'{100*r.metrics["accuracy"]:.1f}' for r in records) + ' %'
@@ -392,11 +393,12 @@ def tuned_table(
     "Gain and cost of tuning, network by network."
     rows = {}
     for name, (theirs, a, ours, b) in pairs.items():
-        r = paired_gain(a, b)
+        r = published_gain(a, b)
         rows[name] = {
             'settings published': theirs, 'accuracy': r.base, 'tuned': ours, 'accuracy, tuned': r.other,
             'difference': r.difference, 'difference_low': r.low, 'difference_high': r.high, 'over': r.over,
-            'n': r.n_pairs, 'minutes, both': f'{_minutes(a)}, {_minutes(b)}',
+            'n': r.n_pairs, 'finding': short_words(r, 'published', 'tuned'),
+            'minutes, both': f'{_minutes(a)}, {_minutes(b)}',
             'trained on': ' and '.join(dict.fromkeys([training_scale(a[0]), training_scale(b[0])]))}
     return pd.DataFrame(rows).T.rename_axis('network')
 

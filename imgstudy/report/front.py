@@ -21,6 +21,7 @@ from .cards import best_configs, published_best
 from .names import *
 from .page import *
 from .wording import points_span
+from .tables import why_short
 from .evidence import *
 
 # %% ../../nbs/57_front.ipynb #48dbbe1c
@@ -115,7 +116,8 @@ def keep_apart(
 
 # %% ../../nbs/57_front.ipynb #2658e695
 def _gain_text(gain):
-    "The gain in points with its interval."
+    "The gain in points with its interval; without one where nothing can be concluded."
+    if not gain.told: return f'{points_span(gain.difference, np.nan, np.nan)}, too short to tell'
     return points_span(gain.difference, gain.low, gain.high) + ', no difference detected'*(not gain.sign)
 
 def plot_dumbbells(
@@ -126,7 +128,7 @@ def plot_dumbbells(
     "Test accuracy from scratch and transferred, with the gain of each pair."
     ax, lines = ax or _canvas(len(pairs), each=.62, above=2), []
     for y, (a, b) in enumerate(reversed(pairs.values())):
-        gain, marks = paired_gain(a, b), []
+        gain, marks = paired_gain(a, b, short=why_short), []
         ax.plot([gain.base, gain.other], [y, y], color='.85', lw=1.5, zorder=1)
         for start, x, rs in (('scratch', gain.base, a), ('transferred', gain.other, b)):
             _point(ax, y, x, *tested_interval(rs)[1:3], **_mark(start))

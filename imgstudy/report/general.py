@@ -249,8 +249,9 @@ def other_sections(
         parts.append(curves_figure(few))
         alike = max(same_images(few).values(), key=len)
         if len(alike) > 1:
-            parts.append(comparisons_html(compare_all(alike), f'{title}: compared on the same images and seeds',
-                                          0 if folded else 8))
+            t = compare_all(alike, short=why_short)
+            caption = f'{title}: compared on the same images and seeds'
+            parts.append(comparisons_html(t, caption, 0 if folded else 8))
         parts += [classwise_figure(best, groups[best]), confusion_figure(best, groups[best]), calibration_figure(few),
                   *confident_errors_section(best, groups[best])]
     return named(parts)

@@ -4,21 +4,24 @@
 
 # %% auto #0
 __all__ = ['said_again', 'scale_runs', 'whole_seeds', 'even_runs', 'scale_of', 'answer_table', 'taken_spans', 'figure_verdicts',
-           'trainings_table', 'folds_table', 'same_images', 'varied', 'grid_factors', 'compared_groups',
+           'trainings_table', 'folds_table', 'why_short', 'same_images', 'varied', 'grid_factors', 'compared_groups',
            'comparisons_table', 'grid_part', 'grid_tables']
 
 # %% ../../nbs/81_tables.ipynb #570b9ed5
 import itertools
 import numpy as np, pandas as pd
 from collections import Counter
+from dataclasses import replace
+from functools import lru_cache
 from ..runs import run_to_dict
 from ..records.record import Record
-from ..records.find import find_records
+from ..records.find import find_records, record_at, record_folders
 from ..stats.seeds import is_probe, tested_interval, too_short, valid_accuracy
 from ..stats.pairs import compare_all, holm, interval_sign, with_partners, with_winner
 from ..stats.configs import drawn_seeds
 from ..stats.grid import best_cell, factor_effects, factor_value
 from ..stats.published import Verdict, compare_reference, kept_value, rounding, run_differences, taken_span
+from ..study.estimate import guess_seconds
 from ..study.studies import get_study, row_references, stated_params, studies, study_runs
 
 # %% ../../nbs/81_tables.ipynb #fe15b612
@@ -206,6 +209,37 @@ def folds_table(
         if runs[0].folds: columns |= _fold_values(study, next(r for r in study.rows if r.name == name), runs, metric)
     return pd.DataFrame(columns).rename_axis('fold')
 
+# %% ../../nbs/81_tables.ipynb #77a1ce86
+@lru_cache(maxsize=4)
+def _full_runs(registered) -> dict: # registered: ids of the studies, so that one added later is seen
+    "Runs planned at scale small -> that of the same row at full scale, without those planned at full scale too."
+    scales = [(study_runs(s, 'small'), study_runs(s, 'full')) for s in studies.values()]
+    whole = {r for _, full in scales for runs in full.values() for r in runs}
+    return {r: full[row][0] for small, full in scales for row, runs in small.items() for r in runs if r not in whole}
+
+_least_work = .1 # of the full scale
+
+def _cut_short(record) -> str: # '' unless the rate follows a schedule
+    "Whether `record` had too small a part of the images and epochs of its row at full scale."
+    run = record.run
+    if run.recipe.schedule == 'flat' or is_probe(run): return ''
+    full = _full_runs((*map(id, studies.values()),)).get(run)
+    if not full: return ''
+    seconds = lambda r, *epochs: guess_seconds(r, *epochs, device='cpu', precision='fp32')
+    work = lambda r: seconds(r) - seconds(r, 0) # without its test
+    part = work(run)/work(replace(full, size=run.size)) # a smaller image is less work, but no fewer steps
+    return 'cut short, to less than a tenth of the images and epochs at full scale'*(part < _least_work)
+
+def why_short(
+    records, # finished ones that differ in seed, fold or split only
+) -> str: # '' if there is nothing against it
+    "As `too_short`; also if the rate followed a schedule that was cut short, or the weights came from such a training."
+    if why := too_short(records) or _cut_short(records[0]): return why
+    kind, _, id = records[0].run.init.partition(':')
+    found = [r for folder in record_folders() if (r := record_at(folder/id))] if kind == 'run' else []
+    why = next(filter(None, (too_short([r]) or _cut_short(r) for r in found[:1] if r.predictions)), '')
+    return f'begun from a training that was {why}'*bool(why)
+
 # %% ../../nbs/81_tables.ipynb #57a94c62
 def _draws(records) -> tuple: # images, probes or not, fold, split and seed of each
     "Records for which this is equal can be paired."
@@ -271,7 +305,7 @@ def _compare_rows(groups, factors, few, as_published):
         first, *rest = near if len(near) > 1 else groups
         pairs = [(first, k) for k in rest]
     shared = [dict(zip(p, with_partners(*map(groups.get, p)))) for p in pairs]
-    return [compare_all(g, as_published=as_published) for g in shared if all(g.values())]
+    return [compare_all(g, as_published=as_published, short=why_short) for g in shared if all(g.values())]
 
 # %% ../../nbs/81_tables.ipynb #b8b05971
 def comparisons_table(
@@ -321,7 +355,7 @@ _signs = {1: 'more accurate', -1: 'less accurate', 0: 'no difference detected'}
 def _finding(effect, part) -> str: # effect: a row of `factor_effects`
     "What an effect shows, or how many cells of its two levels nothing can be concluded from, and why."
     level = lambda rs: str(factor_value(rs[0], effect.factor))
-    why = [too_short(rs) for rs in part.values() if level(rs) in (effect.level, effect.against)]
+    why = [why_short(rs) for rs in part.values() if level(rs) in (effect.level, effect.against)]
     counts = Counter(w.replace(' it ', ' they ') for w in why if w)
     if not counts: return _signs[interval_sign(effect.low, effect.high)]
     return f'too short to tell: of {len(why)} cells {", ".join(f"{n} {w}" for w, n in counts.items())}'

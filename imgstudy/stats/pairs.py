@@ -239,6 +239,7 @@ def paired_gain(
     base,  # records
     other, # records with the same seeds, folds and splits, of the same images
     n:int=4000, # number of bootstrap draws
+    short=too_short, # f(records) -> why nothing can be concluded from them; '' if something can
 ) -> Gain:
     "How much more accurate `other` is than `base`."
     pairs = pair_records(base, other)
@@ -247,7 +248,7 @@ def paired_gain(
     draws = bootstrap_gains(gains, n, ratio=repeats.ratio, paths=paths if repeats.over == 'splits' else None)
     p_better = float(np.mean(draws > 0) + np.mean(draws == 0)/2)
     both = _hull(np.quantile(draws, [.025, .975]).clip(-1, 1), ends[:2])
-    short = tuple(too_short(rs) for rs in with_partners(base, other))
+    short = tuple(short(rs) for rs in with_partners(base, other))
     return Gain(a, b, difference, repeats.over, repeats.n, len(pairs), tuple(ends[:2]), tuple(ends[2:]), both, p_better,
                 repeats.ratio, short)
 
@@ -291,12 +292,13 @@ def compare_all(
     groups:dict, # name -> records, all with the same seeds, folds, splits and images; probes as in `pair_records`
     base:str=None, # the group that the others are compared with; None: all pairs
     as_published:bool=False, # are these the published trainings, so that a failure to learn is a result?
+    short=too_short, # as for `paired_gain`
 ) -> pd.DataFrame: # one row per comparison: columns of `compare_pairs`, first, second (names), test, p, p_holm, better
     "All comparisons, with Holm-adjusted p-values; `better` names the better group, None if not significant."
     if base is not None and base not in groups: raise StudyError(did_you_mean('group', base, groups))
     if len(groups) < 2: raise StudyError('There is nothing to compare: pass two groups of records or more.')
     names = list(itertools.combinations(groups, 2)) if base is None else [(base, k) for k in groups if k != base]
-    gains = [paired_gain(groups[a], groups[b]) for a, b in names]
+    gains = [paired_gain(groups[a], groups[b], short=short) for a, b in names]
     table = gains_frame([replace(g, short=('', '')) for g in gains] if as_published else gains)
     table['first'], table['second'] = zip(*names)
     table['test'], table['p'] = zip(*(pair_test(pair_records(groups[a], groups[b])) for a, b in names))
