@@ -33,7 +33,7 @@ full_size = dict(  # trainings, counted from the five documents by hand; those t
     stl5_transfer=(3 + 2)*3,        # two rows of ours, on a stand-in
     cifar10_scratch_vs_resnet18=(2 + 2)*3,
     lenet_ladder=8*3,               # 8 rungs, 3 seeds
-    transfer=(2*3*3 + 4)*3,         # probe and all layers, 3 data sets, 3 networks, four more probes; 3 splits or seeds
+    transfer=(2*3*3 + 4 + 4)*3,     # probe and all layers, 3 data sets, 3 networks, four more probes, four rows of CIFAR at 128 pixels; 3 splits or seeds
     label_efficiency=3*5*3)         # 3 lines, 5 shares
 
 
