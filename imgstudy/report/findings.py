@@ -119,7 +119,7 @@ def transfer_verdict(
              + f', {f"{count(once)} of them "*(len(won) > 1)}trained only once'*bool(once),
              f'{count(len(lost))} lost{by(lost)}' if lost else '',
              f'{count(len(tied))} could not be told apart' if tied else '',
-             f'{count(short)} too short to tell' if short else '']
+             f"{count(short)} {'is' if short == 1 else 'are'} too short to tell" if short else '']
     return ('Pretrained weights ' + '; '.join(filter(None, parts)) + '. Each compares the same network on the same '
             f'images. From scratch it trained for {_epochs([r for a, _ in pairs.values() for r in a])}; '
             'longer training may narrow the gap.')
