@@ -108,7 +108,7 @@ def test_nothing_is_said_of_a_source_that_is_shown(monkeypatch, scale):
     with records_in(committed_records()): assert overview.other_sources('stl5_transfer') == []
 
 
-sides = {'cats_vs_dogs': 96, 'stanford_dogs20': 160, 'cifar10': 32}
+sides = {'cats_vs_dogs': 96, 'stanford_dogs20': 160, 'cifar10': 32, 'cifar100': 32}
 
 
 @pytest.mark.parametrize('study', ['transfer', 'label_efficiency'])

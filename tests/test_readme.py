@@ -42,8 +42,6 @@ def best(study, row):
 
 
 @pytest.mark.parametrize('said, study, row', [
-    ("a modern LeNet's {:.1f} % on cats and dogs in five folds", 'cats_dogs_optimizers', 'AdamW'),
-    ("LeNet-5's {:.1f} % on CIFAR-100", 'tuned', 'CIFAR-100 LeNet-5, Nesterov'),
     ('MobileNetV2 reaches {:.1f} %, not 80 %', 'dog_breeds', 'MobileNetV2'),
     ('six-layer CNN reaches {:.1f} %', 'tuned', 'CIFAR-10 cnn3, Nesterov'),
     ('tuned, {:.1f} % untuned', 'cifar100_baseline', 'LeNet-5'),
