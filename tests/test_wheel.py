@@ -113,7 +113,9 @@ def editable(source, tmp_path_factory):
 @pytest.mark.parametrize('inside', ['.', 'imgstudy', 'imgstudy/nbs', 'site'])
 def test_an_editable_package_is_found_from_every_folder(inside, editable):
     "Also where the folder of the clone is in the current one: Python takes it for a package without a file."
-    code = f'import site; site.addsitedir({str(editable/"site")!r}); import imgstudy.core; print(imgstudy.__file__, imgstudy.core.find_checkout())'
+    alone = "sys.path[:] = [p for p in sys.path if not p or not os.path.exists(os.path.join(p, 'imgstudy/core.py'))]"  # not what runs this test
+    code = (f'import os, site, sys; {alone}; site.addsitedir({str(editable/"site")!r}); '
+            'import imgstudy.core; print(imgstudy.__file__, imgstudy.core.find_checkout())')
     env = {k: v for k, v in os.environ.items() if k != 'PYTHONPATH'}
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, cwd=editable/inside, env=env)
     home = editable/'imgstudy'
