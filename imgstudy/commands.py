@@ -92,8 +92,8 @@ def _say_total(runs, speed, root):
     runs = [r for r in runs if run_id(r) not in finished]
     if not runs: return print(f"{some(n, 'training')}, all done.")
     total, measured = sum(map(speed.seconds, runs)), sum(speed.epoch(r) is not None for r in runs)
-    basis = f'{measured} by records of the same kind on this device, the others a rough guess'
-    if measured in (0, len(runs)): basis = 'by records of the same kind on this device' if measured else 'a rough guess'
+    basis = f'{measured} as measured on this device, the others a rough guess'
+    if measured in (0, len(runs)): basis = 'as measured on this device' if measured else 'a rough guess'
     before = f'{len(finished)} done, the others ' if finished else ''
     minutes = max(1, round(total/60))
     one = ' one after the other'*(n > 1)

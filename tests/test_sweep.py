@@ -171,6 +171,7 @@ def test_what_only_asks_trains_nothing(tmp_path, monkeypatch, capsys):
     def never(*args, **kwargs): raise AssertionError('this trains')
     for of, name in ((Learner, '__init__'), (Learner, 'fit'), (torch.Tensor, 'backward'), (workers.Workers, 'pool')):
         monkeypatch.setattr(of, name, never)
+    monkeypatch.setenv('IMGSTUDY_CACHE', str(tmp_path/'cache')) # else times of earlier trainings are known
     cli.run('cifar10_cnn_batch_lr', scale='full', time_limit='80s', dry_run=True, root=str(tmp_path/'runs'))
     cli.status('cifar10_cnn_batch_lr', root=str(tmp_path/'runs'))
     cli.compare('digits', 'lenet5', dry_run=True, root=str(tmp_path/'runs'))
