@@ -157,7 +157,7 @@ def test_an_unknown_study_is_named():
     with pytest.raises(StudyError, match="Did you mean 'cifar10_mlp'"): coverage('cifar_mlp')
 
 
-@pytest.mark.parametrize('study', ['tuned', 'lenet_ladder', 'transfer'])
+@pytest.mark.parametrize('study', ['tuned', 'lenet_ladder', 'vit_ladder', 'transfer'])
 @pytest.mark.parametrize('listed', [False, True])
 def test_a_study_that_repeats_no_report_has_nothing_to_count(study, listed):
     from imgstudy import cli

@@ -7,7 +7,7 @@ top = Path(__file__).parent.parent
 package = top/'imgstudy'
 modules = {p.relative_to(package).with_suffix('').as_posix().replace('/', '.'): p for p in sorted(package.rglob('*.py'))
            if p.name not in ('__init__.py', '_modidx.py')}
-lowest = {'core', 'runs', 'references', 'html', 'own_weights', 'panels', 'moved', 'labels'}  # at the root, below every folder
+lowest = {'core', 'runs', 'references', 'html', 'own_weights', 'panels', 'moved', 'labels', 'show'}  # at the root, below every folder
 may_import = {  # folder, or module at the root -> folders it may import from, besides those modules
     'data': set(), 'models': set(), 'records': {'data', 'models'}, 'training': {'data', 'models', 'records'},
     'stats': {'data', 'models', 'records', 'training'}, 'study': {'data', 'models', 'records', 'training', 'stats'},

@@ -33,6 +33,7 @@ full_size = dict(  # trainings, counted from the five documents by hand; those t
     stl5_transfer=(3 + 2)*3,        # two rows of ours, on a stand-in
     cifar10_scratch_vs_resnet18=(2 + 2)*3,
     lenet_ladder=8*3,               # 8 rungs, 3 seeds
+    cnn3_ladder=7*3, vit_ladder=7*3,
     transfer=(2*3*3 + 4 + 4)*3,     # probe and all layers, 3 data sets, 3 networks, four more probes, four rows of CIFAR at 128 pixels; 3 splits or seeds
     label_efficiency=3*5*3)         # 3 lines, 5 shares
 
@@ -155,7 +156,7 @@ def test_rows_trained_on_all_images():
     "Two studies trained on all 50,000 images, and the folds of Cats vs Dogs on four fifths: full has no validation images, small has."
     whole = {(s, row) for s in studies for row, rs in study_runs(s, 'full', 1).items() if rs[0].valid == 0}
     assert {s for s, _ in whole} == {'cats_dogs_optimizers', 'cifar100_baseline', 'cifar100_schedules', 'cifar100_deeper',
-                                     'cifar100_classwise', 'stl5_transfer', 'cifar10_scratch_vs_resnet18', 'tuned', 'lenet_ladder'}
+                                     'cifar100_classwise', 'stl5_transfer', 'cifar10_scratch_vs_resnet18', 'tuned', 'lenet_ladder', 'cnn3_ladder'}
     assert all('Nesterov' in row for s, row in whole if s == 'tuned')
     assert all(r.valid is None for s in studies for rs in study_runs(s, 'small', 1).values() for r in rs)
 

@@ -233,6 +233,7 @@ def other_sections(
     records, # finished ones
     most=6,  # maximum number of rows in a figure of curves
     folded=False, # comparisons too, as the tables of many rows are
+    figures=True, # False: tables alone
 ) -> list: # of HTML
     "Curves, comparisons, classes, calibration and errors of the trainings that belong to no study."
     planned, parts, sets = planned_runs(), [], {}
@@ -246,12 +247,13 @@ def other_sections(
         parts.append(as_table(t, f'{title}: ways to train', folded=len(t) > 4))
         if not seen: continue # figures of guessing show nothing
         best, few = best_row(seen), best_rows(seen, most)
-        parts.append(curves_figure(few))
+        if figures: parts.append(curves_figure(few))
         alike = max(same_images(few).values(), key=len)
         if len(alike) > 1:
             t = compare_all(alike, short=why_short)
             caption = f'{title}: compared on the same images and seeds'
             parts.append(comparisons_html(t, caption, 0 if folded else 8))
+        if not figures: continue
         parts += [classwise_figure(best, groups[best]), confusion_figure(best, groups[best]), calibration_figure(few),
                   *confident_errors_section(best, groups[best])]
     return named(parts)

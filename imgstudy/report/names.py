@@ -54,6 +54,7 @@ _study_titles = dict(
     cifar100_deeper='CIFAR-100, one more layer', cifar100_classwise='CIFAR-100, class by class',
     stl5_transfer='From CIFAR-100 to STL-5', cifar10_scratch_vs_resnet18='CIFAR-10, a CNN against ResNet-18',
     tuned='Architecture or tuning', lenet_ladder='LeNet-5, rung by rung',
+    cnn3_ladder='Six-layer CNN, rung by rung', vit_ladder='Small ViT, rung by rung',
     transfer='Pretrained weights', label_efficiency='How many labels')
 
 def study_title(name:str) -> str:

@@ -17,6 +17,7 @@ from matplotlib.text import Text
 from PIL import Image
 from ..core import StudyError
 from ..html import typeset
+from ..show import say_share
 
 # %% ../../nbs/89_page.ipynb #aaccc5b6
 page_style = {
@@ -116,7 +117,9 @@ def _cell(v, digits=3) -> str:
     "One value as escaped text, or as a link if it is a `PageLink`."
     if isinstance(v, PageLink): return v._repr_html_()
     if v is None or isinstance(v, float) and v != v: return ''
-    if isinstance(v, (float, np.floating)): return f'{v:.2g}' if 0 < abs(v) < 10**-digits else f'{v:,.{digits}f}'
+    if isinstance(v, (float, np.floating)):
+        if 0 < abs(v) < 10**-digits: return f'{v:.2g}'
+        return say_share(v, digits) if abs(v) < 1 < digits else f'{v:,.{digits}f}'
     if isinstance(v, (int, np.integer)) and not isinstance(v, bool): return f'{v:,}'
     return html.escape(str(v))
 
@@ -142,7 +145,8 @@ def as_table(
     text = (f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}">'
             f'<table><caption>{caption}</caption>\n<thead><tr>{names}</tr></thead>\n<tbody>{body}</tbody>'
             '</table></div>')
-    return HTML(f'<details><summary>{caption}: {len(table)} rows</summary>{text}</details>' if folded else text)
+    summary = f'<summary>{caption.rstrip(".")}: {len(table)} rows</summary>'
+    return HTML(f'<details>{summary}{text}</details>' if folded else text)
 
 # %% ../../nbs/89_page.ipynb #b275a620
 def as_list(

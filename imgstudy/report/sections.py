@@ -10,6 +10,7 @@ __all__ = ['our_protocol', 'facts_section', 'results_table', 'missing_line', 'pu
 
 # %% ../../nbs/93_sections.ipynb #ddb2bc5d
 import matplotlib.pyplot as plt, numpy as np, pandas as pd
+import re
 from textwrap import fill
 from IPython.display import display
 from ..records.metrics import classwise_table
@@ -226,17 +227,11 @@ def classes_section(groups) -> list: # of HTML
     return [as_table(t, f'Test accuracy of every class, over all trainings. {training_size(groups)}', folded=True)]
 
 # %% ../../nbs/93_sections.ipynb #4c373a2d
-def _with_words(t, called): # called: one dict per comparison, name of a group -> name to print
-    "Comparisons with the results of the test (`finding`) and of the intervals (`words`) in words."
-    rows = [*zip(t.itertuples(), called)]
-    words = lambda r, names: gain_words(r.gain, f'{names[r.second]} better', f'{names[r.first]} better')
-    return t.assign(finding=[winner_words(r, names) for r, names in rows], words=[words(r, names) for r, names in rows])
-
 def _plainly(t):
     "Comparisons with the names of the rows, or 'the former' and 'the latter' if a name is longer than 28 characters."
     long = max(map(len, [*t['first'], *t['second']])) > 28
     names = lambda a, b: {b: 'the former', a: 'the latter'} if long else {b: b, a: a} # printed as b over a
-    return _with_words(t, [names(a, b) for a, b in zip(t['first'], t['second'])])
+    return table_in_words(t, [names(a, b) for a, b in zip(t['first'], t['second'])])
 
 def _briefly(t, chosen) -> tuple: # table, caption
     "Comparisons in a grid, named by the settings that differ, such as 'rate 0.01 over rate 0.001'."
@@ -247,7 +242,7 @@ def _briefly(t, chosen) -> tuple: # table, caption
     brief = {name: ', '.join(x for x, s in zip(v, same) if not s) for name, v in parts.items()}
     apart = lambda one, two: ', '.join(x for x, y in zip(parts[one], parts[two]) if x != y)
     index = [f'{apart(o, b)} over {apart(b, o)}' if base else f'{brief[o]} over {brief[b]}' for o, b in pairs]
-    t = _with_words(t, [{o: 'changed', b: 'chosen'} if base else {o: brief[o], b: brief[b]} for o, b in pairs])
+    t = table_in_words(t, [{o: 'changed', b: 'chosen'} if base else {o: brief[o], b: brief[b]} for o, b in pairs])
     alike = ', '.join(x for x, s in zip(next(iter(parts.values())), same) if s)
     caption = 'Compared pair by pair' + (f', all with {alike}' if alike else '')
     if base:
@@ -255,6 +250,8 @@ def _briefly(t, chosen) -> tuple: # table, caption
     return t.set_axis(index).rename_axis("comparison"), caption
 
 # %% ../../nbs/93_sections.ipynb #6da499dd
+_nothing = ' All are too short to tell.'
+
 def _with_p(t):
     "p-values as text, with three decimals."
     text = lambda p: '<0.001' if p < .001 else f'{p:.3f}' if p == p else ''
@@ -270,14 +267,15 @@ def comparisons_html(
 ): # HTML
     "A table of comparisons for the page."
     t = _with_p(t if 'words' in t else _plainly(t))
-    t = t.assign(words=t.words.where(t.words != t.finding, 'the same'))
-    size = lambda r: f'{r.n_pairs} {r.over}' if r.n_pairs > 1 else 'n=1'
-    t = t.assign(test=[f'{r.test}, {size(r)}' for r in t.itertuples()])
+    size, short = lambda r: f'{r.n_pairs} {r.over}' if r.n_pairs > 1 else 'n=1', t.finding.str.startswith('too short')
+    tests = [f'{r.test}, {size(r)}' for r in t.itertuples()]
+    t = t.assign(words=t.words.where(t.words != t.finding, 'the same'), test=tests)
+    t.loc[short, ['test', 'p', 'p_holm', 'words']] = '' # no test where nothing can be concluded
     rest = ['test', 'p', 'p_holm', 'finding', 'words']
     shown = with_intervals(t[['difference', 'seeds_low', 'seeds_high', 'bootstrap_low', 'bootstrap_high', *rest]], 3)
     splits = {'over seeds': 'interval over seeds, folds or splits'} if 'splits' in set(t.over) else {}
     shown = shown[['difference', 'over seeds', 'over bootstrap', *rest]].rename(columns=_headings | splits)
-    return as_table(shown, caption, folded=len(t) > most)
+    return as_table(shown, caption + _nothing*all(short), folded=len(t) > most or all(short))
 
 # %% ../../nbs/93_sections.ipynb #36947ebd
 _short_note = 'Not compared, because trainings are missing: {}. Adjusted p-values are over the rows that are there.'
@@ -317,18 +315,21 @@ def grid_section(
     study, groups = get_study(study), study_groups(study)
     factors = grid_factors(study)
     if not factors or len(groups) < 4: return []
-    records = [r for rs in groups.values() for r in rs]
-    parts = [_grid_figure(rs, factors, words) for words, rs in by_size(records).items()]
+    sizes = by_size([r for rs in groups.values() for r in rs])
+    parts = [_grid_figure(rs, factors, words) for words, rs in sizes.items()]
     cells, effects = grid_tables(study, 'largest')
     if cells is None:
         return parts + [as_list(['There are no cells and effects: they need a part of the grid that is whole.'])]
     fixed, first = _complete_part(study, factors), next(f for f in factors if f in cells)
     chosen = cells.assign(selected=['yes' if s else 'no' for s in cells.selected]).set_index(first)
-    chosen = chosen.dropna(axis=1, how='all') # one training has no interval over seeds
+    chosen = chosen.dropna(axis=1, how='all').drop(columns='cells') # one training has no interval over seeds
+    chosen = with_intervals(chosen.rename(columns=lambda c: re.sub('^(seeds|folds|splits)_', 'accuracy_', c)), 3)
     effects = effects.assign(factor=effects.factor.map(field_words))
-    return parts + [as_table(with_intervals(chosen.rename(columns=field_words).rename_axis(field_words(first)), 3),
+    none = all(effects.finding.str.startswith('too short'))
+    return parts + [as_table(chosen.rename(columns=field_words).rename_axis(field_words(first)),
                              f'Cells, the first chosen on validation images{fixed}', folded=len(cells) > 8),
-                    as_table(effects.set_index('factor'), f'What each level adds to the accuracy of the first{fixed}')]
+                    as_table(effects.set_index('factor'), 'What each level adds to the accuracy of the first'
+                             f'{fixed}.{_nothing*none}', folded=none)]
 
 def _complete_part(study, factors) -> str:
     "The part of a grid that is complete, in words: levels of the factors, if it is not all, and size of the trainings."

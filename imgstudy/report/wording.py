@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['signed', 'signed_span', 'points_span', 'over_words', 'short_reason', 'short_words', 'gain_words', 'winner_words',
-           'gain_sentence', 'field_words', 'value_words', 'reason_words', 'reasons_words', 'verdict_words']
+           'table_in_words', 'gain_sentence', 'field_words', 'value_words', 'reason_words', 'reasons_words',
+           'verdict_words']
 
 # %% ../../nbs/79_wording.ipynb #2a5b9209
 from ..records.card import tune_words
@@ -75,6 +76,15 @@ def winner_words(
     if row.better is None: return 'not told apart'
     limits = ' (these two trainings)'*bool(row.n_pairs == 1) # McNemar's test does not cover other seeds
     return f'{(names or {}).get(row.better, row.better)} better{limits}'
+
+def table_in_words(
+    t,      # as returned by `compare_all`
+    called, # one dict per comparison: name of a group -> name to print
+): # DataFrame with two more columns
+    "Comparisons with the results of the test (`finding`) and of the intervals (`words`) in words."
+    rows = [*zip(t.itertuples(), called)]
+    words = lambda r, names: gain_words(r.gain, f'{names[r.second]} better', f'{names[r.first]} better')
+    return t.assign(finding=[winner_words(r, names) for r, names in rows], words=[words(r, names) for r, names in rows])
 
 def gain_sentence(gain:Gain) -> str:
     "A difference with its intervals, and what they show."

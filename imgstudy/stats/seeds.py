@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np, pandas as pd
 from ..core import StudyError
 from ..runs import make_run
+from ..show import say_share
 from ..records.metrics import compute_metrics, macro_f1_interval, t_interval, wilson_interval
 from ..records.record import (Record, by_test_images, finished, has_splits, mean_confusion,
                                      pack_predictions)
@@ -179,11 +180,12 @@ def with_intervals(
     digits:int=4,       # decimals
 ) -> pd.DataFrame: # x is text such as '0.9833 [0.9640, 0.9923]', without the columns of the ends
     "The same table with each interval in one column, after its value if there is one."
-    ends = lambda lo, hi: f'[{lo:.{digits}f}, {hi:.{digits}f}]' if lo == lo else 'none'
+    text = lambda x: say_share(x, digits)
+    ends = lambda lo, hi: f'[{text(lo)}, {text(hi)}]' if lo == lo else 'none'
     table = table.copy()
     for name in [c.removesuffix('_low') for c in table if c.endswith('_low')]:
         interval = [ends(*v) for v in zip(table.pop(f'{name}_low'), table.pop(f'{name}_high'))]
-        if name in table: table[name] = [f'{v:.{digits}f} {i}' if v == v else '' for v, i in zip(table[name], interval)]
+        if name in table: table[name] = [f'{text(v)} {i}' if v == v else '' for v, i in zip(table[name], interval)]
         else: table[f'over {name}'] = interval
     return table
 
