@@ -25,6 +25,7 @@ from .training.checkpoint import Paused, deadline, has_checkpoint
 from .training.fit import Diverged
 from .training.stacked import stack_key
 from .training.train import train
+from .training.trackers import tracker_names
 from .training.train_stacked import best_stack, train_stacked
 from .stats.seeds import is_probe
 from .stats.sequential import PairsInterval, answer_of, check_margin, pairs_interval, pairs_needed
@@ -291,6 +292,7 @@ def _why_open(now):
 # %% ../nbs/75a_decide.ipynb #13d4220c
 def decide_runs(a): # a, b, budget, margin, root
     "Do what `imgstudy decide` says."
+    tracker_names() # an unknown one is said before records are read
     first, second = get_record(a.a), get_record(a.b)
     check_margin(a.margin)
     check_pair(first, second)

@@ -191,6 +191,13 @@ def test_a_search_says_a_misspelt_tracker_before_it_reads_images(given, photos, 
     with pytest.raises(SystemExit, match='There is no tracker'): command('best', f"folder:{tmp_path/'secret place'/'photos'}", '--budget', '9s', '--networks', 'resnet18')
 
 
+@pytest.mark.parametrize('given', ['wandbb', 'tensorbord', 'wandb,ml-flow', 'mlflow trackio'])
+def test_a_decision_says_a_misspelt_tracker_before_it_reads_records(given, runs_dir, monkeypatch, command):
+    monkeypatch.setenv('IMGSTUDY_TRACK', given)
+    monkeypatch.setattr('imgstudy.decide.get_record', lambda *args, **kwargs: pytest.fail('records were read'))
+    with pytest.raises(SystemExit, match='There is no tracker'): command('decide', 'one', 'other')
+
+
 @pytest.mark.parametrize('init, sent', [('file:/home/me/secret/w.safetensors', 'own weights'), ('run:/home/me/secret/runs/secret_otto-lenet5-s0-1a2b3c4d', 'run:1a2b3c4d'),
                                         ('file:secret.pth@1a2b3c4d5e6f', 'own weights@1a2b3c4d5e6f'), ('imagenet', 'imagenet')])
 @pytest.mark.parametrize('own', [dict(dataset='folder:/home/me/secret', layout='class/group'), dict(dataset='csv:/home/me/secret.csv', label_col='secret', image_col='secret'),
