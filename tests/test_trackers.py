@@ -7,6 +7,7 @@ from imgstudy import cli
 from imgstudy.core import StudyError
 from imgstudy.distributed import Team, train_distributed
 from imgstudy.runs import make_run, run_id
+from imgstudy.records.find import committed_records
 from imgstudy.records.record import load_model
 from imgstudy.study.create import create_run
 from imgstudy.sweep.sweep import sweep
@@ -192,10 +193,11 @@ def test_a_search_says_a_misspelt_tracker_before_it_reads_images(given, photos, 
 
 
 @pytest.mark.parametrize('given', ['wandbb', 'tensorbord', 'wandb,ml-flow', 'mlflow trackio'])
-def test_a_decision_says_a_misspelt_tracker_before_it_reads_records(given, runs_dir, monkeypatch, command):
+def test_a_decision_says_a_misspelt_tracker_before_it_trains(given, runs_dir, monkeypatch, command):
     monkeypatch.setenv('IMGSTUDY_TRACK', given)
-    monkeypatch.setattr('imgstudy.decide.get_record', lambda *args, **kwargs: pytest.fail('records were read'))
-    with pytest.raises(SystemExit, match='There is no tracker'): command('decide', 'one', 'other')
+    monkeypatch.setattr('imgstudy.decide.get_record', lambda *args, **kwargs: pytest.fail('whole records were read'))
+    one, other = sorted(p.name for p in committed_records().glob('digits-lenet5-*'))[:2]
+    with pytest.raises(SystemExit, match='There is no tracker'): command('decide', one, other)
 
 
 @pytest.mark.parametrize('init, sent', [('file:/home/me/secret/w.safetensors', 'own weights'), ('run:/home/me/secret/runs/secret_otto-lenet5-s0-1a2b3c4d', 'run:1a2b3c4d'),
