@@ -210,9 +210,10 @@ def curve_columns(
 def plot_group_curves(
     groups:dict, # name -> finished records
     ax=None, # axes whose place the panels take; None: a figure of its own
-): # Axes, one per column of `curve_columns`, or `ax`
+): # Axes, one per column of `curve_columns`, or `ax`; None if there is nothing to draw, and no `ax`
     "Losses and accuracies of training and validation images per epoch, as far as the histories hold them."
     drawn = curve_columns(groups)
+    if not drawn: return nothing_drawn(ax, 'no training has a history')
     rows, cols = (2, 2) if len(drawn) == 4 else (1, len(drawn))
     legend_cols = 1 if max(map(len, groups)) > 40 else 2 # long names beside each other widen the figure
     high = 2.6*rows + (.32/legend_cols)*len(groups)
