@@ -250,13 +250,12 @@ def _briefly(t, chosen) -> tuple: # table, caption
     return t.set_axis(index).rename_axis("comparison"), caption
 
 # %% ../../nbs/93_sections.ipynb #6da499dd
-_nothing = ' All are too short to tell.'
-
 def _with_p(t):
     "p-values as text, with three decimals."
     text = lambda p: '<0.001' if p < .001 else f'{p:.3f}' if p == p else ''
     return t.assign(**{k: [text(p) for p in t[k]] for k in ('p', 'p_holm')})
 
+_nothing = ' All are too short to tell.'
 _headings = {'over seeds': 'interval over seeds or folds', 'over bootstrap': 'interval over these and images',
              'p_holm': 'p, adjusted', 'finding': 'finding, adjusted', 'words': 'intervals say, not adjusted'}
 
@@ -294,7 +293,8 @@ def comparisons_section(
     apart, size = t.better.notna().sum(), training_size(shown)
     t, caption = _briefly(t, best_row(shown)) if grid_factors(study) else (_plainly(t), 'Compared pair by pair')
     alt = f'Differences in test accuracy with intervals: {apart} of {len(t)} comparisons are told apart after Holm.'
-    note = f'The same images and seeds on both sides; where n=1 there is no interval over seeds. {size}'
+    note = ('The same images and seeds on both sides; where n=1 there is no interval over seeds. '
+            f'{size}{_nothing*all(t.finding.str.startswith("too short"))}')
     lines = t.set_axis([fill(str(k), 48) for k in t.index])
     high = .3 + .14*max(k.count('\n') for k in lines.index) # inches for a row
     axes = lambda: plt.subplots(figsize=(7, 1.1 + high*len(t)), layout='constrained')[1]
