@@ -182,7 +182,7 @@ _cnn3_rung = dict(dataset='cifar10', model='cnn3', bs=128, epochs=60, augment='n
                   schedule='flat', wd=0., dropout=.5, label_smoothing=0.)
 _cnn3_climb = {
     'recipe of the report, 60 epochs': {},
-    'RandAugment': dict(augment='standard'),
+    'standard augmentation': dict(augment='standard'),
     'one cycle up to the rate': dict(schedule='one_cycle'),
     'no dropout': dict(dropout=0.),
     'SGD with Nesterov momentum, rate of 0.1': dict(opt='sgd', nesterov=True, momentum=.9, momentum_low=.9, lr=.1),
