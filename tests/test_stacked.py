@@ -16,8 +16,8 @@ from imgstudy.models.register import create_model
 from imgstudy.records.record import read_record
 from imgstudy.runs import fold_runs, run_id, seed_runs
 from imgstudy.sweep.claims import Claim
-from imgstudy.sweep.workers import create_workers, run_plain
-from imgstudy.sweep.sweep import _make_plan, as_one, attempt_stack, need_of, stacks, sweep, work_stacked
+from imgstudy.sweep.workers import Outcome, create_workers, run_plain
+from imgstudy.sweep.sweep import _make_plan, as_one, attempt_stack, need_of, passes, stacks, sweep, work_stacked
 from imgstudy.training.checkpoint import checkpoint_file
 from imgstudy.training.train import train
 from imgstudy.training.train_stacked import stack_id, train_stacked
@@ -239,6 +239,34 @@ def test_a_stack_without_time_for_an_epoch_is_not_begun(tmp_path):
     speed.known = {epoch_key(runs[0]): (400., 0.), epoch_key(runs[0], 3): (1200., 0.)}
     assert 400 < need_of(runs[:1], speed, plan) < 540 and 1200 < need_of(runs, speed, plan) < 1300
     assert list(as_one([runs], plan, speed, workers, when='always')) == [] and not list(tmp_path.glob('*/record.json'))
+
+
+@pytest.mark.parametrize('limit', [None, '10m'])
+def test_under_a_time_limit_groups_and_single_runs_take_turns(limit, tmp_path):
+    "The shortest first, each offered until it has ended; without a limit the groups come first."
+    named = {name: create_run(**{**quick, 'epochs': 1, 'bs': bs}) for name, bs in dict(brief=20, middle=30, lasting=40).items()}
+    named |= {f'pair {r.seed}': r for r in seed_runs(create_run(**{**quick, 'epochs': 1, 'bs': 50}), 2)}
+    named |= {f'trio {r.seed}': r for r in seed_runs(create_run(**{**quick, 'epochs': 1, 'bs': 60}), 3)}
+    named['follower'] = create_run(**{**quick, 'epochs': 1, 'bs': 70, 'init': f"run:{run_id(named['lasting'])}"})
+    seconds = {'brief': 5., 'middle': 30., 'lasting': 99., 'pair 0': 10., 'trio 0': 20., 'follower': 1.}
+    name = {run_id(r): key for key, r in named.items()}
+    speed, plan, seen = Speed(), _make_plan(tmp_path, run_plain, limit, 60), []
+    for key, s in seconds.items(): speed.known[epoch_key(named[key])] = s, 0.
+    def together(groups, plan, speed):
+        for group in groups:
+            seen.append(' + '.join(name[run_id(r)] for r in group))
+            if 'pair' in seen[-1]: yield from (Outcome(run_id(r), 'done') for r in group) # the trio is slower as one
+    def offer(turns, plan):
+        for run, _ in turns:
+            seen.append(name[run_id(run)])
+            held = seen[-1] == 'brief' and seen.count('brief') == 1 # by another process, for a moment
+            yield Outcome(run_id(run), 'busy' if held else 'done')
+    order = list(reversed(named.values()))
+    ended = [name[o.id] for o in passes(sorted(order, key=lambda r: r.init != 'scratch'), plan, speed, True, offer, together)]
+    assert sorted(ended) == sorted(named)
+    groups = ['pair 1 + pair 0', 'trio 2 + trio 1 + trio 0']
+    if limit: assert seen == ['brief', groups[0], 'middle', groups[1], 'brief', 'trio 2', 'trio 1', 'trio 0', 'lasting', 'follower']
+    else: assert seen == [*groups[::-1], 'trio 2', 'trio 1', 'trio 0', 'lasting', 'middle', 'brief', 'follower', 'brief']
 
 
 def test_a_run_that_another_process_has_is_left_to_it(tmp_path):
