@@ -292,7 +292,7 @@ def share_of_limit(bench, most=540) -> dict:
 # %% ../nbs/97_gpu.ipynb #8704c762
 def accuracy(bench, epochs=24, bs=512, views=8) -> dict:
     "resnet9 trained on all training images: seconds, and accuracy on the test images, each seen in several views."
-    run = quick_run(bench, 'resnet9', bench.few(bs), 1 if bench.cpu else epochs, augment='shift', lr=.4, opt='sgd',
+    run = quick_run(bench, 'resnet9', bench.few(bs), 1 if bench.cpu else epochs, augment='cutout', lr=.4, opt='sgd',
                     nesterov=True, wd=5e-4, momentum=.9, momentum_low=.9, label_smoothing=.1,
                     tta=1 if bench.cpu else views, subset=16 if bench.cpu else None)
     with tempfile.TemporaryDirectory() as root: record = train(run, root=root, data=None if bench.cpu else bench.data)

@@ -262,7 +262,7 @@ def test_a_recording_that_draws_as_the_step_does_is_taken(options, monkeypatch):
     assert step.proven()[1] == 0
 
 
-@pytest.mark.parametrize('augment', ['none', 'shift', 'basic', 'standard', 'erasing', 'affine', 'cifar100', 'resized_crop'])
+@pytest.mark.parametrize('augment', ['none', 'shift', 'basic', 'standard', 'erasing', 'affine', 'cifar100', 'cutout', 'resized_crop'])
 def test_our_augmentations_draw_on_the_device_alone(augment):
     from imgstudy.training.step import host_random
     step = step_of(learner_of(create_run(**base | dict(augment=augment))))

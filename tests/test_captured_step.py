@@ -37,7 +37,7 @@ def gap(a, b): return max((x.float() - y.float()).abs().max().item() for x, y in
 cases = dict(
     adamw=dict(), adam=dict(opt='adam'), sgd=dict(opt='sgd', lr=.01), nesterov=dict(opt='sgd', nesterov=True, lr=.01), shift=dict(augment='shift'), flip=dict(augment='flip'), basic=dict(augment='basic'), erasing=dict(augment='erasing'),
     standard=dict(augment='standard'), affine=dict(augment='affine'), cifar100=dict(augment='cifar100'),
-    resized_crop=dict(augment='resized_crop'), clip=dict(clip=.5), ema=dict(ema=.9), decay_all=dict(decay_all=True),
+    cutout=dict(augment='cutout'), resized_crop=dict(augment='resized_crop'), clip=dict(clip=.5), ema=dict(ema=.9), decay_all=dict(decay_all=True),
     label_smoothing=dict(label_smoothing=.1), patience=dict(patience=1, min_epochs=1, epochs=4), valid0=dict(valid=0),
     **{s: dict(schedule=s) for s in ('flat', 'linear', 'cosine', 'exponential', 'step')}, warmup=dict(warmup=1, schedule='cosine'))
 

@@ -132,7 +132,7 @@ def test_each_member_has_its_own_dropout_and_augmentation():
 
 def test_members_see_the_augmentation_of_their_level_and_validate_without():
     "Whatever a level draws, it draws for training images alone."
-    for level in ('basic', 'affine', 'erasing', 'standard', 'resized_crop'):
+    for level in ('basic', 'affine', 'erasing', 'cutout', 'standard', 'resized_crop'):
         runs = [create_run(**{**quick, 'augment': level, 'subset': 200}, seed=s) for s in (0, 1)]
         learners = [learner(r) for r in runs]
         stack = stack_learners(learners, [r.recipe for r in runs])

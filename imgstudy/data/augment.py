@@ -6,9 +6,9 @@
 __all__ = ['BRIGHTNESS', 'CONTRAST', 'SATURATION', 'RAND_OPS', 'augment_levels', 'PerImage', 'draw_uniform', 'flip_each',
            'RandomFlip', 'affine', 'turn_each', 'BatchRotation', 'blend_each', 'grey_each', 'without_each',
            'adjust_each', 'jitter_each', 'RandomJitter', 'blur_each', 'RandomSharpen', 'shift_each', 'RandomShift',
-           'draw_boxes', 'erase_each', 'BatchErasing', 'enlarge_each', 'BatchResizedCrop', 'colour_op', 'posterize_op',
-           'solarize_op', 'autocontrast_op', 'rand_numbers', 'rand_step', 'rand_op', 'RandAugment', 'Augment',
-           'RotateZoom', 'get_augment', 'augment_table', 'draw_augmented', 'plot_augment']
+           'draw_boxes', 'erase_each', 'BatchErasing', 'CutOut', 'enlarge_each', 'BatchResizedCrop', 'colour_op',
+           'posterize_op', 'solarize_op', 'autocontrast_op', 'rand_numbers', 'rand_step', 'rand_op', 'RandAugment',
+           'Augment', 'RotateZoom', 'get_augment', 'augment_table', 'draw_augmented', 'plot_augment']
 
 # %% ../../nbs/14_augment.ipynb #ac4547bc
 import math, pandas as pd, torch
@@ -216,13 +216,13 @@ def draw_boxes(
 def erase_each(
     x,               # float [n, 3, h, w]
     top, left, h, w, # [n], pixels
-    do,              # bool [n], which images
+    do=None,         # bool [n], which images; None: all
 ):
     "Set a box to 0 in the images for which `do` is True."
     rows, cols = torch.arange(x.shape[-2], device=x.device)[:, None], torch.arange(x.shape[-1], device=x.device)
-    top, left, h, w = map(_each, (top, left, h, w))
-    inside = (rows >= top) & (rows < top + h) & (cols >= left) & (cols < left + w)
-    return x.masked_fill(inside & _each(do), 0)
+    top, left, bottom, right = map(_each, (top, left, top + h, left + w))
+    inside = (rows >= top) & (rows < bottom) & (cols >= left) & (cols < right)
+    return x.masked_fill(inside if do is None else inside & _each(do), 0)
 
 # %% ../../nbs/14_augment.ipynb #543aeecf
 class BatchErasing(PerImage):
@@ -232,6 +232,15 @@ class BatchErasing(PerImage):
     def draw(self, x):
         *box, fits = draw_boxes(x, self.scale, self.ratio, spare=1)
         return *box, fits & (_unit(x) < self.p)
+
+# %% ../../nbs/14_augment.ipynb #a95d02be
+class CutOut(PerImage):
+    "Erase a box of the fraction `frac` of both sides around a random pixel, after normalisation."
+    order = 100
+    def __init__(self, frac=1/4): super().__init__(frac=frac)
+    def _start(self, x, side): return (_unit(x)*side).floor() - round(self.frac*side)//2
+    def draw(self, x): return self._start(x, x.shape[-2]), self._start(x, x.shape[-1])
+    def apply(self, x, top, left): return erase_each(x, top, left, *(round(self.frac*side) for side in x.shape[-2:]))
 
 # %% ../../nbs/14_augment.ipynb #fc5ef9ba
 def enlarge_each(
@@ -366,6 +375,8 @@ augment_levels.add(Augment('cifar100',
 
 # %% ../../nbs/14_augment.ipynb #ed191cdc
 augment_levels.add(Augment('shift', 'mirrored, shifted by up to 1/8', lambda: [RandomFlip(), RandomShift(1/8)]))
+augment_levels.add(Augment('cutout', 'shift, and a square of 1/4 of the side erased',
+    lambda: [RandomFlip(), RandomShift(1/8), CutOut(1/4)]))
 augment_levels.add(Augment('standard',
     'mirrored, shifted by up to 1/8, two operations of RandAugment at magnitude 5 of 30',
     lambda: [RandomFlip(), RandomShift(1/8), RandAugment(2, 5)]))

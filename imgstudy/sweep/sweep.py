@@ -200,7 +200,7 @@ def shortest_first(
     speed:Speed,
     done,        # id -> epochs that were trained before
 ) -> tuple: # groups and runs, shortest first; one of the two is empty
-    "What comes next under a time limit: the groups up to the shortest run of no group, or the runs up to the shortest group."
+    "What comes next under a time limit: groups up to the shortest run of none, or such runs up to the shortest group."
     grouped = {run_id(r) for g in groups for r in g}
     free = [r for r in runs if run_id(r) not in grouped and not source_id(r)]
     alone = sorted(((speed.seconds(r, done.get(run_id(r), 0)), r) for r in free), key=itemgetter(0))
