@@ -9,12 +9,12 @@ __all__ = ['run_pair', 'runs_differ_table', 'outcomes_table', 'disagreements_tab
 
 # %% ../../nbs/85_compare.ipynb #88723b9c
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from matplotlib.ticker import NullFormatter
 from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar
 from ..core import StudyError, device_name, say_duration
 from ..labels import class_label, class_labels, label_matrix, use_fonts
-from ..panels import panels, panels_title
+from ..panels import epochs_on, panels, panels_title
 from ..runs import run_to_dict
 from ..show import say_number
 from ..data.split import StudyData
@@ -225,7 +225,7 @@ def plot_run_curves(
             panel.plot(r.history.epoch, r.history[col], style, marker='.', ms=4, label=label)
             panel.plot(kept.epoch, kept[col], style[:2] + 'o', mfc='none', ms=8)
     for panel, name in zip(axs, shown.values()):
-        panel.set(xlabel='epoch', ylabel=name); panel.xaxis.set_major_locator(MaxNLocator('auto', integer=True))
+        epochs_on(panel).set_ylabel(name)
     if varies:
         axs[2].set_yscale('log')
         axs[2].yaxis.set_major_formatter('{x:g}'); axs[2].yaxis.set_minor_formatter(NullFormatter())

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from fastai.callback.schedule import valley
 from ..core import seed_everything
+from ..panels import epochs_on
 from ..runs import Run
 from ..references import references
 from ..data.split import StudyData, load_data
@@ -283,6 +284,6 @@ def plot_findings(
     for i, (name, finding) in enumerate(found.items()):
         style = dict(color=f'C{i + 2}', alpha=.15, lw=0)
         for j, e in enumerate(finding.epochs): ax.axvspan(e - .5, e + .5, label=None if j else name, **style)
-    ax.set(xlabel='epoch', ylabel='loss')
+    epochs_on(ax).set_ylabel('loss')
     ax.legend(frameon=False, fontsize=7)
     return ax

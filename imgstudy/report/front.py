@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt, numpy as np, pandas as pd
 from textwrap import fill
 from matplotlib.ticker import PercentFormatter
 from ..core import atomic_file
+from ..panels import epochs_on
 from ..records.record import tested_flops
 from ..stats.configs import is_demonstration
 from ..stats.pairs import paired_gain
@@ -307,7 +308,7 @@ def plot_labelled_curves(
         ax.plot(x, y, 'D', color=color, ms=6); ends.append((x, y, f'{name}, {percent(y)}', color))
     if on_phone(): _legend(ax, {text: dict(marker='D', color=color) for _, _, text, color in ends})
     else: _end_labels(ax, ends)
-    ax.set(xlabel='epoch', xlim=(0, None)); _in_percent(ax, 'y', 'accuracy')
+    epochs_on(ax).set_xlim(0, None); _in_percent(ax, 'y', 'accuracy')
     return ax
 
 # %% ../../nbs/57_front.ipynb #a470a88a

@@ -13,7 +13,7 @@ import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
 from functools import cache, lru_cache
 from ..core import StudyError, device_name
 from ..light_tables import light_table
-from ..panels import nothing_drawn, panels, panels_legend
+from ..panels import epochs_on, nothing_drawn, panels, panels_legend
 from ..references import best_references
 from ..runs import run_id
 from ..models.register import models
@@ -222,7 +222,7 @@ def plot_group_curves(
         color, dash, label = f'C{i % 10}', _dashes[i % len(_dashes)], f'{name} (n={len(records)})'
         history = _history(records).reindex(columns=['run', 'epoch', *drawn])
         for panel, column in zip(axs, drawn): _band(panel, history, column, color, dash, label)
-    for panel, title in zip(axs, drawn.values()): panel.set(xlabel='epoch', title=title)
+    for panel, title in zip(axs, drawn.values()): epochs_on(panel).set_title(title)
     panels_legend(axs, ax, *axs[0].get_legend_handles_labels(), legend_cols)
     return ax or axs
 
@@ -237,7 +237,7 @@ def plot_rates(
     for i, (name, records) in enumerate(groups.items()):
         h = records[0].history
         ax.plot(h.epoch, h.lr, color=f'C{i % 10}', linestyle=_dashes[i % len(_dashes)], marker='.', label=name)
-    ax.set(xlabel='epoch', ylabel='learning rate', yscale='log')
+    epochs_on(ax).set(ylabel='learning rate', yscale='log')
     _legend_below(ax.figure if len(ax.figure.axes) == 1 else ax, ax, 1)
     return plain_ticks(ax)
 

@@ -11,7 +11,7 @@ import math
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, seaborn as sns
 from matplotlib.ticker import FuncFormatter, NullFormatter
 from ..labels import class_label, class_labels, label_matrix, use_fonts
-from ..panels import panels
+from ..panels import epochs_on, panels
 from ..data.split import StudyData
 from ..data.pixels import OpenImage
 from ..records.metrics import classwise_table
@@ -66,8 +66,7 @@ def plot_curves(
             look = dict(x='epoch', y=col, ax=panel, color=f'C{i}', marker=marker, markeredgewidth=0)
             sns.lineplot(rows, units='run', estimator=None, alpha=.35, lw=.8, **look)
             sns.lineplot(rows, errorbar=None, lw=2, label=col.replace('_', ' '), **look)
-        panel.set(xlabel='epoch', ylabel=cols[-1].split('_')[1])
-        if marker: panel.set_xticks([*dict.fromkeys(rows.epoch)])
+        epochs_on(panel).set_ylabel(cols[-1].split('_')[1])
         if panel.lines: panel.legend(frameon=False)
     return ax or axs
 
@@ -83,7 +82,7 @@ def plot_pairs(
     for color, label, records in zip(('C0', 'C1'), labels, (base, other)):
         for i, r in enumerate(records):
             ax.plot(r.history.epoch, r.history.valid_accuracy, color, marker='.', lw=1, label=None if i else label)
-    ax.set(xlabel='epoch', ylabel='validation accuracy')
+    epochs_on(ax).set_ylabel('validation accuracy')
     ax.legend(frameon=False)
     return ax
 
