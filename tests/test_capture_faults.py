@@ -319,17 +319,14 @@ class Unused(torch.nn.Module):
         return self.extra(y) if self.training and self.share and random.random() < self.share else y
 
 def with_unused(share=0.):
-    def change(learn):
-        learn.model = Unused(learn.model, share)
-        learn.groups[0].params = list(learn.model.parameters()) # as the only group, which decays
-        learn.splitter, learn.wd, learn.groups = (lambda m: [list(m.parameters())]), .5, learn.groups[:1]
+    def change(learn): learn.model = Unused(learn.model, share)
     return change
 
 
 @pytest.mark.parametrize('options', [dict(), dict(opt='adam'), dict(opt='sgd', lr=.01), dict(model='cnn3', dropout=.2, subset=96), dict(ema=.9)], ids=str)
 @pytest.mark.parametrize('share, why', [(0., 'some weights get no gradient'), (.5, 'the network draws random numbers on the CPU')])
 def test_weights_without_a_gradient_do_not_decay(share, why, options, monkeypatch):
-    run = create_run(**base | options)
+    run = create_run(**base | dict(wd=.5, decay_all=True) | options)
     loop, called = (fitted(run, how, monkeypatch, with_unused(share)) for how in ('0', 'call'))
     assert called.layout['not_captured'] == why and gap(loop, called) == 0
 

@@ -77,7 +77,7 @@ def test_own_photographs_from_training_to_report(photos, monkeypatch, tmp_path):
     assert Image.open(photos/'looks.png').width > 100 and (photos/'mine.html').stat().st_size > 10_000
 
 
-@pytest.mark.parametrize('page', [p for p in text if blocks(p, 'python') and p not in ('clusters.md', 'own-study.md')])
+@pytest.mark.parametrize('page', [p for p in text if blocks(p, 'python') and p not in ('clusters.md', 'fastai.md', 'own-study.md')])
 def test_python_runs_and_reads_what_make_study_leaves(page, photos, tmp_path, monkeypatch):
     pytest.importorskip('onnxscript', reason="export needs pip install 'imgstudy[onnx]'")
     monkeypatch.chdir(tmp_path); monkeypatch.setenv('IMGSTUDY_RUNS', str(tmp_path/'runs'))
@@ -122,3 +122,12 @@ def test_the_script_for_a_cluster(fails, tmp_path, monkeypatch):
     assert done and set(done) == {'failed' if fails else 'done'}
     if fails: return
     assert all(r.outcome == 'finished' for r in read_records(tmp_path/'runs')) and len(read_records(tmp_path/'runs')) >= 2
+
+
+def test_what_is_shown_for_users_of_fastai_runs(tmp_path, monkeypatch):
+    "The blocks of Python on that page, in their order, in a folder of their own."
+    monkeypatch.chdir(tmp_path)
+    space = {}
+    for block in blocks('fastai.md', 'python'): exec(compile(block, 'docs/fastai.md', 'exec'), space)
+    plt.close('all')
+    assert len(space['history'].rows) == 2 and (space['learn'].path/'digits.pkl').is_file()

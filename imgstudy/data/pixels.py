@@ -31,7 +31,8 @@ class OpenImage:
     def __call__(self, path):
         try: im = StudyImage.create(path, self.image_range)
         except OSError as e:
-            raise StudyError(f'{path} could be read before and cannot be now ({e}): has it been changed?')
+            if not Path(path).exists(): raise StudyError(f'There is no file {path}.')
+            raise StudyError(f'{path} cannot be read as an image ({e}). If it could be before, has it been changed?')
         return StudyImage(im.resize((self.size, self.size), self.how, reducing_gap=3))
 
 # %% ../../nbs/15_pixels.ipynb #220cb501

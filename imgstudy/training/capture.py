@@ -181,7 +181,7 @@ _tensor_hooks = '_backward_hooks', '_post_accumulate_grad_hooks'
 
 def _partly_frozen(learn): # a step updates the layers of one depth together
     states = {}
-    for g in getattr(learn, 'groups', ()): states.setdefault(g.depth, set()).update(p.requires_grad for p in g.params)
+    for g in learn.groups: states.setdefault(g.depth, set()).update(p.requires_grad for p in g.params)
     return any(len(s) > 1 for s in states.values())
 
 def _foreign_hooks(model): # those of this library only change the precision
@@ -248,7 +248,7 @@ class Engine:
         images = self.learn.dls.train.on_device()[0]
         return '' if images.kept else 'the images do not fit into the memory of the GPU'
     def _gradients(self):
-        if not hasattr(self.learn, 'groups'): return '' # the weights of a stack are one parameter
+        if hasattr(self.learn, 'members'): return '' # the weights of a stack are one parameter
         trained = tuple(id(p) for p in self.learn.model.parameters() if p.requires_grad)
         if trained not in self.looked:
             idle = without_gradient(self.learn)

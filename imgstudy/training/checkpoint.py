@@ -177,7 +177,8 @@ def restore(self:Checkpoint, s:dict):
     self.model.load_state_dict(s['model'])
     self.opt.load_state_dict(s['opt'])
     getattr(self.learn, 'layout', {}).update(s['layout']) # how the epochs so far were trained
-    for cb, k in _kept(self.learn.cbs): setattr(cb, k, s['callbacks'][cb.name][k])
+    for cb, k in _kept(self.learn.cbs):
+        if k in (own := s['callbacks'][cb.name]): setattr(cb, k, own[k]) # an older one may lack some
     self.learn.train_iter, self.learn.epochs_done = s['train_iter'], s['epoch']
     self.saved, self.seconds, self.resumed = s['epoch'], s['seconds'], [*s['resumed'], s['epoch']]
     self.meter.go_on(s.get('joules'))

@@ -22,6 +22,7 @@ from fastai.callback.training import BnFreeze, GradientClip
 from fastai.basics import (Callback, CancelBackwardException, CancelEpochException, CancelFitException,
                            CancelStepException, CancelTrainException, Learner, noop)
 from fastcore.basics import patch
+from fastcore.foundation import L
 from timm.utils import ModelEmaV3
 from torch import nn
 from torch.nn import functional as F
@@ -67,11 +68,20 @@ class History(Callback):
         self.printed = time.perf_counter()
         self.bar = track_progress(self.n_epoch, desc=self.label, bar_format=self.shown)
         self.mixes = any(isinstance(cb, MixHandler) for cb in self.learn.cbs) # then a training image has two classes
-    def before_epoch(self): self.start, self.total, self.hits, self.n = time.perf_counter(), 0., 0, 0
+        self.begin()
+    def begin(self): # an epoch; a callback may cancel it before any other event
+        self.start, self.total, self.hits, self.n = time.perf_counter(), 0., 0, 0
+        self.cancelled = self.rated = False
+    def before_epoch(self): self.begin()
+    def after_cancel_batch(self): self.cancelled = True # there may be neither predictions nor a loss
+    def after_validate(self): self.rated = True
     def after_batch(self):
-        if not self.training: return
-        self.total, self.n = self.total + self.loss.detach()*len(self.yb[0]), self.n + len(self.yb[0])
-        if not self.mixes: self.hits = self.hits + (self.pred.detach().argmax(1) == self.yb[0]).sum()
+        cancelled, self.cancelled = self.cancelled, False
+        if cancelled or not self.training: return
+        y = self.yb[0]
+        self.total, self.n = self.total + self.loss.detach()*len(y), self.n + len(y)
+        self.mixes |= y.is_floating_point() or y.shape != self.pred.shape[:1] # a callback of one's own mixes, too
+        if not self.mixes: self.hits = self.hits + (self.pred.detach().argmax(1) == y).sum()
         self.after_portion()
     def after_portion(self):
         self.bar.update(self.epoch + (self.iter + 1)/self.n_iter - self.bar.n)
@@ -82,8 +92,8 @@ class History(Callback):
         self.total, self.n, self.hits = done.losses.sum()*(done.images/len(done.losses)), done.images, done.hits[0]
     def after_epoch(self):
         self.images += self.n
-        seen = _validated(self.learn)
-        mean = lambda total: math.nan if self.mixes and total is self.hits else float(total)/max(self.n, 1)
+        seen = _validated(self.learn) if self.rated else {} # the Recorder keeps the values of the epoch before
+        mean = lambda total: float(total)/self.n if self.n and not (self.mixes and total is self.hits) else math.nan
         measured = lambda name: math.nan if (value := seen.get(name)) is None else float(value)
         row = dict(epoch=self.epoch + 1, train_loss=mean(self.total), train_accuracy=mean(self.hits),
                    valid_loss=measured('valid_loss'), valid_accuracy=measured('accuracy'),
@@ -92,6 +102,7 @@ class History(Callback):
         self.validated = seen.get('valid_loss') is not None
         every = math.ceil(self.n_epoch/self.lines)
         if row['epoch'] % every == 0 or row['epoch'] == self.n_epoch: self.say(epoch_line(row))
+        self.begin()
 
 # %% ../../nbs/45_fit.ipynb #23612dff
 class Diverged(StudyError):
@@ -122,7 +133,7 @@ class StopOnNaN(Callback):
 # %% ../../nbs/45_fit.ipynb #3094c7aa
 class EarlyStop(Callback):
     "Stop once validation accuracy has not risen for `patience` epochs; keep the best weights."
-    order = 55 # after the Recorder has the accuracy, before `EMA` puts the plain weights back
+    order = 55 # after the Recorder has the accuracy
     kept = ['best', 'best_epoch', 'weights']
     def __init__(self,
         patience:int,     # epochs
@@ -148,24 +159,28 @@ class EarlyStop(Callback):
 # %% ../../nbs/45_fit.ipynb #383b6119
 class EMA(Callback):
     "Validate, and finally keep, an exponential moving average of the weights."
-    order, kept = 60, ['steps', 'averaged']
+    order, kept, inside = 70, ['steps', 'averaged', 'inside'], False # after what saves or restores what was validated
     @property
     def averaged(self): return self.average.module.state_dict()
     @averaged.setter
     def averaged(self, state): self.average.module.load_state_dict(state)
     def __init__(self, decay): self.decay, self.steps = decay, 0
-    def before_fit(self): self.average = ModelEmaV3(self.model, decay=self.decay, use_warmup=True)
+    def before_fit(self):
+        self.average, self.inside = ModelEmaV3(self.model, decay=self.decay, use_warmup=True), False
     def after_step(self):
         self.steps += 1
         self.average.update(self.model, step=self.steps)
     def replayed(self, done): self.steps += len(done.losses)
-    def swap(self):
+    def put(self, inside): # is the average in the model, or the weights that are trained?
+        if inside == self.inside: return
         own = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
         self.model.load_state_dict(self.average.module.state_dict())
         self.average.module.load_state_dict(own)
-    def before_validate(self): self.swap()
-    def after_validate(self): self.swap()
-    def after_fit(self): self.swap()
+        self.inside = inside
+    def before_validate(self): self.put(True)
+    def after_epoch(self): self.put(self.epoch + 1 == self.n_epoch)
+    def after_cancel_fit(self): self.put(True)
+    def after_fit(self): self.put(True)
 
 # %% ../../nbs/45_fit.ipynb #d756b1b2
 def first_trained(
@@ -182,8 +197,7 @@ class Freeze(Callback):
     "Freeze the layer groups below `first_trained`, epoch by epoch."
     def __init__(self, recipe:Recipe): self.recipe = recipe
     def before_epoch(self):
-        depth = first_trained(self.recipe, self.epoch, self.groups[-1].top)
-        self.opt.freeze_to(next(i for i, g in enumerate(self.groups) if g.depth >= depth))
+        self.opt.freeze_to(first_trained(self.recipe, self.epoch, self.groups[-1].top))
     def after_fit(self): self.opt.unfreeze()
 
 class FreezeNorm(Callback):
@@ -225,14 +239,30 @@ def _batch_of_one():
         raise StudyError('Batch norm needs more than one value per channel, but a batch here is one image of one pixel '
                          'at that layer: raise bs, size or the number of training images.') from e
 
+_of_learner = 'opt nesterov wd decay_all label_smoothing class_weights bs dropout head_init'.split()
+
+def _check_fit(learn, recipe):
+    "Raise `StudyError` unless `learn` can be trained by `recipe`."
+    if not isinstance(learn, StudyLearner) or learn.recipe is None: raise StudyError(
+        '`fit` trains what `create_learner` returns. A Learner of your own has `fit_one_cycle`, `fine_tune` and others.')
+    if not isinstance(recipe, Recipe): raise StudyError(
+        f'`fit` takes a recipe, such as `run.recipe`, not {recipe!r}; for a number of epochs there is `learn.fit`.')
+    other = {k: (getattr(recipe, k), getattr(learn.recipe, k)) for k in _of_learner}
+    told = [f'{k} is {a!r}, and was {b!r}' for k, (a, b) in other.items() if a != b]
+    if told: raise StudyError(f'This recipe is not that of the learner: {"; ".join(told)} in `create_learner`, which '
+                              'decides it. Create a learner of a run with this recipe.')
+
 @contextmanager
 def _fitting(learn, recipe, label, lines, cbs): # yields the `History`, and the arguments of `learn.fit`
+    _check_fit(learn, recipe)
+    cbs = L(cbs)
+    if by_depth(recipe): learn.split_layers()
     history, stop, extra = History(label, lines), StopOnNaN(), recipe_cbs(recipe) + scale_cbs(learn)
     sched = ParamScheduler(create_schedule(recipe, rate_scales(learn.groups, recipe)))
     with learn.no_bar(), learn.no_logging(), _batch_of_one(), keep_memory(), replaying(learn):
         yield history, dict(n_epoch=total_epochs(recipe), lr=recipe.lr, cbs=[sched, stop, history, *extra, *cbs])
     for cb in (stop, *cbs):
-        if error := getattr(cb, 'error', None): raise error
+        if isinstance(error := getattr(cb, 'error', None), Exception): raise error
     rated = len(learn.dls.valid_ds) and history.validated and history.rows # by a validation
     if rated and not math.isfinite(history.rows[-1]['valid_loss']):
         raise Diverged(f'The final validation loss was NaN or infinite. Lower the peak rate, now lr={recipe.lr:g}.')
@@ -404,6 +434,9 @@ def find_lr(
     learn:Learner, # one that is not used for training
 ) -> float: # the suggested learning rate
     "Plot the loss against a growing learning rate and suggest one, by fastai's `lr_find`."
-    with tempfile.TemporaryDirectory() as d, learn.no_bar():
-        learn.path, learn.model_dir = type(learn.path)(d), 'models'
-        return learn.lr_find().valley
+    own = learn.path, learn.model_dir
+    try:
+        with tempfile.TemporaryDirectory() as d, learn.no_bar():
+            learn.path, learn.model_dir = type(learn.path)(d), 'models'
+            return learn.lr_find().valley
+    finally: learn.path, learn.model_dir = own

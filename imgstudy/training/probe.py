@@ -9,7 +9,7 @@ __all__ = ['strengths', 'fit_logistic', 'Probe', 'logistic_path', 'fit_probe', '
 # %% ../../nbs/46_probe.ipynb #aeb2016b
 import time, warnings
 import matplotlib.pyplot as plt, numpy as np, pandas as pd, torch
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fastai.basics import Learner
 from fastcore.basics import noop
 from scipy.special import log_softmax
@@ -126,10 +126,7 @@ def use_features(
     learn.dls = type(learn.dls)(*(dl.new(cls=FeatureDL, pixels=features) for dl in learn.dls.loaders))
     restore_random_states(states, learn.dls)
     learn.network, learn.model, learn.features = network, network.get_submodule(head), features
-    own = {id(p) for p in learn.model.parameters()}
-    learn.groups = [replace(g, params=[p for p in g.params if id(p) in own]) for g in learn.groups if g.depth == g.top]
-    learn.groups = [g for g in learn.groups if g.params]
-    learn.splitter, learn.wd = (lambda m: [g.params for g in learn.groups]), decay_of(learn.groups, run.recipe)
+    learn.splitter = lambda m: [list(m.parameters())] # all of it is the head
     learn.layout |= dict(precision=features.cost['precision'], features=True)
 
 # %% ../../nbs/46_probe.ipynb #8f3c6558
