@@ -64,20 +64,14 @@ def best_of_networks(
     dataset:str, # name of a data set
     images=None, # number of training images; None: any
 ) -> dict: # (model, 'scratch' or 'transferred') -> records
-    "Of each network and start the configuration that validation images choose among those on most images."
+    "Of each network and start the configuration that validation images choose, unless that is too short to tell."
     found = {}
     shown = [r for r in records if r.run.dataset == dataset and not is_demonstration(r)]
     for config in configs(shown):
-        key = config[0].run.model, start_of(config[0].run)
-        if images not in (None, _images(config)) or not has_learnt(config): continue
-        found.setdefault(key, []).append(config)
-    return {k: _best(ways) for k, ways in found.items()}
-
-def _images(config): return config[0].info['data']['counts']['train']
-def _best(ways):
-    "Where a fifth is set apart for validation, that is not fewer images; a way without validation images comes last."
-    most = .75*max(map(_images, ways))
-    return max((w for w in ways if _images(w) >= most), key=lambda w: np.nan_to_num(validation(w), nan=-1))
+        if images not in (None, config[0].info['data']['counts']['train']): continue
+        found.setdefault((config[0].run.model, start_of(config[0].run)), []).append(config)
+    best = {k: max(ways, key=validation) for k, ways in found.items()}
+    return {k: rs for k, rs in best.items() if validation(rs) > -np.inf and not why_short(rs)}
 
 def network_marks(
     named:dict,    # (name, what it is) -> records
@@ -142,7 +136,7 @@ def _cell(row) -> str:
     kind = dict(none='', basic=', augmented', erasing=', random erasing').get(augment, f', {augment}')
     if (l2, dropout) == ('L2 0', 'dropout 0.5'): return f' with dropout{kind}'
     more = [*[l2]*(l2 != 'L2 0'), *[dropout]*(dropout != 'dropout 0')]
-    return ', '.join(['', bs, rate.replace('rate ', 'rate\u00a0'), *more]) + kind
+    return ', '.join(['', bs, rate.replace('rate ', 'learning rate\u00a0'), *more]) + kind
 
 def published_names(
     table:pd.DataFrame, # as returned by `published_beside_ours`

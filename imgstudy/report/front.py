@@ -209,7 +209,7 @@ def plot_published(
     ax=None, # axes to draw into; None: those of a figure of its own
 ): # Axes
     "Published accuracies (hollow) and ours with their intervals."
-    names, lines = [fill(name, 48) for name in published_names(table)], []
+    names, lines = [fill(name, 48 if on_phone() else 56) for name in published_names(table)], []
     ax = ax or _canvas(len(table), each=.36, above=max(n.count('\n') + 1 for n in names))
     for y, r in enumerate(table[::-1].itertuples()):
         ax.plot([r.value, r.published], [y, y], color='.88', lw=2, zorder=1)
@@ -361,7 +361,7 @@ def plot_starts(
     best, ink, lines = best_configs([r for r in records if not is_demonstration(r)]), '#7d8590', []
     names = [*dict.fromkeys(dataset for dataset, _ in best)][::-1]
     ax = ax or plt.subplots(figsize=(7, .6 + .74*len(names)), layout='constrained')[1]
-    titles = [as_label(dataset_title(name)) for name in names]
+    titles = [fill(as_label(dataset_title(name)), 20) for name in names]
     ax.set(yticks=range(len(names)), yticklabels=titles, ylim=(-.5, len(names) - .5),
            xlabel='test accuracy, %', xlim=(0, 104))
     ax.tick_params(colors=ink, length=0); ax.xaxis.label.set_color(ink); ax.grid(axis='x', color=ink, alpha=.25)

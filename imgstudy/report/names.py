@@ -38,7 +38,7 @@ def as_label(title:str) -> str:
     return title[:1].upper() + title[1:]
 
 # %% ../../nbs/79a_names.ipynb #0bf2e772
-_short_titles = dict(stanford_dogs20='20 dog breeds', stl5_standin='five classes for STL-10',
+_short_titles = dict(stanford_dogs20='20 dog breeds', stl5_standin='five CIFAR-10 classes for STL-10',
                      digits_low='digits 0 to 4', digits_high='digits 5 to 9')
 def dataset_title(name:str) -> str:
     "A data set as people call it, in a few words."
@@ -47,7 +47,7 @@ def dataset_title(name:str) -> str:
 _study_titles = dict(
     cats_dogs_optimizers='Cats vs Dogs, optimisers', cats_dogs_architectures='Cats vs Dogs, architectures',
     dog_breeds='20 dog breeds', cifar10_mlp='CIFAR-10, perceptrons',
-    cifar10_cnn_batch_lr='CIFAR-10, batch size and rate',
+    cifar10_cnn_batch_lr='CIFAR-10, batch size and learning rate',
     cifar10_cnn_regularisation='CIFAR-10, L2 and dropout', cifar10_cnn_augmentation='CIFAR-10, augmentation',
     cifar10_vit='CIFAR-10, a small ViT', cifar10_finetune='CIFAR-10, pretrained networks',
     cifar100_baseline='CIFAR-100, the baseline', cifar100_schedules='CIFAR-100, schedules',

@@ -15,7 +15,7 @@ from ..core import StudyError, device_name
 from ..light_tables import light_table
 from ..panels import epochs_on, nothing_drawn, panels, panels_legend
 from ..references import best_references
-from ..runs import run_id
+from ..runs import run_id, total_epochs
 from ..models.register import models
 from ..models.zoo import model_cost, name_points
 from ..records.metrics import calibration_table
@@ -84,26 +84,32 @@ def pixels_words(
     "The size of images in words, with that of the copies that were enlarged."
     return f'{size} pixels' + (f'{"" if every else ", some"} enlarged from {side}' if side else '')
 
-def _size(record): # images, pixels, epochs (a probe has none), pixels before they were enlarged
+def _size(record): # images, pixels, epochs (a probe has none), pixels before they were enlarged, can it stop early?
     run = record.run
-    epochs = 0 if is_probe(run) else run.recipe.epochs
-    return record.info['data']['counts']['train'], run.size, epochs, enlarged_from(record)
+    epochs, stops = (0, False) if is_probe(run) else (total_epochs(run.recipe), bool(run.recipe.patience))
+    return record.info['data']['counts']['train'], run.size, epochs, enlarged_from(record), stops
 
-def _size_words(images, pixels, epochs, side=0):
-    long = f'up to {epochs} epoch{"s"*(epochs != 1)}' if epochs else 'a probe'
-    return f'{images:,} images, {pixels_words(pixels, side)}, {long}'
+def _long(epochs, stops=False): # numbers of epochs; stops: can some end sooner?
+    "How long trainings were: a maximum only where they differ or can stop early; a probe has no epochs."
+    ran = {*epochs} - {0}
+    longest = max(ran, default=0)
+    words = f'{"up to "*(stops or len(ran) > 1)}{longest} epoch{"s"*(longest != 1)}'
+    return ' or '.join([words]*bool(ran) + ['a probe']*(0 in epochs))
+
+def _size_words(images, pixels, epochs, side=0, stops=False):
+    return f'{images:,} images, {pixels_words(pixels, side)}, {_long([epochs], stops)}'
 
 @cache
 def coverage_sentence(
     k:int,       # number of folds
     ratio:float, # images left out / trained on, as in `Repeats`
 ) -> str:
-    "How often an interval over folds, corrected by Nadeau and Bengio's ratio, holds the truth in a simulation."
+    "How often an interval over folds, corrected by Nadeau and Bengio's ratio, covers the truth in a simulation."
     n, subset = 2500, round(2500/k/ratio)
     held = fold_coverage(n, k, subset if subset < n - n//k else None, learnt=.03).corrected
     return ('Folds share training images, so intervals over them are widened by the ratio of images left out to '
             f'images trained on, here {ratio:.3g} (Nadeau and Bengio 2003). In simulated cross-validations of {k} '
-            f'folds {100*held:.1f} % of such intervals hold the true accuracy; 95 % are meant to.')
+            f'folds {100*held:.1f} % of these nominal 95 % intervals covered the true accuracy.')
 
 def kept_words(
     records, # finished ones, one of each row
@@ -132,10 +138,10 @@ def training_size(
     for name, records in groups.items(): sizes.setdefault(_size(records[0]), []).append(name)
     if len(sizes) == 1: return f'Trained on {_size_words(*next(iter(sizes)))}.'
     if len(sizes) > 3: # the names of all rows would be longer than what the caption is about
-        images, pixels, epochs, sides = zip(*sizes)
+        images, pixels, epochs, sides, stops = zip(*sizes)
         small = [*filter(None, sides)]
         of = pixels_words(_span(pixels), _span(small) if small else 0, len(small) == len(sides))
-        return f'Rows differ in size: {_span(images)} images, {of}, up to {max(epochs)} epochs.'
+        return f'Rows differ in size: {_span(images)} images, {of}, {_long(epochs, any(stops))}.'
     each = '; '.join(_size_words(*size) + f" ({', '.join(names)})" for size, names in sizes.items())
     return f'Trained on {each}.'*bool(sizes)
 
