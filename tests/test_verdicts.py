@@ -3,6 +3,7 @@ import dataclasses, re
 import numpy as np, pandas as pd, pytest
 from imgstudy.records.find import committed_records, records_in
 from imgstudy.references import references
+from imgstudy.report.overview import study_groups
 from imgstudy.report.sections import _interval, coverage_sentence, results_table
 from imgstudy.report.tables import _fold_means, _one_verdict, answer_table, figure_verdicts, folds_table, said_again
 from imgstudy.report.wording import gain_sentence, gain_words, reason_words, short_words, winner_words
@@ -10,8 +11,8 @@ from imgstudy.runs import make_run
 from imgstudy.stats.overlap import draw_folds, fold_coverage, overlap
 from imgstudy.stats.pairs import compare_all, paired_gain
 from imgstudy.stats.published import Reason, Verdict, compare_reference, taken_as, taken_span, timed_words
-from imgstudy.stats.seeds import late_gain, synth_folds, synth_record, too_short
-from imgstudy.study.studies import row_references, studies, study_runs
+from imgstudy.stats.seeds import has_learnt, late_gain, synth_folds, synth_record, too_short
+from imgstudy.study.studies import get_study, row_references, studies, study_runs
 
 ref = references(id='4.02').iloc[0]
 

@@ -429,14 +429,12 @@ def tuned_sentence(
     gains = dict(sorted(gains.items(), key=lambda kg: -kg[1].difference))
     lengths = {k: (len(a[0].history), len(b[0].history)) for k, (_, a, _, b) in pairs.items()}
     longer = {k: '' if a == b else f'; {a} epochs against {b}' for k, (a, b) in lengths.items()}
-    text = lambda k, g: (f'{plain_names(k)} from {percent(g.base)} to {percent(g.other)} '
+    told = lambda k, g: (f' from {percent(g.base)} to {percent(g.other)} '
                          f'({signed(100*g.low, 1)} to {signed(100*g.high, 1)} {over_words(g)}{longer[k]})')
+    text = lambda k, g: plain_names(k) + (told(k, g) if g.told else '')
     part = sum(a[0].run.subset is not None for _, a, _, _ in pairs.values())
     words = 'higher', 'lower', no_difference
-    told, short = ({k: g for k, g in gains.items() if g.told == way} for way in (True, False))
-    open_ = [f'too short to tell: {", ".join(map(plain_names, short))}']*bool(short)
-    sides = '; '.join(filter(None, [_by_side({text(k, g): g for k, g in told.items()}, words), *open_]))
-    return ('Test accuracy with our recipes against the settings published, on the same images and seeds. '
+    sides = _by_side({text(k, g): g for k, g in gains.items()}, words, 'ours was')
+    return ('Test accuracy, our recipes against the settings published, same images and seeds. '
             f'{sides[0].upper()}{sides[1:]}. '
-            f'{count(part).capitalize()} of {count(len(pairs), "comparison")} took a part of the images; '
-            'the table of the report has minutes and scale.')
+            f'{count(part).capitalize()} of {count(len(pairs), "comparison")} took a part of the images.')
