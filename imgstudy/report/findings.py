@@ -392,8 +392,9 @@ def tuned_pairs(
     return found
 
 # %% ../../nbs/90_findings.ipynb #02e05b29
-time_words = ('of the quickest training, from loading the images to the last test prediction, with the features and '
-              'the probe that it starts from, without features kept from an earlier training')
+time_words = ('of the quickest training, from loading the images to the last test prediction, with epochs at their '
+              'median pace, so that pauses do not count; features and the probe that it starts from are included, '
+              'unless an earlier training had kept them')
 
 def training_minutes(records) -> float:
     "Minutes of a training, from `training_seconds`."

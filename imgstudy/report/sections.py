@@ -235,10 +235,11 @@ def _with_p(t):
 
 _nothing = ' All are too short to tell.'
 _headings = {'over seeds': 'interval over seeds or folds', 'over bootstrap': 'interval over seeds or folds, and images',
-             'p_holm': 'p, adjusted', 'finding': 'finding by adjusted p', 'words': 'finding by intervals, not adjusted'}
-_holm = ('p is adjusted by Holm\u2019s method, so that among all comparisons of a table a false finding has a chance '
-         'of at most 5 %. A claim tested by itself needs no adjustment, so it may hold where this table detects no '
-         'difference.')
+             'p_holm': 'p, adjusted (Holm)', 'finding': 'finding by adjusted p',
+             'words': 'finding by intervals, not adjusted'}
+_holm = (' Findings in the table go by p as adjusted by Holm\u2019s method: among all comparisons of a table one false '
+         'finding or more has a chance of at most 5 %. A claim tested by itself needs no adjustment, so it may hold '
+         'where the table detects no difference.')
 
 def comparisons_html(
     t,       # as returned by `compare_all`
@@ -255,7 +256,7 @@ def comparisons_html(
     shown = with_intervals(t[['difference', 'seeds_low', 'seeds_high', 'bootstrap_low', 'bootstrap_high', *rest]], 3)
     heads = {k: v.replace('seeds or folds', 'splits') if 'splits' in {*t.over} else v for k, v in _headings.items()}
     shown = shown[['difference', 'over seeds', 'over bootstrap', *rest]].rename(columns=heads)
-    said = caption.rstrip('.') + '.' + (_nothing if all(short) else f' {_holm}')
+    said = caption.rstrip('.') + '.' + _nothing*all(short)
     return as_table(shown, said, folded=len(t) > most or all(short))
 
 # %% ../../nbs/93_sections.ipynb #36947ebd
@@ -274,10 +275,12 @@ def comparisons_section(
     if not len(t): return waiting
     apart, size = t.better.notna().sum(), training_size(shown)
     t, caption = _briefly(t, best_row(shown)) if grid_factors(study) else (_plainly(t), 'Compared pair by pair')
-    found = f"{count(len(t), 'comparison')} {'shows' if apart == 1 else 'show'} a difference"
-    alt = f'Differences in test accuracy with intervals: {count(apart)} of {found} after adjustment.'
+    number = count(apart) if apart else 'none'
+    of = f'{number} of {count(len(t), "comparison")} {"shows" if apart == 1 else "show"} a'
+    if len(t) == 1: of = f'the comparison shows {"a" if apart else "no"}'
+    alt = f'Differences in test accuracy with intervals: {of} difference after adjustment.'
     note = ('The same images and seeds on both sides; where n=1 there is no interval over seeds. '
-            f'{size}{_nothing*all(t.finding.str.startswith("too short"))}')
+            f'{size}{_nothing if all(t.finding.str.startswith("too short")) else _holm}')
     lines = t.set_axis([fill(str(k), 48) for k in t.index])
     high = .3 + .14*max(k.count('\n') for k in lines.index) # inches for a row
     axes = lambda: plt.subplots(figsize=(7, 1.1 + high*len(t)), layout='constrained')[1]

@@ -142,6 +142,7 @@ def value_words(field, value) -> str:
     if field == 'valid': return 'none' if value == 0 else 'a fifth of the images'
     if value is None: return dict(subset='all', tune='all layers').get(field, 'none')
     if isinstance(value, bool): return 'yes' if value else 'no'
+    if value == 'flat': return 'constant'
     if field == 'subset': return f'{100*value:g} %' if isinstance(value, float) else f'{value:,}'
     if field == 'tune': return tune_words(value)
     return f'{value:g}' if isinstance(value, float) else str(value)

@@ -253,9 +253,10 @@ def too_short(
 
 # %% ../../nbs/50_seeds.ipynb #3fe94ffe
 def whole_seconds(record) -> float:
-    "Seconds from loading the images to the last test prediction; a record without a cost knows its epochs alone."
-    epochs = record.history.seconds.median()*len(record.history) if 'seconds' in record.history else np.nan
-    return float(record.info.get('cost', {}).get('seconds', epochs))
+    "Seconds from loading the images to the last test prediction; epochs at their median, so that pauses do not count."
+    seconds, cost = record.history.get('seconds', pd.Series(dtype=float)), record.info.get('cost', {})
+    rest = cost['seconds'] - cost['fit_seconds'] if 'fit_seconds' in cost else 0. # images, features, probe and test
+    return float(seconds.median()*len(seconds) + rest)
 
 def timed_training(
     records, # finished ones that differ in seed, fold or split only
