@@ -22,7 +22,7 @@ def captions(monkeypatch):
     def of(study):
         with records_in(committed_records()): study_section(study)
         plt.close('all')
-        return [c for c in found if not c.startswith(('Published and ours', 'The trainings of each row'))]
+        return [c for c in found if not c.startswith(('Published and ours', 'Our results', 'The trainings of each row'))]
     return of
 
 

@@ -226,7 +226,7 @@ def chosen(monkeypatch, **records):
     return tuning_sentence('made')
 
 
-@pytest.mark.parametrize('best, second, said', [(.7, .8, 'lower than'), (.8, .7, 'higher than'), (.75, .75, 'not told apart from')])
+@pytest.mark.parametrize('best, second, said', [(.7, .8, 'lower than'), (.8, .7, 'higher than'), (.75, .75, 'no difference detected from')])
 def test_a_lead_is_never_negative(best, second, said, monkeypatch):
     "Validation images choose the one that is worse on the test images."
     sentence = chosen(monkeypatch, first=trained(best, valid=.9), second=trained(second, valid=.85), last=trained(.6, valid=.6))

@@ -222,9 +222,9 @@ def test_verdict_on_transfers_follows_from_the_pairs():
     pair = next(iter(transfer_pairs([r for r in read_records(committed_records()) if r.outcome == 'finished']).values()))
     up, down, same = dict(a=pair), dict(a=pair[::-1]), dict(a=(pair[0], pair[0]))
     assert transfer_verdict({}) is None
-    assert 'won one of one comparison, by' in transfer_verdict(up) and 'told apart' not in transfer_verdict(up)
+    assert 'won one of one comparison, by' in transfer_verdict(up) and 'no difference' not in transfer_verdict(up)
     assert 'won none of one comparison; one lost, by' in transfer_verdict(down)
-    assert 'won none of one comparison; one could not be told apart.' in transfer_verdict(same)
+    assert 'won none of one comparison; in one no difference was detected.' in transfer_verdict(same)
 
 
 texts = lambda ax: [t.get_text() for t in ax.texts]

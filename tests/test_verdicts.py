@@ -3,6 +3,7 @@ import dataclasses, re
 import numpy as np, pandas as pd, pytest
 from imgstudy.records.find import committed_records, records_in
 from imgstudy.references import references
+from imgstudy.report.overview import study_groups
 from imgstudy.report.sections import _interval, coverage_sentence, results_table
 from imgstudy.report.tables import _fold_means, _one_verdict, answer_table, figure_verdicts, folds_table, said_again
 from imgstudy.report.wording import gain_sentence, gain_words, reason_words, short_words, winner_words
@@ -10,8 +11,8 @@ from imgstudy.runs import make_run
 from imgstudy.stats.overlap import draw_folds, fold_coverage, overlap
 from imgstudy.stats.pairs import compare_all, paired_gain
 from imgstudy.stats.published import Reason, Verdict, compare_reference, taken_as, taken_span, timed_words
-from imgstudy.stats.seeds import late_gain, synth_folds, synth_record, too_short
-from imgstudy.study.studies import row_references, studies, study_runs
+from imgstudy.stats.seeds import has_learnt, late_gain, synth_folds, synth_record, too_short
+from imgstudy.study.studies import get_study, row_references, studies, study_runs
 
 ref = references(id='4.02').iloc[0]
 
@@ -166,7 +167,7 @@ def test_more_sources_of_noise_never_narrow(fracs):
 
 def test_the_ratio_in_use_is_printed():
     gain = paired_gain(synth_folds([.7, .71, .69]), synth_folds([.71, .72, .76]))
-    assert gain.ratio == .5 and 'Nadeau-Bengio ratio 0.5' in gain_sentence(gain)
+    assert gain.ratio == .5 and 'corrected for shared images (ratio 0.5)' in gain_sentence(gain)
     assert compare_all(dict(a=synth_folds([.7, .71, .69]), b=synth_folds([.71, .72, .76]))).test.iloc[0] == 'Nadeau-Bengio, ratio 0.5'
 
 
@@ -189,7 +190,7 @@ def test_a_mean_is_as_wide_as_the_figures_it_is_of(values, half):
 def test_printed_means_keep_their_own_width(): assert _fold_means(references(id='4.02')).equals(references(id='4.02'))
 
 
-@pytest.mark.parametrize('over, ratio, said', [('folds', .25, 'over folds, Nadeau-Bengio ratio 0.25'), ('splits', .3125, 'over splits, Nadeau-Bengio ratio 0.312'),
+@pytest.mark.parametrize('over, ratio, said', [('folds', .25, 'over folds, corrected for shared images (ratio 0.25)'), ('splits', .3125, 'over splits, corrected for shared images (ratio 0.312)'),
                                                ('seeds', 0., 'over seeds'), ('images', .25, 'over images')])
 def test_intervals_name_the_ratio_that_widens_them(over, ratio, said):
     row = pd.Series(dict(n=5, value=.7, value_low=.6, value_high=.8, over=over))
@@ -198,8 +199,8 @@ def test_intervals_name_the_ratio_that_widens_them(over, ratio, said):
 
 def test_every_interval_over_folds_or_splits_names_its_ratio():
     with records_in(committed_records()): said = [w for s in ('cats_dogs_optimizers', 'transfer', 'dog_breeds') for w in results_table(s).ours]
-    assert [w for w in said if re.search('over (folds|splits)', w) and 'Nadeau-Bengio ratio' not in w] == []
-    assert sum('ratio' in w for w in said) > 9 and not any('over seeds, Nadeau' in w for w in said)
+    assert [w for w in said if re.search('over (folds|splits)', w) and 'corrected for shared images (ratio' not in w] == []
+    assert sum('ratio' in w for w in said) > 9 and not any('over seeds, corrected' in w for w in said)
 
 
 @pytest.mark.parametrize('k, ratio, held', [(5, .25, '87.5 %'), (5, 2.5, '9')])
@@ -212,7 +213,7 @@ def planned(study, row, scale, n=3):
     return [dataclasses.replace(synth_record(s, .7), run=r) for s, r in enumerate(study_runs(study, scale, n)[row])]
 
 
-cut = 'cut short, to less than a tenth of the images and epochs at full scale'
+cut = 'trained on less than a tenth of the full images and epochs'
 @pytest.mark.parametrize('study, row, small', [
     *(('cifar100_schedules', f'{net}, {how}', cut) for net in ('2-layer perceptron', 'LeNet-5') for how in ('one cycle', 'cosine', 'exponential')),
     ('cifar100_deeper', 'LeNet-5, batch norm', cut), ('tuned', 'CIFAR-10 MLP (S)', cut),
@@ -246,8 +247,8 @@ def test_a_source_that_was_cut_short_decides_no_comparison():
         short = {k: paired_gain(a, b, short=why_short) for k, (a, b) in pairs.items() if '4,900 images' in k}
         sentence = brief_gain(*pairs[next(iter(short))])
     assert tally['n'] == tally['won'] + tally['lost'] + tally['tied'] + tally['short'] and tally['short'] >= len(short) == 1
-    assert 'too short to tell' in said and ('could not be told apart' in said) == bool(tally['tied'])
-    assert f'begun from a training that was {cut}' in sentence and 'no difference detected' not in sentence
+    assert 'too short to tell' in said and ('no difference was detected' in said) == bool(tally['tied'])
+    assert f'the source network was {cut}' in sentence and 'no difference detected' not in sentence
     for g in short.values(): assert _gain_text(g).endswith('too short to tell') and '(' not in _gain_text(g)
 
 
@@ -258,3 +259,26 @@ def test_comparisons_of_schedules_that_were_cut_name_no_winner(monkeypatch):
     monkeypatch.setattr(tables, 'find_records', lambda runs: [by_run[r] for r in runs if r in by_run])
     table = tables.comparisons_table('cifar100_schedules', 'small')
     assert len(table) == 1 and table.better.isna().all() and not table.gain.iloc[0].told and table.gain.iloc[0].short == (cut, cut)
+
+
+def test_rungs_are_compared_with_the_one_below(monkeypatch):
+    "The first is at chance: against it nothing could be told of any other."
+    from imgstudy.report import tables
+    levels = dict(zip((r.name for r in get_study('lenet_ladder').rows), (.5, .6, .7, .8, .85, .9, .93, .95)))
+    groups = {k: [synth_record(s, frac) for s in range(3)] for k, frac in levels.items()}
+    monkeypatch.setattr(tables, 'compared_groups', lambda *args: [('full', groups)])
+    table = tables.comparisons_table('lenet_ladder', 'largest')
+    assert [*zip(table['first'], table['second'])] == [*zip([*levels], [*levels][1:])]
+    assert [g.told for g in table.gain] == [False] + [True]*6
+
+
+@pytest.mark.parametrize('fracs, learnt', [((.5, .5, .9), False), ((.6, .61, .62), True), ((.5, .9), True)])
+def test_seeds_that_guess_are_not_outvoted_by_one_that_learns(fracs, learnt):
+    "The mean alone is far above chance; of two seeds no interval is taken."
+    records = [synth_record(s, frac) for s, frac in enumerate(fracs)]
+    assert has_learnt(records) == learnt and (too_short(records) == '') == learnt
+
+
+def test_the_first_rung_is_not_shown_to_have_learnt():
+    with records_in(committed_records()): ladder = study_groups('lenet_ladder')
+    if ladder: assert not has_learnt(next(iter(ladder.values()))) and all(has_learnt(rs) for rs in [*ladder.values()][1:])

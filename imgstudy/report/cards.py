@@ -21,7 +21,7 @@ from ..data.layouts import some
 from ..records.card import recipe_words, settings_words
 from ..records.metrics import classwise_table
 from ..records.record import mean_confusion
-from ..stats.seeds import is_probe, seeds_table, tested_interval
+from ..stats.seeds import is_probe, seeds_table, tested_interval, timed_training, training_seconds
 from ..stats.configs import configs, is_demonstration, validation
 from ..study.studies import studies
 from .names import *
@@ -191,10 +191,11 @@ def _results_text(records, chosen) -> str:
             f"calibration error {value('calibration_error')}. The test images were scored once a training{choice}.")
 
 def _cost_text(config) -> str:
-    "Seconds of a training, the machine and the precision."
-    r, seconds = config[0], np.mean([r.info['cost']['seconds'] for r in config])
+    "Time of a training, the machine, the precision, and what the time is of."
+    r, seconds = timed_training(config), training_seconds(config)
     time = 'Under a second' if seconds < 1 else some(round(seconds), 'second')
-    return f"{time} a training on {device_name(r.info['environment'])}, precision {r.info['model']['precision']}."
+    return (f"{time} a training on {device_name(r.info['environment'])}, precision {r.info['model']['precision']}. "
+            f'The time is that {time_words}.')
 
 # %% ../../nbs/92_cards.ipynb #c4984b6b
 def card_facts(

@@ -25,7 +25,7 @@ from ..records.record import confidence, finished, tested_flops
 from ..records.find import get_record
 from ..stats.seeds import has_learnt, is_probe, tested_interval, training_seconds, valid_accuracy, with_intervals
 from ..stats.pairs import compare_all, holm, right_gains
-from .wording import field_words, short_words, signed
+from .wording import field_words, no_difference, short_words, signed
 
 # %% ../../nbs/85_compare.ipynb #c43e39be
 def _images_differ(a, b) -> str:
@@ -282,7 +282,7 @@ def _verdict(found) -> str: # found: the row of `outcomes_table`
     points, sign = 100*found.difference, 1 if found.difference > 0 else -1
     if not found.only_A + found.only_B: return 'Both are right on the same images.'
     apart = f'B − A is {signed(points, 1)} points {_interval_text(found)}'
-    if found.p >= .05: return f'The two are not told apart: {apart}.'
+    if found.p >= .05: return f'{no_difference.capitalize()}: {apart}.'
     return f"{'B' if sign > 0 else 'A'} is better by {abs(points):.1f} points {_interval_text(found, sign)}."
 
 # %% ../../nbs/85_compare.ipynb #10ad6515
@@ -291,7 +291,7 @@ def comparison_text(a, b) -> str:
     a, b = run_pair(a, b)
     idle = placeholders(a.run) ^ placeholders(b.run) # which `tune` says
     found, differ = outcomes_table(a, b).iloc[0], [k for k in runs_differ_table(a, b).index if k not in idle]
-    named = ', '.join(map(field_words, differ))
+    named = ', '.join('initial weights' if k == 'init' else field_words(k) for k in differ)
     settings = f'They differ in {named}.' if differ else 'They are the same run, made twice.'
     return (f'A ({a.id}) is right on {found.A:.1%} and B ({b.id}) on {found.B:.1%} '
             f'of the same {found.n:,.0f} test images. {_verdict(found)} '
@@ -357,7 +357,7 @@ def _unlike(chosen, row, n) -> str: # n: number of comparisons
 def _against(chosen, row, n=1) -> str: # row: of `compare_all`, with `n` rows
     "How the network `chosen` compares with another, with an interval, and whether that is significant."
     points, low, high = (signed(100*v, 1) for v in (row.gain.difference, row.gain.low, row.gain.high))
-    apart = 'is not told apart' if row.better is None else 'is better' if row.better == row.second else 'is worse'
+    apart = 'shows no difference' if row.better is None else 'is better' if row.better == row.second else 'is worse'
     once = ', in these two trainings' if row.n_pairs == 1 else ''
     why = _unlike(chosen, row, n)
     return f'{row.second} {apart} ({points} points [{low}, {high}] over {row.gain.over}{once}{why})'
@@ -390,7 +390,7 @@ def answer_text(
     cheap = min(alike, key=lambda k: table.seconds[k], default=None)
     said.append(f'It costs {_cost_words(best)}.')
     if cheap and table.seconds[cheap] < .8*best.seconds:
-        said.append(f'{cheap} is not told apart from it and costs less: {_cost_words(table.loc[cheap])}.')
+        said.append(f'{cheap} shows no difference and costs less: {_cost_words(table.loc[cheap])}.')
     if best.n < 3: said.append(f"{['One training', 'Two trainings'][best.n - 1]} each: other seeds may say otherwise.")
     return ' '.join([*said, *left_out])
 

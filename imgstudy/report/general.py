@@ -53,11 +53,12 @@ def _transfer_lines(records) -> list: # of sentences
     pairs = real_pairs(transfer_pairs(records))
     return [transfer_verdict(pairs), *transfer_sentences(pairs, best_configs(records)), calibration_sentence(pairs)]
 
-def _asked() -> dict: # question -> sentences
+def _asked(short) -> dict: # question -> sentences
     "Questions that several studies share, and their answers; what belongs to one stands in its cell of the report."
+    targets = targets_in_short() if short else [targets_tally()]
     return {
         'What moves trainings with published settings?': changes_in_short(change_groups()),
-        'How far does tuning get?': [*targets_in_short(), tuned_sentence(tuned_pairs()), networks_sentence()],
+        'How far does tuning get?': [*targets, tuned_sentence(tuned_pairs()), networks_sentence()],
         'Do the published figures hold?': [
             verdicts_sentence(verdict_counts()), *decided_sentences(), missing_sentence()]}
 
@@ -68,7 +69,7 @@ def answer_parts(
     "Answers to the questions of the report; for records of no study, only those that apply to any training."
     planned, transfers = planned_runs(), _transfer_lines(records)
     known = any(r.id in planned for r in records)
-    parts = {'From scratch, or transferred?': transfers + [labels_sentence()]*known, **(_asked() if known else {}),
+    parts = {'From scratch, or transferred?': transfers + [labels_sentence()]*known, **(_asked(short) if known else {}),
              'What it took, and what to mind': [
                  *caveats(records), None if short else spread_sentence(records), cost_sentence(records)]}
     parts = {question: [plain_names(s) for s in lines if s] for question, lines in parts.items()}
@@ -108,8 +109,8 @@ def bubbles_figure(records, x): # HTML; x: 'parameters' or 'seconds'
     alt = f'Test accuracy of {len(t)} networks over {x}; bubbles grow with the operations an image takes.'
     caption = ('Of each data set, network and start the way to train that validation images choose; '
                'whiskers are ranges over seeds or folds.')
-    seconds = (' Seconds are those of the quickest of its trainings, median epoch times epochs; a busy machine makes '
-               'them longer, and that of the source of a transfer is not in them.')
+    seconds = (f' Seconds are those {time_words}. A busy machine makes them longer, and those of the source of a '
+               'transfer are not in them.')
     return as_figure(plot_bubbles(t, x), alt, caption + seconds*(x == 'seconds'))
 
 def answer_figures(records, pairs) -> list: # of HTML
@@ -156,8 +157,8 @@ def costs_section(records) -> list: # of HTML
     caption = ('What was published, from report/references.csv: of each network and data set the best figure; '
                'ImageNet as the documents and timm quote it.')
     costs = ('What every way to train costs: '
-             'seconds of the quickest of its trainings, median epoch times epochs; '
-             'of the test pass the quickest too, where it was timed')
+             f'seconds {time_words}; '
+             'of the test pass the quickest, where it was timed')
     return named([bubbles_figure(records, 'parameters'), as_figure(axs, alt, caption),
                   as_table(_configs_table(records), costs, folded=True)])
 
@@ -166,6 +167,9 @@ def _most_confident(a, b):
     "Ten disagreements of each kind, since the more confident side alone would fill a common list."
     t = disagreements_table(a, b)
     return pd.concat([t[t.right == side][:10] for side in 'AB'])
+
+_disagreement_heads = dict(true='true class', right='who is right', A='class named by A', A_sure='its probability (A)',
+                           B='class named by B', B_sure='its probability (B)')
 
 def pair_section(name, a, b) -> list: # of HTML
     "Two runs image by image: A from scratch, B transferred."
@@ -178,13 +182,14 @@ def pair_section(name, a, b) -> list: # of HTML
     size = training_size({'A': [a], 'B': [b]})
     outcomes = outcomes_table(a, b).drop(columns='p').set_index('n')
     costs = costs_table(a, b).drop(index=['seconds', 'seconds of training', 'images a second'], columns='note')
-    disagreements = _most_confident(a, b).set_index('path').rename(columns=lambda c: c.replace('_', ', '))
+    disagreements = _most_confident(a, b).set_index('path').rename(columns=_disagreement_heads)
     return [as_list([f'{name}. {comparison_text(a, b)}']),
             as_table(with_intervals(outcomes, 3), f'{name}: who is right', folded=True),
             as_figure(plot_run_curves(a, b), curves_alt, f'{name}: A from scratch, B transferred. {size}'),
             as_figure(plot_confusion_change(a, b), confusion_alt,
                       f'{name}: images more (or fewer) in a cell with B than with A.'),
-            as_table(with_intervals(classwise_change_table(a, b), 3), f'{name}: class by class', folded=True),
+            as_table(with_intervals(classwise_change_table(a, b), 3).rename(columns=dict(p_holm='p, adjusted (Holm)')),
+                     f'{name}: class by class', folded=True),
             as_table(costs, f'{name}: costs; time is in the section on it', folded=True),
             as_table(disagreements, f'{name}: disagreements, ten where A alone is right and ten where B is; '
                                     'those first where the wrong one is surest', folded=True),
@@ -392,7 +397,8 @@ def time_table(
     rank = {k: i for i, k in enumerate([*studies, 'no study'])}
     parts = dict(sorted(parts.items(), key=lambda p: (rank[p[0][0]], p[0][1])))
     for r in records: parts.setdefault(('all', _machine(r)), []).append(r)
-    rows = [{'study': s, 'machine': m, **_time_row(rs)} for (s, m), rs in parts.items()]
+    title = lambda s: study_title(s) if s in studies else s
+    rows = [{'study': title(s), 'machine': m, **_time_row(rs)} for (s, m), rs in parts.items()]
     return pd.DataFrame(rows).set_index('study')
 
 # %% ../../nbs/94_general.ipynb #842366e4

@@ -145,7 +145,7 @@ def as_table(
     text = (f'<div class="scroll" tabindex="0" role="region" aria-label="{caption}">'
             f'<table><caption>{caption}</caption>\n<thead><tr>{names}</tr></thead>\n<tbody>{body}</tbody>'
             '</table></div>')
-    summary = f'<summary>{caption.rstrip(".")}: {len(table)} rows</summary>'
+    summary = f'<summary>{caption.rstrip(".")}: {len(table)} row{"s"*(len(table) != 1)}</summary>'
     return HTML(f'<details>{summary}{text}</details>' if folded else text)
 
 # %% ../../nbs/89_page.ipynb #b275a620

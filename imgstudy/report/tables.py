@@ -23,6 +23,7 @@ from ..stats.grid import best_cell, factor_effects, factor_value
 from ..stats.published import Verdict, compare_reference, kept_value, rounding, run_differences, taken_span
 from ..study.estimate import guess_seconds
 from ..study.studies import get_study, row_references, stated_params, studies, study_runs
+from .wording import from_source, no_difference
 
 # %% ../../nbs/81_tables.ipynb #fe15b612
 def scale_runs(
@@ -228,7 +229,7 @@ def _cut_short(record) -> str: # '' unless the rate follows a schedule
     seconds = lambda r, *epochs: guess_seconds(r, *epochs, device='cpu', precision='fp32')
     work = lambda r: seconds(r) - seconds(r, 0) # without its test
     part = work(run)/work(replace(full, size=run.size)) # a smaller image is less work, but no fewer steps
-    return 'cut short, to less than a tenth of the images and epochs at full scale'*(part < _least_work)
+    return 'trained on less than a tenth of the full images and epochs'*(part < _least_work)
 
 def why_short(
     records, # finished ones that differ in seed, fold or split only
@@ -238,7 +239,7 @@ def why_short(
     kind, _, id = records[0].run.init.partition(':')
     found = [r for folder in record_folders() if (r := record_at(folder/id))] if kind == 'run' else []
     why = next(filter(None, (too_short([r]) or _cut_short(r) for r in found[:1] if r.predictions)), '')
-    return f'begun from a training that was {why}'*bool(why)
+    return f'{from_source}{why}'*bool(why)
 
 # %% ../../nbs/81_tables.ipynb #57a94c62
 def _draws(records) -> tuple: # images, probes or not, fold, split and seed of each
@@ -297,10 +298,10 @@ def _near_the_best(groups, factors) -> dict: # the best cell first
     differ = lambda a, b: sum(factor_value(a[0], f) != factor_value(b[0], f) for f in factors)
     return {best: groups[best], **{k: g for k, g in groups.items() if differ(g, groups[best]) == 1}}
 
-def _compare_rows(groups, factors, few, as_published):
-    "Compare the pairs of `groups` that matter, each on the seeds that both have."
-    pairs = [*itertools.combinations(groups, 2)]
-    if len(groups) > few:
+def _compare_rows(groups, factors, few, as_published, rungs):
+    "Compare the pairs of `groups` that matter, each on the seeds that both have; rungs with the one below."
+    pairs = [*(itertools.pairwise(groups) if rungs else itertools.combinations(groups, 2))]
+    if len(groups) > few and not rungs:
         near = _near_the_best(groups, factors) if factors else {}
         first, *rest = near if len(near) > 1 else groups
         pairs = [(first, k) for k in rest]
@@ -315,9 +316,11 @@ def comparisons_table(
     few:int=6,         # up to this many rows: all pairs; more: with the best cell of a grid, or else the first
 ) -> pd.DataFrame: # as returned by `compare_all`; empty if no two rows can be compared
     "Comparisons of the rows of `study` that were trained on the same images, pair by pair on the seeds that both have."
-    theirs = get_study(study).source != 'ours' # at full scale a failure to learn is as published
+    study = get_study(study)
+    theirs = study.source != 'ours' # at full scale a failure to learn is as published
+    rungs = study.name.endswith('_ladder') # each row keeps the changes above it
     tables = [table for s, g in compared_groups(study, scale, seeds)
-              for table in _compare_rows(g, grid_factors(study), few, theirs and s == 'full')]
+              for table in _compare_rows(g, grid_factors(study), few, theirs and s == 'full', rungs)]
     table = pd.concat(tables) if tables else pd.DataFrame()
     return with_winner(table.assign(p_holm=holm(table.p))) if tables else table # Holm's: over all of them
 
@@ -350,7 +353,7 @@ def _whole(groups, factors) -> dict:
         if n > largest and crossed and have.issuperset(itertools.product(*levels)): best, largest = levels, n
     return {k: groups[k] for k, c in cells.items() if best and all(v in l for v, l in zip(c, best))}
 
-_signs = {1: 'more accurate', -1: 'less accurate', 0: 'no difference detected'}
+_signs = {1: 'more accurate', -1: 'less accurate', 0: no_difference}
 
 def _finding(effect, part) -> str: # effect: a row of `factor_effects`
     "What an effect shows, or how many cells of its two levels nothing can be concluded from, and why."

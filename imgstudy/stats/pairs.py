@@ -198,6 +198,7 @@ class Gain:
     both: tuple       # low, high over seeds, folds or splits and images (bootstrap)
     p_better: float   # fraction of the bootstrap draws in which the second is better
     ratio: float = 0. # images left out / trained on, as in `Repeats`: Nadeau and Bengio's correction; 0 over seeds
+    one_probe: bool = False # is one side a single probe, which has no seeds, against several trainings of the other?
     short: tuple = ('', '') # why nothing can be concluded from the first, and from the second; as `too_short` says
 
     @property
@@ -211,8 +212,8 @@ class Gain:
     @property
     def over(self) -> str:
         "What `low` and `high` are over: seeds, folds or splits if there are three or more, else images too."
-        if self.n_pairs >= 3 and self.seeds[0] == self.seeds[0]: return self.repeats
-        return f'{self.repeats} and images' if self.n_pairs > 1 else 'images'
+        if self.n >= 3 and self.seeds[0] == self.seeds[0]: return self.repeats
+        return f'{self.repeats} and images' if self.n > 1 else 'images'
     @property
     def low(self) -> float:
         "Lower end of the interval over `over`."
@@ -248,9 +249,11 @@ def paired_gain(
     draws = bootstrap_gains(gains, n, ratio=repeats.ratio, paths=paths if repeats.over == 'splits' else None)
     p_better = float(np.mean(draws > 0) + np.mean(draws == 0)/2)
     both = _hull(np.quantile(draws, [.025, .975]).clip(-1, 1), ends[:2])
-    short = tuple(short(rs) for rs in with_partners(base, other))
-    return Gain(a, b, difference, repeats.over, repeats.n, len(pairs), tuple(ends[:2]), tuple(ends[2:]), both, p_better,
-                repeats.ratio, short)
+    if repeats.n == 1 and ends[2] == ends[2]: both = ends[2:] # nothing but images varies: one interval, not two
+    sides = with_partners(base, other)
+    one_probe = len(pairs) > 1 and any(len(rs) == 1 for rs in sides)
+    return Gain(a, b, difference, repeats.over, repeats.n, len(pairs), tuple(ends[:2]), tuple(ends[2:]), tuple(both),
+                p_better, repeats.ratio, one_probe, tuple(map(short, sides)))
 
 def gains_frame(gains) -> pd.DataFrame:
     "One row per `Gain`: its numbers for tables and plots, the `Gain` itself in column `gain`."

@@ -22,7 +22,7 @@ from .seeds import *
 # %% ../../nbs/53_published.ipynb #f74322c8
 class Verdict(str, Enum):
     "How our interval compares with a published figure."
-    within = 'within'                 # the published figure lies within our interval
+    within = 'within'                 # the published figure, as wide as its rounding, overlaps our interval
     above = 'above'                   # our interval lies above it
     below = 'below'                   # our interval lies below it
     not_comparable = 'not comparable' # the two do not measure the same; the reasons say why
@@ -249,7 +249,6 @@ def taken_span(
     value, half = unit*ref.value, unit*_half(ref)
     digits = max(0, round(-np.log10(2*half)) + 1)
     return f'{value - half:,.{digits}f} to {value + half:,.{digits}f}'
-
 def taken_as(ref) -> str:
     "How wide a published figure is taken to be, in a clause."
     return f'the published {ref.value:g} is taken as {taken_span(ref)}'
@@ -308,8 +307,8 @@ def compare_gain(
     "Compare how much `other` gains over `base` with the published gain."
     gain = paired_gain(base, other)
     reasons = (*reasons, *_images_differ(ref, 'test', other[0].run))
-    ends = (gain.low, gain.high) if gain.n_pairs > 2 else (np.nan, np.nan)
-    verdict = _verdict(ref, reasons, *ends, gain.n_pairs, not gain.told)
+    ends = (gain.low, gain.high) if gain.n > 2 else (np.nan, np.nan)
+    verdict = _verdict(ref, reasons, *ends, gain.n, not gain.told)
     return dict(ours=gain.difference, low=gain.low, high=gain.high, over=gain.over, n=gain.n_pairs, verdict=verdict,
                 reasons=reasons)
 

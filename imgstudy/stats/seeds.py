@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['synth_record', 'synth_folds', 'synth_probes', 'is_probe', 'trained_on', 'Repeats', 'repeats_of', 'records_table',
            'seeds_table', 'with_intervals', 'valid_accuracy', 'validation_interval', 'tested_interval', 'has_learnt',
-           'late_gain', 'too_short', 'epoch_seconds', 'training_seconds']
+           'late_gain', 'too_short', 'whole_seconds', 'timed_training', 'training_seconds']
 
 # %% ../../nbs/50_seeds.ipynb #f359795e
 import math
@@ -225,10 +225,13 @@ def tested_interval(
 
 # %% ../../nbs/50_seeds.ipynb #5ce978c8
 def has_learnt(records) -> bool:
-    "Whether the Wilson interval of the mean accuracy lies above the accuracy of predicting the majority class."
-    counts = np.bincount(records[0].predictions['target'])
-    right = np.mean([r.metrics['accuracy'] for r in records])*counts.sum()
-    return bool(wilson_interval(round(right), counts.sum())[0] > counts.max()/counts.sum())
+    "Whether accuracy is above that of predicting the majority class, over images and over three or more repeats."
+    counts, repeats = np.bincount(records[0].predictions['target']), repeats_of(records)
+    guess, right = counts.max()/counts.sum(), np.mean([r.metrics['accuracy'] for r in records])*counts.sum()
+    if wilson_interval(round(right), counts.sum())[0] <= guess: return False
+    if repeats.n < 3: return True # with two, the t-interval is too wide to be useful
+    low = t_interval(repeats.values(lambda r: r.metrics['accuracy']), repeats.ratio)[1]
+    return bool(not low <= guess) # NaN without spread
 
 def late_gain(record) -> float:
     "Accuracy that the last quarter of the epochs brought, in [0, 1]: on validation images, else on training images."
@@ -249,12 +252,21 @@ def too_short(
     return 'still learning fast when it stopped' if rising else ''
 
 # %% ../../nbs/50_seeds.ipynb #3fe94ffe
-def epoch_seconds(record) -> float:
-    "Seconds of the median epoch times the number of epochs, so that pauses do not count."
-    return float(record.history.seconds.median()*len(record.history))
+def whole_seconds(record) -> float:
+    "Seconds from loading the images to the last test prediction; epochs at their median, so that pauses do not count."
+    seconds, cost = record.history.get('seconds', pd.Series(dtype=float)), record.info.get('cost', {})
+    rest = cost['seconds'] - cost['fit_seconds'] if 'fit_seconds' in cost else 0. # images, features, probe and test
+    return float(seconds.median()*len(seconds) + rest)
+
+def timed_training(
+    records, # finished ones that differ in seed, fold or split only
+) -> Record:
+    "The training whose time is told: the quickest of those that computed their features, else the longest."
+    whole = [r for r in records if not (r.info.get('features') or {}).get('kept')]
+    return min(whole, key=whole_seconds) if whole else max(records, key=whole_seconds)
 
 def training_seconds(
     records, # finished ones that differ in seed, fold or split only
 ) -> float:
-    "Seconds of the training that other work slowed least; of probes the longest, since the others find features kept."
-    return (max if is_probe(records[0].run) else min)(map(epoch_seconds, records))
+    "Seconds of `timed_training`, with the features and the probe that it starts from."
+    return whole_seconds(timed_training(records))
