@@ -141,7 +141,7 @@ def test_what_waits_for_a_gpu_names_its_minutes(made, scale, item):
     assert ('at full scale about' in found.reason and 'GPU minutes' in found.reason) == (scale == 'small')
 
 
-@pytest.mark.parametrize('id, words', [('3.15', 'size 64 for 256'), ('3.18', 'weights of CNTK'), ('1.18', 'GPU minutes'), ('1.21', 'GPU minutes'), ('2.01', 'only 24 of the 120 breeds are at hand')])
+@pytest.mark.parametrize('id, words', [('3.15', 'pixels 64 for 256'), ('3.18', 'weights of CNTK'), ('1.18', 'GPU minutes'), ('1.21', 'GPU minutes'), ('2.01', 'only 24 of the 120 breeds are at hand')])
 def test_the_committed_reasons(id, words):
     with records_in(committed_records()): assert words in coverage().set_index('id').reason[id]
 

@@ -255,15 +255,17 @@ def too_short(
 def whole_seconds(record) -> float:
     "Seconds from loading the images to the last test prediction; epochs at their median, so that pauses do not count."
     seconds, cost = record.history.get('seconds', pd.Series(dtype=float)), record.info.get('cost', {})
-    rest = cost['seconds'] - cost['fit_seconds'] if 'fit_seconds' in cost else 0. # images, features, probe and test
-    return float(seconds.median()*len(seconds) + rest)
+    epochs = seconds.median()*len(seconds)
+    if 'fit_seconds' not in cost: return float(cost.get('seconds', epochs))
+    return float(epochs + cost['seconds'] - cost['fit_seconds']) # the rest: images, features, probe and test
 
 def timed_training(
     records, # finished ones that differ in seed, fold or split only
 ) -> Record:
-    "The training whose time is told: the quickest of those that computed their features, else the longest."
-    whole = [r for r in records if not (r.info.get('features') or {}).get('kept')]
-    return min(whole, key=whole_seconds) if whole else max(records, key=whole_seconds)
+    "The training whose time is told: the quickest of those that computed most features themselves."
+    made = lambda r: (r.info.get('features') or {}).get('computed', 0)
+    most = max(map(made, records))
+    return min((r for r in records if made(r) == most), key=whole_seconds)
 
 def training_seconds(
     records, # finished ones that differ in seed, fold or split only
