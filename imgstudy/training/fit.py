@@ -244,7 +244,7 @@ _of_learner = 'opt nesterov wd decay_all label_smoothing class_weights bs dropou
 def _check_fit(learn, recipe):
     "Raise `StudyError` unless `learn` can be trained by `recipe`."
     if not isinstance(learn, StudyLearner) or learn.recipe is None: raise StudyError(
-        '`fit` trains what `create_learner` returns. A Learner of your own has `fit_one_cycle`, `fine_tune` and others.')
+        '`fit` trains what `create_learner` returns. A Learner of your own has `fit_one_cycle` and `fine_tune`.')
     if not isinstance(recipe, Recipe): raise StudyError(
         f'`fit` takes a recipe, such as `run.recipe`, not {recipe!r}; for a number of epochs there is `learn.fit`.')
     other = {k: (getattr(recipe, k), getattr(learn.recipe, k)) for k in _of_learner}
