@@ -21,7 +21,7 @@ cells = json.loads((top/'nbs/report.ipynb').read_text(encoding='utf-8'))['cells'
 limits = {'The answer': 85, 'What we ran': 80, 'How few labels are enough?': 100, 'Do the published numbers hold?': 120,
           'Cats and dogs': 80, 'Dog breeds': 60, 'CIFAR-10, by network': 90, 'CIFAR-100 and STL-10': 80,
           'A small CNN against ResNet-18': 70, 'Architecture, or tuning?': 100, 'Accuracy against cost': 60, 'Where it errs': 60,
-          'What to doubt, and how to run it again': 150, 'About': 180}
+          'What to doubt, and how to run it again': 150}
 
 
 def words(page):

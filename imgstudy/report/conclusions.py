@@ -60,9 +60,8 @@ def _decided_line(study, r) -> str: # r: a row of `answer_table`
     said = given if 'accuracy' in r.metric else '{:g}'.format
     ours = percent if 'accuracy' in r.metric else '{:.3f}'.format
     interval = f'{ours(r.value)} ({ours(r.value_low)} to {ours(r.value_high)} over {r.n} {r.over})'
-    name = r.metric.replace('zero_one', 'zero-one').replace('_', ' ')
     row = f'{study_title(study)}, {row_words(r.row)}'
-    return f'{row}: {name} {said(r.published)} published, {ends}: {interval}; {r.note}.'
+    return f'{row}: {metric_words(r.metric, r.images)}: {said(r.published)} published, {ends}: {interval}; {r.note}.'
 
 def decided_sentences(
 ) -> list: # of sentences: one per row that is comparable with its published figure, then a caveat

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['page_style', 'phone_style', 'set_page_style', 'on_phone', 'as_figure', 'PageLink', 'as_table', 'as_list', 'as_parts',
-           'as_folded', 'as_facts', 'percent', 'given', 'printed', 'points', 'count', 'markdown_part', 'say']
+           'as_facts', 'percent', 'given', 'printed', 'points', 'count', 'markdown_part', 'say']
 
 # %% ../../nbs/89_page.ipynb #5a545682
 import base64, html, io, re
@@ -163,13 +163,6 @@ def as_parts(
     "Several lists, each under a heading <h3>."
     part = '<details><summary>{}</summary>{}</details>' if folded else '<h3>{}</h3>{}'
     return HTML('\n'.join(part.format(_cell(k), as_list(v).data) for k, v in parts.items()))
-
-def as_folded(
-    summary:str, # the line that opens it
-    part:HTML,
-) -> HTML:
-    "A part of a page inside closed <details>; on paper it is open."
-    return HTML(f'<details><summary>{_cell(summary)}</summary>{part.data}</details>')
 
 def as_facts(
     facts:dict, # term -> text; empty ones are left out

@@ -77,14 +77,6 @@ def _interval(r, ratio=0., timed=''): # r: a row of `answer_table`; ratio: as in
     value, low, high = map(figure, (r.value, r.value_low, r.value_high))
     return f'{value} [{low}, {high}] over {r.over}{corrected}{timed}'
 
-_alone = 'train_loss', 'train_hours', 'ms_per_step', 'images_per_s'
-def _metric_words(r) -> str: # r: a row of `answer_table`
-    "What was measured, and on which images."
-    metric = r.metric.replace('train_', 'training ').replace('val_', 'validation ')
-    metric = metric.replace('zero_one', 'zero-one').replace('_', ' ')
-    images = 'images of the folds' if r.images == 'fold' else f'{r.images} images'
-    return metric if r.metric in _alone or not r.images else f'{metric}, {images}'
-
 def results_table(
     study,     # a `Study` or its name
 ) -> pd.DataFrame: # scale, n, metric, published, where, ours, verdict, reasons, trainings, probably wrong
@@ -98,7 +90,7 @@ def results_table(
     timed = [timed_words(r.metric, groups.get(r.name, [])) for r in rows]
     return pd.DataFrame({
         'scale': [scale_of(study, row, runs[row]) for row in t.index], 'n': [f'{r.n} of {r.of}' for r in rows],
-        'metric': [_metric_words(r) for r in rows], 'published': t.published.tolist(), 'where': t['where'].tolist(),
+        'metric': [metric_words(r.metric, r.images) for r in rows], 'published': t.published.tolist(), 'where': t['where'].tolist(),
         'ours': [*map(_interval, rows, ratios, timed)], 'verdict': t.verdict.tolist(), 'reasons': t.reasons.tolist(),
         'taken': taken_spans(study, t),
         'trainings, test accuracy': [trained[row] for row in t.index],

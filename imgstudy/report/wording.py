@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['no_difference', 'from_source', 'signed', 'signed_span', 'points_span', 'over_words', 'short_reason', 'short_words',
            'gain_words', 'winner_words', 'table_in_words', 'corrected_words', 'gain_sentence', 'field_words',
-           'setting_words', 'row_words', 'value_words', 'reason_words', 'reasons_words', 'verdict_words']
+           'setting_words', 'metric_words', 'row_words', 'value_words', 'reason_words', 'reasons_words',
+           'verdict_words']
 
 # %% ../../nbs/79_wording.ipynb #2a5b9209
 import re
@@ -132,6 +133,14 @@ def field_words(field:str) -> str:
 def setting_words(field, value) -> str:
     "A field of `Run` or `Recipe` and its value, such as 'rate 0.001'."
     return f'{field_words(field)} {value_words(field, value)}'
+
+_no_images = 'train_loss', 'train_hours', 'ms_per_step', 'images_per_s' # the name says on which images
+def metric_words(metric:str, images:str|None) -> str: # images: train, valid, test or fold
+    "What was measured, and on which images, such as 'accuracy, test images'."
+    name = metric.replace('train_', 'training ').replace('val_', 'validation ')
+    name = name.replace('zero_one', 'zero-one').replace('_', ' ')
+    kinds = dict(fold='images of the folds', train='training images', valid='validation images')
+    return name if metric in _no_images or not images else f'{name}, {kinds.get(images, f"{images} images")}'
 
 def row_words(name:str) -> str:
     "The name of a row as people read it: where it ends with the augmentation, none is no augmentation."
