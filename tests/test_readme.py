@@ -46,7 +46,7 @@ def best(study, row):
     ('MobileNetV2: {:.1f} % here, with our recipe; published 80 %', 'dog_breeds', 'MobileNetV2'),
     ('six-layer CNN reaches {:.1f} %', 'tuned', 'CIFAR-10 cnn3, Nesterov'),
     ('tuned, {:.1f} % with the first recipe', 'cifar100_baseline', 'LeNet-5'),
-    ('{:.1f} % with the best (published 29.7 %)', 'cifar100_schedules', 'LeNet-5, one cycle'),
+    ("{:.1f} % with the report's best (published 29.7 %)", 'cifar100_schedules', 'LeNet-5, one cycle'),
     ('LeNet-5: {:.1f} % tuned', 'tuned', 'CIFAR-100 LeNet-5, Nesterov'),
     ('{:.1f} % from scratch; ResNet-18 (CNTK)', 'cifar10_scratch_vs_resnet18', 'CNN from scratch'),
     ('from scratch; ResNet-18 (CNTK), 32 pixels: {:.1f} %', 'cifar10_scratch_vs_resnet18', 'ResNet-18 of CNTK, fine-tuned'),

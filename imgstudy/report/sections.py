@@ -90,7 +90,8 @@ def results_table(
     timed = [timed_words(r.metric, groups.get(r.name, [])) for r in rows]
     return pd.DataFrame({
         'scale': [scale_of(study, row, runs[row]) for row in t.index], 'n': [f'{r.n} of {r.of}' for r in rows],
-        'metric': [metric_words(r.metric, r.images) for r in rows], 'published': t.published.tolist(), 'where': t['where'].tolist(),
+        'metric': [metric_words(r.metric, r.images) for r in rows],
+        'published': t.published.tolist(), 'where': t['where'].tolist(),
         'ours': [*map(_interval, rows, ratios, timed)], 'verdict': t.verdict.tolist(), 'reasons': t.reasons.tolist(),
         'taken': taken_spans(study, t),
         'trainings, test accuracy': [trained[row] for row in t.index],

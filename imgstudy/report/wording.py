@@ -134,7 +134,8 @@ def setting_words(field, value) -> str:
     "A field of `Run` or `Recipe` and its value, such as 'rate 0.001'."
     return f'{field_words(field)} {value_words(field, value)}'
 
-_no_images = 'train_loss', 'train_hours', 'ms_per_step', 'images_per_s' # the name says on which images
+# the name says on which images, or it is the same on all
+_no_images = 'train_loss', 'test_loss', 'val_loss', 'train_hours', 'ms_per_step', 'images_per_s'
 def metric_words(metric:str, images:str|None) -> str: # images: train, valid, test or fold
     "What was measured, and on which images, such as 'accuracy, test images'."
     name = metric.replace('train_', 'training ').replace('val_', 'validation ')
