@@ -140,7 +140,8 @@ def metric_words(metric:str, images:str|None) -> str: # images: train, valid, te
     "What was measured, and on which images, such as 'accuracy, test images'."
     name = metric.replace('train_', 'training ').replace('val_', 'validation ')
     name = name.replace('zero_one', 'zero-one').replace('_', ' ')
-    kinds = dict(fold='images of the folds', train='training images', valid='validation images')
+    kinds = dict(fold='images of the folds', train='training images', valid='validation images',
+                 kaggle='Kaggle\'s images')
     return name if metric in _no_images or not images else f'{name}, {kinds.get(images, f"{images} images")}'
 
 def row_words(name:str) -> str:
