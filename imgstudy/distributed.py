@@ -32,7 +32,7 @@ from .training.checkpoint import (Checkpoint, Deadline, DiskFull, Paused, checkp
     drop_checkpoint, load_checkpoint, needs_space, random_states, restore_random_states)
 from .training.energy import EnergyMeter
 from .training.fit import EMA, Diverged, event_cbs, fit, is_out_of_memory
-from .training.learner import create_learner
+from .training.learner import create_learner, rule_precision
 from .training.probe import start_from_probe
 from .training.trackers import tracker_cbs, tracker_names, tracking
 from .training.train import check_data, in_time, make_record, test_share
@@ -278,7 +278,8 @@ def _learner(run, data, root, team):
     "The Learner of `run` for this process of `team`."
     seed_everything(run.seed)
     dls = create_dls(run, data)
-    learn = create_learner(run, split_dls(dls, team), root)
+    same = dict(precision=rule_precision(run, dls.device)) # a measurement might differ from process to process
+    learn = create_learner(run, split_dls(dls, team), root, same)
     learn.layout |= dict(processes=team.n, images_per_process=dls.train.bs)
     if run.recipe.tune == 'probe_then_all': one_first(team, lambda: start_from_probe(learn, run, data, in_time))
     if torch.device(dls.device).type == 'cuda': learn.model = convert_sync_batchnorm(learn.model)

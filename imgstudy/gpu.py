@@ -131,7 +131,7 @@ def trained(bench, run, n, unique=None) -> tuple: # Learner, History
 
 def told(learn) -> dict:
     "What `learn` says about capture."
-    names = 'precision', 'captured', 'not_captured', 'capture_difference'
+    names = 'precision', 'precision_gain', 'captured', 'not_captured', 'capture_difference'
     return {k: learn.layout[k] for k in names if learn.layout.get(k) is not None}
 
 # %% ../nbs/97_gpu.ipynb #63b80cbb

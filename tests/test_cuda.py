@@ -403,6 +403,25 @@ def test_what_streams_gain_is_measured_once_and_kept(tmp_path, monkeypatch):
 
 
 @pytest.mark.cuda
+@pytest.mark.parametrize('model', ['lenet5', 'convnext'])
+def test_the_precision_is_measured_once_and_kept(model, tmp_path, monkeypatch):
+    import json
+    from imgstudy.training import precision
+    monkeypatch.setenv('IMGSTUDY_CACHE', str(tmp_path/'cache'))
+    run = create_run(dataset='digits', model=model, epochs=2, bs=32, augment='basic')
+    first = train(run, root=tmp_path/'a')
+    gains = json.loads((tmp_path/'cache'/'precision.json').read_text())
+    said = first.info['model']
+    assert [round(g, 2) for g in gains.values()] == [said['precision_gain']] and all(torch.cuda.get_device_name() in k for k in gains)
+    assert (said['precision'] == 'fp32') == ([*gains.values()][0] <= 1.1)
+    monkeypatch.setattr(precision, 'precision_gain', lambda run, n: 1/0)
+    again = train(run, root=tmp_path/'b')
+    assert again.info['model']['precision_gain'] == said['precision_gain'] and again.info['model']['captured'] is True
+    asked = train(create_run(**dict(dataset='digits', model=model, epochs=2, bs=32, augment='basic'), precision=said['precision']), root=tmp_path/'c')
+    assert all(torch.equal(*pair) for r in (again, asked) for pair in zip(_weights(first).values(), _weights(r).values()))
+
+
+@pytest.mark.cuda
 @pytest.mark.parametrize('options', [dict(), dict(model='cnn3', dropout=.3), dict(opt='sgd', lr=.01, ema=.9, clip=.5)], ids=str)
 def test_in_float16_a_captured_step_skips_as_a_called_one(options, tmp_path, monkeypatch):
     "The factor begins so high that the first steps have infinite gradients."

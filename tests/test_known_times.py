@@ -114,7 +114,7 @@ def test_a_step_that_was_timed_tells_what_an_epoch_takes(file, value, tmp_path):
     "Half a second for 20 images: 20 steps, and 288 images to validate at a third of the cost."
     run = create_run(**quick)
     assert need_of([run], Speed(), limited(tmp_path)) == 0
-    stacking._kept(lambda run, n: value, file, run, 1)
+    stacking.measured_once(lambda run, n: value, file, run, 1)
     epoch = .5*(20 + 288/60)
     speed = Speed()
     assert need_of([run], speed, limited(tmp_path)) == pytest.approx(2 + epoch) and speed.seconds(run) == pytest.approx(2 + 3*epoch)
@@ -128,13 +128,13 @@ def test_a_step_that_was_timed_tells_what_an_epoch_takes(file, value, tmp_path):
 def test_a_step_that_is_timed_meanwhile_is_known_then():
     run, speed = create_run(**quick), Speed()
     assert speed.epoch(run) is None
-    stacking._kept(lambda run, n: 1., 'alone_steps.json', run, 1)
+    stacking.measured_once(lambda run, n: 1., 'alone_steps.json', run, 1)
     assert speed.epoch(run) == pytest.approx(20 + 288/60)
 
 
 def test_a_finished_record_counts_before_all_else(tmp_path):
     run = create_run(**quick)
-    stacking._kept(lambda run, n: 100., 'alone_steps.json', run, 1)
+    stacking.measured_once(lambda run, n: 100., 'alone_steps.json', run, 1)
     noted_file(checkpoint_file(run, tmp_path)).write_text(json.dumps(dict(seconds=500., members=1, environment=environment())))
     speed = Speed([train(run, root=tmp_path/'done')])
     assert need_of([run], speed, limited(tmp_path)) < 60

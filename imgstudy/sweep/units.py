@@ -38,7 +38,7 @@ def study_units(
     groups = _groups_of(runs) if stacked else [[r] for r in runs]
     return [Unit(f'{place}/{run_id(g[0]) if len(g) == 1 else stack_id(g)}', tuple(g)) for g in groups]
 
-def _groups_of(runs, most=64): # as `stacks`, but whatever is done already
+def _groups_of(runs, most=128): # as `stacks`, but whatever is done already
     groups = {}
     for r in runs: groups.setdefault(stack_key(r) or run_id(r), []).append(r)
     return [list(part) for rs in groups.values() for part in chunked(rs, most)]

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['checkpoint_format', 'random_states', 'restore_random_states', 'checkpoint_file', 'write_checkpoint', 'has_checkpoint',
-           'noted_file', 'begun_epoch', 'drop_checkpoint', 'load_checkpoint', 'Checkpoint', 'Paused', 'deadline',
-           'Deadline', 'DiskFull', 'needs_space']
+           'kept_setting', 'kept_precision', 'noted_file', 'begun_epoch', 'drop_checkpoint', 'load_checkpoint',
+           'Checkpoint', 'Paused', 'deadline', 'Deadline', 'DiskFull', 'needs_space']
 
 # %% ../../nbs/44_checkpoint.ipynb #5d57b98d
 import errno, io, json, math, os, pickle, random, statistics, time, uuid
@@ -85,6 +85,16 @@ def has_checkpoint(
     "Completed epochs of the unfinished training of `run`; None if there is nothing to continue."
     state = _read(checkpoint_file(run, root), mmap=True) # tensors stay on the disk
     return state and state['epoch']
+
+def kept_setting(file:Path, *names) -> dict: # name -> plain value; empty: there is nothing to continue
+    "Those of `names` that the training in the checkpoint `file` was begun with."
+    setting = (_read(file, mmap=True) or {}).get('setting', {})
+    return {k: setting[k] for k in names if k in setting}
+
+def kept_precision(file:Path) -> dict: # `precision` and what it gains; empty: it has to be chosen
+    "The precision that was measured for the training in the checkpoint `file`."
+    kept = kept_setting(file, 'device', 'precision', 'precision_gain')
+    return kept if kept.pop('device', '') == 'cuda' else {}
 
 def noted_file(file:Path) -> Path:
     "Where a training without an epoch to keep in `file` notes how long one takes."

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['StudyOptim', 'create_opt_func', 'ParamGroup', 'by_depth', 'layer_params', 'param_groups', 'rate_scales', 'decay_of',
-           'use_autocast', 'DeviceMean', 'DeviceSmoothLoss', 'PlainLoss', 'balanced_weights', 'hears_all',
-           'StudyLearner', 'create_learner']
+           'use_autocast', 'rule_precision', 'DeviceMean', 'DeviceSmoothLoss', 'PlainLoss', 'balanced_weights',
+           'hears_all', 'StudyLearner', 'create_learner']
 
 # %% ../../nbs/40_learner.ipynb #269f5b04
 import cloudpickle, torch
@@ -183,16 +183,26 @@ def use_autocast(
     return model
 
 # %% ../../nbs/40_learner.ipynb #76ce66cf
-def _on_device(model, run, kind): # kind: a device type
-    "`model` in the memory layout and precision that suit the device, and a dict of the choices."
+def rule_precision(run:Run, device) -> str: # 'bf16', 'fp16', 'tf32' or 'fp32'
+    "The precision of `run` on `device` without a measurement there."
     spec = models[run.model]
-    precision = choose_precision(run.precision, kind, spec.bf16_pays(run.size or spec.size))
+    return choose_precision(run.precision, device, spec.bf16_pays(run.size or spec.size))
+
+def _chosen(run, dls): # the precision, and what it gains if that was measured
+    kind, by_rule = torch.device(dls.device).type, dict(precision=rule_precision(run, dls.device))
+    if kind != 'cuda' or run.precision != 'auto' or by_rule['precision'] == 'fp32': return by_rule
+    from imgstudy.training.precision import measured_precision # late: it makes learners, to time them
+    return measured_precision(run, dls)
+
+def _on_device(model, run, kind, chosen): # kind: a device type; chosen: as returned by `_chosen`
+    "`model` in the memory layout and precision that suit the device, and a dict of the choices."
+    precision = chosen['precision']
     channels_last = kind in ('cpu', 'cuda')
     if kind == 'cuda': set_float32(precision)
     if channels_last: model = model.to(memory_format=torch.channels_last)
     if dtype := dict(bf16=torch.bfloat16, fp16=torch.float16).get(precision): use_autocast(model, kind, dtype)
     if run.torch_compile: model.compile() # in place: parameter names are unchanged
-    layout = dict(precision=precision, channels_last=channels_last)
+    layout = chosen | dict(channels_last=channels_last)
     return model, layout | (dict(compiled=True) if run.torch_compile else {})
 
 # %% ../../nbs/40_learner.ipynb #3d06ff3f
@@ -345,15 +355,16 @@ def create_learner(
     run:Run,   # its model, init, recipe, size and precision are used
     dls,       # as returned by `create_dls`
     root=None, # the folder of all records, for init='run:ID'; None: `runs_root()`
+    chosen=None, # a dict with the precision to take; None or empty: it is chosen, on a GPU by measuring
 ) -> Learner: # not trained; `loaded` is the table of `init_weights`, `layout` holds precision and channels_last
     "A Learner for `run`; weights are drawn from the current random state, so call `seed_everything` first."
     if not isinstance(run, Run): raise StudyError(f'`create_learner` takes a run, as returned by `create_run`, and '
                                                   f'DataLoaders, not {type(run).__name__}.')
-    recipe = run.recipe
+    recipe, chosen = run.recipe, chosen or _chosen(run, dls)
     model = create_model(run.model, dls.c, size=run.size, dropout=recipe.dropout)
     if recipe.head_init in ('glorot', 'zero'): draw_classifier(model, recipe.head_init)
     loaded = init_weights(model, run.init, run.model, dls.vocab, root)
-    model, layout = _on_device(model, run, torch.device(dls.device).type)
+    model, layout = _on_device(model, run, torch.device(dls.device).type, chosen)
     loss = PlainLoss(weight=_class_weights(recipe, dls), label_smoothing=recipe.label_smoothing or 0.)
     learn = StudyLearner(dls, model, loss_func=loss, opt_func=create_opt_func(recipe), splitter=layer_params,
                          metrics=DeviceMean(_mean_accuracy, 'accuracy'), lr=recipe.lr, wd=recipe.wd, train_bn=False)

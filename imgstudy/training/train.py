@@ -175,7 +175,7 @@ def at_once(*args, **kwargs):
 def _attempt(run, data, root, start, way, most): # most: images through the model at once; None: all of a batch
     "The fitted Learner of `run`, its History and its Checkpoint."
     seed_everything(run.seed)
-    learn = create_learner(run, create_dls(run, data), root)
+    learn = create_learner(run, create_dls(run, data), root, kept_precision(checkpoint_file(run, root)))
     if suits_features(run, learn.model): use_features(learn, run, data, in_time) # first: a checkpoint is of one way
     keep, *cbs = _watchers(run, data, root, learn, start)
     most = most or (keep.found or {}).get('layout', {}).get('micro_batch')
