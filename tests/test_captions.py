@@ -74,11 +74,11 @@ def test_both_accuracies_of_mobilenet_are_drawn():
 
 stops, blind, last = synth_record(0, .8, patience=3), synth_record(0, .8, valid=0), synth_record(0, .8)
 @pytest.mark.parametrize('records, words', [
-    ([stops, stops], 'Tested once, with the weights of the epoch that validation images choose.'),
-    ([blind], 'Tested once, with the weights of the last epoch, without validation images.'),
-    ([last], 'Tested once, with the weights of the last epoch.'),
-    ([blind, stops, blind], 'the last epoch, without validation images (2 of 3 rows); the epoch that validation images choose (1 of 3 rows).'),
-    (synth_probes([.8, .9])[:1], 'Tested once, with the weights of the regularisation that validation images choose.'), ([], '')])
+    ([stops, stops], 'Tested once, with the weights after the epoch that was best on validation images.'),
+    ([blind], 'Tested once, with the weights after the last epoch, without validation images.'),
+    ([last], 'Tested once, with the weights after the last epoch.'),
+    ([blind, stops, blind], 'after the last epoch, without validation images (2 of 3 rows); after the epoch that was best on validation images (1 of 3 rows).'),
+    (synth_probes([.8, .9])[:1], 'Tested once, with the weights fitted with the regularisation that was best on validation images.'), ([], '')])
 def test_who_chose_the_weights(records, words): assert kept_words(records).endswith(words)
 
 
@@ -87,7 +87,7 @@ def test_protocols_choose_on_images_that_there_are(study):
     with records_in(committed_records()):
         runs, said = [rs[0].run for rs in study_groups(study).values()], our_protocol(study)
     assert ('without validation images' in said) == any(r.valid == 0 for r in runs)
-    assert ('the epoch that validation images choose' in said) == any(bool(r.recipe.patience) for r in runs)
+    assert ('the epoch that was best on validation images' in said) == any(bool(r.recipe.patience) for r in runs)
 
 
 def test_choices_are_counted():

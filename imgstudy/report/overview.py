@@ -116,12 +116,12 @@ def kept_words(
 ) -> str: # a sentence or two; '' for no records
     "Which weights of a training were tested, and whether images that validate chose them."
     def how(r):
-        if is_probe(r.run): return 'the regularisation that validation images choose'
-        if r.run.recipe.patience: return 'the epoch that validation images choose'
-        return 'the last epoch' + ', without validation images'*(r.run.valid == 0)
+        if is_probe(r.run): return 'fitted with the regularisation that was best on validation images'
+        if r.run.recipe.patience: return 'after the epoch that was best on validation images'
+        return 'after the last epoch' + ', without validation images'*(r.run.valid == 0)
     counts = pd.Series([how(r) for r in records], dtype=object).value_counts()
     if len(counts) > 1: counts.index = [f'{words} ({n} of {len(records)} rows)' for words, n in counts.items()]
-    return f"Tested once, with the weights of {'; '.join(counts.index)}."*bool(len(counts))
+    return f"Tested once, with the weights {'; '.join(counts.index)}."*bool(len(counts))
 
 def by_size(
     records, # finished ones
