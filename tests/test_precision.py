@@ -85,6 +85,15 @@ def test_a_measurement_draws_no_random_number_and_no_batch(dls):
     assert measured == after(lambda: None)
 
 
+@pytest.mark.parametrize('options', [dict(mixup=.2), dict(ema=.9, clip=1.), dict(opt='sgd', nesterov=True), dict(frozen_epochs=1), dict(augment='standard'),
+                                     dict(lr_start=1e-5, patience=1), dict(tune='probe_then_all', init='run:gone', bs=16), dict(model='vit', bs=16)], ids=str)
+def test_any_training_can_be_timed(options):
+    "Also one that starts from weights that are elsewhere: a step takes as long from any."
+    run = create_run(**quick | dict(epochs=4) | options)
+    said = precision.measured_precision(run, create_dls(run, load_data(run)))
+    assert said['precision_gain'] > 0
+
+
 def test_images_are_not_opened_again(dls, monkeypatch):
     monkeypatch.setattr(stacking, 'create_dls', lambda *args: pytest.fail('images are opened'))
     assert precision.measured_precision(create_run(**quick), dls)['precision_gain'] > 0
@@ -102,6 +111,13 @@ def test_only_an_open_choice_on_a_gpu_is_measured(asked, kind, measures, monkeyp
     monkeypatch.setattr(learner, 'rule_precision', lambda run, device: 'bf16' if asked == 'auto' else asked)
     chosen = learner._chosen(create_run(**quick, precision=asked), SimpleNamespace(device=kind))
     assert chosen == dict(precision='measured' if measures else 'bf16' if asked == 'auto' else asked)
+
+
+@pytest.mark.parametrize('tune, measures', [('probe', False), ('head', False), ('probe_then_all', True)])
+def test_a_body_that_only_computes_features_is_not_timed(tune, measures, monkeypatch):
+    monkeypatch.setattr(precision, 'measured_precision', lambda run, dls: dict(precision='measured'))
+    run = create_run(dataset='digits', model='resnet18_tv', init='imagenet', tune=tune)
+    assert learner._chosen(run, SimpleNamespace(device='cuda')) == dict(precision='measured' if measures else 'bf16')
 
 
 def test_a_card_without_half_precision_has_nothing_to_measure(monkeypatch):

@@ -191,6 +191,7 @@ def rule_precision(run:Run, device) -> str: # 'bf16', 'fp16', 'tf32' or 'fp32'
 def _chosen(run, dls): # the precision, and what it gains if that was measured
     kind, by_rule = torch.device(dls.device).type, dict(precision=rule_precision(run, dls.device))
     if kind != 'cuda' or run.precision != 'auto' or by_rule['precision'] == 'fp32': return by_rule
+    if run.recipe.tune in ('probe', 'head'): return by_rule # the body only computes features
     from imgstudy.training.precision import measured_precision # late: it makes learners, to time them
     return measured_precision(run, dls)
 

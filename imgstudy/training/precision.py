@@ -11,6 +11,7 @@ from contextlib import suppress
 from fastai.torch_core import no_random
 from ..runs import Run
 from .learner import rule_precision
+from .train import free_memory
 from .train_stacked import Enough, alone_seconds, measured_once, measuring, timed_here, unless_full
 
 # %% ../../nbs/49a_precision.ipynb #dfb96954
@@ -21,7 +22,9 @@ def precision_gain(
     "How many times as fast `run` trains in the half precision of this device as in float32."
     with measuring() as shared:
         half = rule_precision(run, shared.images(run).device)
-        seconds = lambda precision: alone_seconds(dataclasses.replace(run, precision=precision))
+        def seconds(precision):
+            try: return alone_seconds(dataclasses.replace(run, precision=precision))
+            finally: free_memory() # of the one before the other needs some
         return seconds('fp32')/seconds(half)
 
 # %% ../../nbs/49a_precision.ipynb #ff3708c4
@@ -39,6 +42,6 @@ def measured_precision(
     if not hasattr(dls, 'tfm_key'): return half # not ours
     with measuring() as shared, no_random():
         shared.images(run, dls)
-        gain = _timed_gain(dataclasses.replace(run, init='scratch'))
+        gain = _timed_gain(dataclasses.replace(run, init='scratch', recipe=dataclasses.replace(run.recipe, tune=None)))
     if math.isnan(gain): return half
     return dict(precision=half['precision'] if gain > 1.1 else 'fp32', precision_gain=round(gain, 2)) # our choice: 1.1
