@@ -125,9 +125,9 @@ def test_too_little_memory_beside_others_is_no_failure(tmp_path, monkeypatch):
     "Nothing is trained in smaller parts, which would change the bits."
     runs = runs_of()[:2]
     fit = training.create_learner
-    def short(run, dls, root): # the first of two learners does not fit
+    def short(run, dls, *args): # the first of two learners does not fit
         if run == runs[0]: raise torch.OutOfMemoryError('CUDA out of memory.')
-        return fit(run, dls, root)
+        return fit(run, dls, *args)
     monkeypatch.setattr(training, 'create_learner', short)
     ends = beside(runs, tmp_path)
     assert isinstance(ends[run_id(runs[0])].error, Crowded) and not (tmp_path/run_id(runs[0])).exists()

@@ -206,9 +206,10 @@ class Workers:
         start = partial(ProcessPoolExecutor, 1, env=self.envs[i], initializer=_serve, initargs=(share,))
         if i not in self.pools: self.pools[i] = start()
         return self.pools[i]
-    def drop(self, i):
-        if pool := self.pools.pop(i, None): pool.shutdown(wait=False, kill_workers=True)
-    def close(self): [self.drop(i) for i in list(self.pools)]
+    def drop(self, i, wait=False):
+        if pool := self.pools.pop(i, None): pool.shutdown(wait=wait, kill_workers=True)
+    def close(self): # waits: a thread of loky that this process leaves behind may not have given its semaphores back
+        for i in list(self.pools): self.drop(i, wait=True)
 
 # %% ../../nbs/73_workers.ipynb #7caa1fb9
 def in_process(

@@ -70,12 +70,13 @@ def write_checkpoint(
     finally: part.unlink(missing_ok=True)
 
 # %% ../../nbs/44_checkpoint.ipynb #a222deda
-def _read(file, **kwargs):
+def _read(file, quiet=False, **kwargs):
     "The state in `file`; None if it does not exist or cannot be read."
     try: return torch.load(file, map_location='cpu', weights_only=True, **kwargs)
     except FileNotFoundError: return None
     except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as e:
-        return print(f'{file.name} is damaged or of another version and not used ({type(e).__name__}).', flush=True)
+        if not quiet:
+            print(f'{file.name} is damaged or of another version and not used ({type(e).__name__}).', flush=True)
 
 # %% ../../nbs/44_checkpoint.ipynb #42d6ba9c
 def has_checkpoint(
@@ -88,7 +89,7 @@ def has_checkpoint(
 
 def kept_setting(file:Path, *names) -> dict: # name -> plain value; empty: there is nothing to continue
     "Those of `names` that the training in the checkpoint `file` was begun with."
-    setting = (_read(file, mmap=True) or {}).get('setting', {})
+    setting = (_read(file, quiet=True, mmap=True) or {}).get('setting', {}) # who goes on says it if it is damaged
     return {k: setting[k] for k in names if k in setting}
 
 def kept_precision(file:Path) -> dict: # `precision` and what it gains; empty: it has to be chosen
