@@ -71,7 +71,10 @@ def transfer_pairs(
         for a in (w for w in of if w[0].run.init == 'scratch' and _key(w) == _key(b)):
             if all(pair := with_partners(a, b)): # only records that have a partner
                 pairs.setdefault(f'{b[0].run.model} on {b[0].run.dataset}, {_from(b, records)}', []).append(pair)
-    rank = lambda ab: (len(ab[0]) > 1, ab[0][0].info['data']['counts']['train'], validation(ab[0]) + validation(ab[1]))
+    def rank(pair): # one rung of a curve over shares of the labels stands for the whole only if there is no other
+        (a, *more), _ = pair
+        share = isinstance(a.run.subset, float) and a.run.subset < 1
+        return not share, bool(more), a.info['data']['counts']['train'], sum(map(validation, pair))
     best = {name: max(found, key=rank) for name, found in pairs.items()}
     return dict(sorted(best.items(), key=lambda kv: is_demonstration(kv[1][0][0]))) # demonstrations last
 
