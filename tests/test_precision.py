@@ -94,9 +94,10 @@ def test_any_training_can_be_timed(options):
     assert said['precision_gain'] > 0
 
 
-def test_images_are_not_opened_again(dls, monkeypatch):
+@pytest.mark.parametrize('start', [dict(), dict(init='run:gone'), dict(init='run:gone', tune='probe_then_all')], ids=str)
+def test_images_are_not_opened_again(start, dls, monkeypatch):
     monkeypatch.setattr(stacking, 'create_dls', lambda *args: pytest.fail('images are opened'))
-    assert precision.measured_precision(create_run(**quick), dls)['precision_gain'] > 0
+    assert precision.measured_precision(create_run(**quick, **start), dls)['precision_gain'] > 0
 
 
 def test_other_loaders_than_ours_follow_the_rule(monkeypatch):

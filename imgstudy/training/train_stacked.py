@@ -151,7 +151,8 @@ class Measuring:
         if time.time() > self.until: raise Enough('There is no time left to measure.')
     def images(self, run, dls=None):
         "The DataLoaders of `run`, made once for all measurements with it, or those that share the images of `dls`."
-        kind = run_id(dataclasses.replace(run, precision='auto')) # the images are the same in any
+        recipe = dataclasses.replace(run.recipe, tune=None) # the images are the same with any
+        kind = run_id(dataclasses.replace(run, precision='auto', init='scratch', recipe=recipe))
         if self.kind != kind: self.kind, self.dls = kind, share_images(dls) if dls else create_dls(run, load_data(run))
         return self.dls
 
